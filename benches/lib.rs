@@ -1,0 +1,1 @@
+//! Baselines that the benchmarks hold the data plane against.

@@ -1,0 +1,3 @@
+//! Password hashes, challenge responses and key derivation.
+
+pub mod key_derivation;

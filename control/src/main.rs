@@ -1,0 +1,4 @@
+//! The `pptp-fast` binary.
+#![forbid(unsafe_code)]
+
+fn main() {}

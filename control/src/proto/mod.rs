@@ -1,0 +1,194 @@
+//! The state machines, sans I/O.
+//!
+//! The driver feeds an [`Event`] with the time to `Endpoint::handle`, drains `poll_action` until
+//! it is empty, and sleeps until `poll_timeout`. Time only grows. Randomness (magic numbers,
+//! challenges, call IDs) comes from a generator seeded by an argument, so that a whole network of
+//! endpoints runs from one seed.
+//!
+//! The actions of one event are carried out in the order in which they were polled; in particular
+//! a `SetReceiveKey` comes before the Configure-Ack that lets the peer use the key.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dataplane::program::{CallId, Command};
+
+/// A moment: milliseconds since any fixed origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// The moment `ms` milliseconds later.
+    #[must_use]
+    pub const fn after_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+}
+
+/// Names a control connection between driver and endpoint; never reused within one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Someone wants a tunnel: connect and call (client).
+    Dial {
+        /// TCP address of the server, normally port 1723.
+        server: SocketAddrV4,
+        /// Options of the link to be.
+        link: Arc<link::LinkConfig>,
+    },
+    /// A TCP connection came in (server).
+    Accepted {
+        /// Chosen by the driver.
+        connection: ConnectionId,
+        /// Who connected.
+        peer: SocketAddrV4,
+    },
+    /// The TCP connection that `Action::Connect` asked for stands.
+    Connected {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// It does not stand, or broke, or was closed by the peer.
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+        /// Operating system's words; `None` when the peer closed it in order.
+        error: Option<String>,
+    },
+    /// Octets of a control connection, cut anywhere.
+    ControlBytes {
+        /// Which.
+        connection: ConnectionId,
+        /// Never empty.
+        bytes: &'a [u8],
+    },
+    /// A PPP frame that the data plane does not handle itself.
+    Frame {
+        /// Session.
+        call_id: CallId,
+        /// As it stood behind the GRE header.
+        frame: &'a [u8],
+    },
+    /// The stateful decryptor lost its place.
+    ResetNeeded {
+        /// Session.
+        call_id: CallId,
+    },
+    /// The peer's MPPE counter and ours have parted for good.
+    MppeLost {
+        /// Session.
+        call_id: CallId,
+    },
+    /// Packets have arrived from the peer since the last such event (a sign of life for echo).
+    Alive {
+        /// Session.
+        call_id: CallId,
+    },
+    /// Answer to `Action::Authenticate`.
+    Verdict {
+        /// Session.
+        call_id: CallId,
+        /// That of the request.
+        request_id: u32,
+        /// What the secrets say.
+        verdict: auth::Verdict,
+    },
+    /// Somebody on this side wants the call to end.
+    HangUp {
+        /// Session.
+        call_id: CallId,
+        /// Goes into the Terminate-Request.
+        reason: String,
+    },
+    /// Everything is to end in order; `Action::Idle` tells when it has.
+    Shutdown,
+    /// `poll_timeout`'s moment has come.
+    Timeout,
+}
+
+/// What the driver must do.
+#[derive(Debug)]
+pub enum Action {
+    /// Open a TCP connection.
+    Connect {
+        /// Its name from now on.
+        connection: ConnectionId,
+        /// Where to.
+        server: SocketAddrV4,
+    },
+    /// Send octets over a control connection, all of them, in order.
+    SendControl {
+        /// Which.
+        connection: ConnectionId,
+        /// One or more whole messages.
+        bytes: Bytes,
+    },
+    /// Close a control connection after what was sent on it.
+    CloseControl {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A call has come into being. The driver makes its counters and installs the session in the
+    /// worker that owns the call ID.
+    Install {
+        /// Ours.
+        call_id: CallId,
+        /// The outer address of the other end.
+        peer: Ipv4Addr,
+        /// The other end's call ID, when already known.
+        peer_call_id: Option<u16>,
+    },
+    /// Program the worker that owns the call. Never `Install`, `AttachTun`, `DetachTun`, `Stop`,
+    /// `OpenNetwork` or `CloseNetwork`: those follow from other actions.
+    Dataplane(Command),
+    /// Ask the secrets whether the peer is who it says (server).
+    Authenticate {
+        /// Session.
+        call_id: CallId,
+        /// To be given back with the verdict.
+        request_id: u32,
+        /// What the peer presented.
+        request: auth::AuthRequest,
+    },
+    /// Something that a person reads in the log, in pppd's words.
+    Report {
+        /// Session.
+        call_id: CallId,
+        /// What.
+        report: link::Report,
+    },
+    /// The network layer is up: addresses on the TUN, routes, then `OpenNetwork` to the worker.
+    NetworkUp {
+        /// Session.
+        call_id: CallId,
+        /// What was agreed.
+        network: link::Network,
+    },
+    /// It is down again.
+    NetworkDown {
+        /// Session.
+        call_id: CallId,
+    },
+    /// The call is over; nothing more of this `CallId` follows. The session is to be removed.
+    Ended {
+        /// Session.
+        call_id: CallId,
+        /// Why, grouped by who is to blame.
+        ending: ending::Ending,
+    },
+    /// `Dial` came to nothing before a call existed.
+    DialFailed {
+        /// Why.
+        ending: ending::Ending,
+    },
+    /// After `Shutdown`: nothing is left.
+    Idle,
+}
+
+pub mod auth;
+pub mod ending;
+pub mod link;

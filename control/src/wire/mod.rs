@@ -1,0 +1,40 @@
+//! Formats of what is exchanged while a tunnel is negotiated, kept or ended.
+//!
+//! Every protocol looks alike: a `Repr` (or an enum of messages) that only `parse` makes from
+//! bytes, `buffer_len()`, and `emit(&mut [u8])`. `parse(emit(x)) == x`; parsing any bytes never
+//! panics and never allocates more than a small multiple of the input.
+
+use thiserror::Error;
+
+pub mod ccp;
+pub mod chap;
+pub mod cp;
+pub mod ipcp;
+pub mod lcp;
+pub mod pap;
+pub mod ppp;
+pub mod pptp;
+
+/// Why bytes are not what they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum WireError {
+    /// Fewer octets than the fixed part, or than a length field promises.
+    #[error("truncated: {needed} octets needed, {got} there")]
+    Truncated {
+        /// Octets that the format needs.
+        needed: usize,
+        /// Octets that are there.
+        got: usize,
+    },
+    /// A length field contradicts the format.
+    #[error("bad length {0}")]
+    BadLength(usize),
+    /// A field has a value that the format does not allow.
+    #[error("bad value {value:#x} in {field}")]
+    BadValue {
+        /// Name of the field, as in its RFC.
+        field: &'static str,
+        /// What stood there.
+        value: u32,
+    },
+}

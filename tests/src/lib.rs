@@ -1,0 +1,1 @@
+//! The simulator: a seeded network that joins two control planes and two data planes.
