@@ -78,7 +78,7 @@ impl zeroize::Zeroize for Rc4 {
 /// one by one from there: pass packets of like length together.
 pub fn apply_lanes<const L: usize, const N: usize>(keys: [&[u8; L]; N], data: [&mut [u8]; N]) {
     let mut states = schedule(keys);
-    let mut parts = data.map(|lane| lane.as_chunks_mut::<8>());
+    let parts = data.map(|lane| lane.as_chunks_mut::<8>());
     let common = parts.iter().map(|(words, _)| words.len()).min();
     let (mut i, mut js) = (0_u8, [0_u8; N]);
 

@@ -51,6 +51,14 @@ impl Ipv4Repr {
     /// # Errors
     /// When `bytes` do not hold a whole IPv4 packet.
     pub fn parse(bytes: &[u8]) -> Result<Self, Ipv4Error> {
+        Self::parse_header(bytes, bytes.len())
+    }
+
+    /// The same for a packet of `packet_len` octets of which only the first are at hand.
+    ///
+    /// # Errors
+    /// When no whole IPv4 packet of `packet_len` octets begins so.
+    pub fn parse_header(bytes: &[u8], packet_len: usize) -> Result<Self, Ipv4Error> {
         let header: [u8; HEADER_LEN] = octets(bytes, 0).ok_or(Ipv4Error::Truncated)?;
         if header[0] >> 4 != 4 {
             return Err(Ipv4Error::Version(header[0] >> 4));
@@ -60,7 +68,7 @@ impl Ipv4Repr {
         if header_len < HEADER_LEN || total_len < header_len {
             return Err(Ipv4Error::Lengths);
         }
-        if bytes.len() < total_len {
+        if packet_len < total_len {
             return Err(Ipv4Error::Truncated);
         }
         Ok(Self {
@@ -74,10 +82,14 @@ impl Ipv4Repr {
         })
     }
 
-    /// Whether the checksum of the header holds. `bytes` are those that `self` was made from.
+    /// Whether the checksum of the header holds. `bytes` are those that `self` was made from; it
+    /// does not hold when they end before the header does.
     #[must_use]
     pub fn checksum_holds(&self, bytes: &[u8]) -> bool {
-        let (words, _) = bytes[..self.header_len].as_chunks::<2>();
+        let Some(header) = bytes.get(..self.header_len) else {
+            return false;
+        };
+        let (words, _) = header.as_chunks::<2>();
         let sum: u32 = words
             .iter()
             .map(|word| u32::from(u16::from_be_bytes(*word)))
