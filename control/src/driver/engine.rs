@@ -23,8 +23,6 @@ use crate::proto::{Action, ConnectionId, Event, Time};
 const LIFE_CHECK: Duration = Duration::from_secs(1);
 /// How soon a full command queue is tried again.
 const QUEUE_RETRY: Duration = Duration::from_millis(1);
-/// Names of accepted connections start here, clear of those that the endpoint gives.
-const ACCEPTED_FIRST: u64 = 1 << 63;
 
 /// Which way a PPP frame went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +150,7 @@ impl Engine {
         let now = self.clock.now();
         match input {
             TransportInput::Accepted { stream, peer } => {
-                let connection = ConnectionId(ACCEPTED_FIRST | self.accepted);
+                let connection = ConnectionId(self.accepted);
                 self.accepted += 1;
                 self.transport.adopt(connection, stream);
                 self.endpoint.handle(now, Event::Accepted { connection, peer });
@@ -220,7 +218,7 @@ impl Engine {
                 }
             }
             Action::CloseControl { connection } => self.transport.close(connection),
-            Action::Install { call_id, peer, peer_call_id } => {
+            Action::Install { call_id, peer, peer_call_id, .. } => {
                 let counters = Arc::new(SessionCounters::default());
                 let spec = SessionSpec {
                     call_id,
