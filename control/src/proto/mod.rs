@@ -192,3 +192,4 @@ pub enum Action {
 pub mod auth;
 pub mod ending;
 pub mod link;
+pub mod pool;
