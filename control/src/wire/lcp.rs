@@ -1,7 +1,8 @@
 //! LCP options (RFC 1661 6; RFC 1662 7.1; RFC 1990 5.1).
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 
+use super::cp::{ConfigOption, clamp_data};
 use super::ppp::Protocol;
 
 /// One Configuration Option of LCP. What is of a known kind but has another length than its RFC
@@ -49,4 +50,119 @@ pub enum AuthProtocol {
     Eap,
     /// Another protocol, with its data.
     Other(Protocol, Bytes),
+}
+
+/// CHAP algorithms in the Authentication-Protocol option (RFC 1994 3, RFC 2433 3, RFC 2759 3).
+const CHAP_MD5: u8 = 0x05;
+const CHAP_MS_V1: u8 = 0x80;
+const CHAP_MS_V2: u8 = 0x81;
+
+impl AuthProtocol {
+    fn parse(protocol: Protocol, data: &[u8]) -> Self {
+        match (protocol, data) {
+            (Protocol::PAP, []) => Self::Pap,
+            (Protocol::CHAP, [CHAP_MD5]) => Self::ChapMd5,
+            (Protocol::CHAP, [CHAP_MS_V1]) => Self::MsChapV1,
+            (Protocol::CHAP, [CHAP_MS_V2]) => Self::MsChapV2,
+            (Protocol::EAP, []) => Self::Eap,
+            _ => Self::Other(protocol, Bytes::copy_from_slice(data)),
+        }
+    }
+
+    /// The protocol that authenticates.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        match self {
+            Self::Pap => Protocol::PAP,
+            Self::ChapMd5 | Self::MsChapV1 | Self::MsChapV2 => Protocol::CHAP,
+            Self::Eap => Protocol::EAP,
+            Self::Other(protocol, _) => *protocol,
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        match self {
+            Self::Pap | Self::Eap => &[],
+            Self::ChapMd5 => &[CHAP_MD5],
+            Self::MsChapV1 => &[CHAP_MS_V1],
+            Self::MsChapV2 => &[CHAP_MS_V2],
+            Self::Other(_, data) => clamp_data(data, 2),
+        }
+    }
+}
+
+impl ConfigOption for LcpOption {
+    fn parse(kind: u8, data: &[u8]) -> Self {
+        match (kind, data) {
+            (1, &[a, b]) => Self::Mru(u16::from_be_bytes([a, b])),
+            (2, &[a, b, c, d]) => Self::Accm(u32::from_be_bytes([a, b, c, d])),
+            (3, &[a, b, ref rest @ ..]) => {
+                let protocol = Protocol(u16::from_be_bytes([a, b]));
+                Self::Auth(AuthProtocol::parse(protocol, rest))
+            }
+            (4, &[a, b, ref rest @ ..]) => {
+                Self::Quality(u16::from_be_bytes([a, b]), Bytes::copy_from_slice(rest))
+            }
+            (5, &[a, b, c, d]) => Self::Magic(u32::from_be_bytes([a, b, c, d])),
+            (7, []) => Self::Pfc,
+            (8, []) => Self::Acfc,
+            (13, &[operation, ref rest @ ..]) => {
+                Self::Callback(operation, Bytes::copy_from_slice(rest))
+            }
+            (17, &[a, b]) => Self::Mrru(u16::from_be_bytes([a, b])),
+            (18, []) => Self::Ssnhf,
+            (19, &[class, ref rest @ ..]) => Self::Endpoint(class, Bytes::copy_from_slice(rest)),
+            _ => Self::Unknown(kind, Bytes::copy_from_slice(data)),
+        }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Mru(_) => 1,
+            Self::Accm(_) => 2,
+            Self::Auth(_) => 3,
+            Self::Quality(..) => 4,
+            Self::Magic(_) => 5,
+            Self::Pfc => 7,
+            Self::Acfc => 8,
+            Self::Callback(..) => 13,
+            Self::Mrru(_) => 17,
+            Self::Ssnhf => 18,
+            Self::Endpoint(..) => 19,
+            Self::Unknown(kind, _) => *kind,
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Pfc | Self::Acfc | Self::Ssnhf => 0,
+            Self::Mru(_) | Self::Mrru(_) => 2,
+            Self::Accm(_) | Self::Magic(_) => 4,
+            Self::Auth(auth) => 2 + auth.data().len(),
+            Self::Quality(_, data) => 2 + clamp_data(data, 2).len(),
+            Self::Callback(_, data) | Self::Endpoint(_, data) => 1 + clamp_data(data, 1).len(),
+            Self::Unknown(_, data) => clamp_data(data, 0).len(),
+        }
+    }
+
+    fn emit_data(&self, mut buffer: &mut [u8]) {
+        match self {
+            Self::Pfc | Self::Acfc | Self::Ssnhf => {}
+            Self::Mru(octets) | Self::Mrru(octets) => buffer.put_u16(*octets),
+            Self::Accm(value) | Self::Magic(value) => buffer.put_u32(*value),
+            Self::Auth(auth) => {
+                buffer.put_u16(auth.protocol().0);
+                buffer.put_slice(auth.data());
+            }
+            Self::Quality(protocol, data) => {
+                buffer.put_u16(*protocol);
+                buffer.put_slice(clamp_data(data, 2));
+            }
+            Self::Callback(first, data) | Self::Endpoint(first, data) => {
+                buffer.put_u8(*first);
+                buffer.put_slice(clamp_data(data, 1));
+            }
+            Self::Unknown(_, data) => buffer.put_slice(clamp_data(data, 0)),
+        }
+    }
 }
