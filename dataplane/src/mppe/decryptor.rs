@@ -28,6 +28,8 @@ struct Position {
 #[derive(Clone, Copy, Debug)]
 pub struct Derived {
     position: Position,
+    /// The key from which this one was derived.
+    base: SessionKey,
     /// Keys derived and not used by any packet seen.
     pub skipped: u32,
 }
@@ -37,6 +39,16 @@ impl Derived {
     #[must_use]
     pub const fn key(&self) -> SessionKey {
         self.position.key
+    }
+
+    /// The header of the packet that it was derived for.
+    #[must_use]
+    pub const fn header(&self) -> MppeHeader {
+        MppeHeader {
+            flushed: true,
+            encrypted: true,
+            coherency_count: self.position.coherency_count,
+        }
     }
 }
 
@@ -125,8 +137,8 @@ impl Decryptor {
         Ok(derived)
     }
 
-    /// The same from the committed position, for a packet that was refused as undecided: all
-    /// packets before it have proved good or false by now.
+    /// The same from the committed position, for a packet that was refused as undecided or was
+    /// misled: all packets before it have proved good or false by now.
     ///
     /// # Errors
     /// When its key is out of reach.
@@ -156,7 +168,7 @@ impl Decryptor {
             return Err(Refusal::Drop(DropReason::BadMppe));
         }
         let distance = distance(from.coherency_count, header.coherency_count);
-        let undecided = from.coherency_count != self.committed.coherency_count;
+        let undecided = from.key != self.committed.key;
         if undecided && (distance == 0 || distance > COHERENCY_COUNTS / 2) {
             return Err(Refusal::Undecided);
         }
@@ -185,6 +197,7 @@ impl Decryptor {
                 coherency_count: header.coherency_count,
                 sequence: Some(sequence),
             },
+            base: from.key,
             skipped,
         })
     }
@@ -203,6 +216,13 @@ impl Decryptor {
         // Whatever was derived from here in this batch is derived already.
         self.pending = self.committed;
         proved
+    }
+
+    /// Whether a packet that did not prove good was derived from one that did not either, so that
+    /// [`Self::derive_again`] may find another key for it.
+    #[must_use]
+    pub fn was_misled(&self, derived: &Derived) -> bool {
+        derived.base != self.committed.key
     }
 
     /// Stateless: whether a packet far out of sequence is the peer's, without touching it or any
@@ -361,6 +381,9 @@ struct Budget {
 
 impl Budget {
     const fn spend(&mut self, keys: u32, now_ms: u64) -> bool {
+        if keys <= limits::KEYS_SKIPPED_FREE {
+            return true;
+        }
         if now_ms >= self.since_ms + limits::KEY_BUDGET_INTERVAL_MS {
             self.since_ms = now_ms;
             self.spent = 0;
@@ -373,6 +396,8 @@ impl Budget {
     }
 
     const fn refund(&mut self, keys: u32) {
-        self.spent = self.spent.saturating_sub(keys);
+        if keys > limits::KEYS_SKIPPED_FREE {
+            self.spent = self.spent.saturating_sub(keys);
+        }
     }
 }
