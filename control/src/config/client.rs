@@ -390,8 +390,13 @@ fn lcp_config(options: &PppdOptions) -> LcpConfig {
         max_configure: options.max_configure,
         max_terminate: options.max_terminate,
         max_failure: options.max_failure,
-        echo_interval_ms: u64::from(options.echo_interval_s) * 1000,
-        echo_failure: options.echo_failure,
+        // pppd sends no echoes unless told to, and a dead tunnel then lives for ever.
+        echo_interval_ms: options
+            .echo_interval_s
+            .map_or(defaults.echo_interval_ms, |seconds| {
+                u64::from(seconds) * 1000
+            }),
+        echo_failure: options.echo_failure.unwrap_or(defaults.echo_failure),
         auth_timeout_ms: u64::from(options.auth_timeout_s) * 1000,
         setup_timeout_ms: defaults.setup_timeout_ms,
     }
@@ -429,7 +434,7 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
 fn addresses(options: &PppdOptions) -> Addresses {
     let pair = |list: &[std::net::Ipv4Addr]| [list.first().copied(), list.get(1).copied()];
     Addresses {
-        local: options.local_address.filter(|_| !options.no_ip_default),
+        local: options.local_address,
         remote: options.remote_address,
         accept_local: options.accept_local || options.local_address.is_none(),
         accept_remote: options.accept_remote || options.remote_address.is_none(),

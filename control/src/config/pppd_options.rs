@@ -186,18 +186,16 @@ pub struct PppdOptions {
     pub max_terminate: u32,
     /// `lcp-max-failure`.
     pub max_failure: u32,
-    /// `lcp-echo-interval`; 0 sends none.
-    pub echo_interval_s: u32,
-    /// `lcp-echo-failure`; 0 never gives up.
-    pub echo_failure: u32,
+    /// `lcp-echo-interval`; 0 sends none, `None` is our default.
+    pub echo_interval_s: Option<u32>,
+    /// `lcp-echo-failure`; 0 never gives up, `None` is our default.
+    pub echo_failure: Option<u32>,
     /// `chap-timeout`.
     pub auth_timeout_s: u32,
     /// `local` of `local:remote`.
     pub local_address: Option<Ipv4Addr>,
     /// `remote` of `local:remote`.
     pub remote_address: Option<Ipv4Addr>,
-    /// `noipdefault`.
-    pub no_ip_default: bool,
     /// `ipcp-accept-local`.
     pub accept_local: bool,
     /// `ipcp-accept-remote`.
@@ -287,12 +285,11 @@ impl Default for PppdOptions {
             max_configure: 10,
             max_terminate: 2,
             max_failure: 10,
-            echo_interval_s: 0,
-            echo_failure: 0,
+            echo_interval_s: None,
+            echo_failure: None,
             auth_timeout_s: 60,
             local_address: None,
             remote_address: None,
-            no_ip_default: false,
             accept_local: false,
             accept_remote: false,
             use_peer_dns: false,
@@ -398,8 +395,20 @@ impl PppdOptions {
     /// # Errors
     /// As [`read_system_file`](Self::read_system_file).
     pub fn read_file(&mut self, dir: &Path, path: &Path) -> Result<(), ConfigError> {
-        let place = Place::command_line();
-        self.include(&place, Include::File, path, &mut Nesting::new(dir))
+        self.read_file_named_at(dir, path, &Place::command_line())
+    }
+
+    /// The same for a file that another file names, which errors say.
+    ///
+    /// # Errors
+    /// As [`read_system_file`](Self::read_system_file).
+    pub(super) fn read_file_named_at(
+        &mut self,
+        dir: &Path,
+        path: &Path,
+        place: &Place,
+    ) -> Result<(), ConfigError> {
+        self.include(place, Include::File, path, &mut Nesting::new(dir))
     }
 
     /// Reads `dir`/peers/`name`, as `call` does.
@@ -456,14 +465,14 @@ impl PppdOptions {
                     "{place}the options files have more than {WORDS_MAX} options together"
                 )));
             }
-            let spec = option_table::find(&name).or_else(|| option_table::find_addresses(&name));
+            let spec = option_table::find(&name).or_else(|| option_table::find_wild(&name));
             let Some(spec) = spec else {
                 nesting.report(unknown(&place, name))?;
                 continue;
             };
             let argument = match spec.takes {
-                // The word `local:remote` is its own argument.
-                Takes::Nothing if spec.name.is_empty() => Some(name.clone().into_bytes()),
+                // A word such as `local:remote` is its own argument.
+                Takes::Nothing if spec.wild => Some(name.clone().into_bytes()),
                 Takes::Nothing => None,
                 _ => match words.next()? {
                     Some((argument, _)) => Some(argument),
@@ -610,19 +619,26 @@ impl PppdOptions {
 }
 
 fn push_line(text: &mut String, setting: &Setting) {
-    let gap = if setting.spec.name.is_empty() || setting.shown.is_empty() {
-        ""
-    } else {
-        " "
-    };
-    let (name, shown, source) = (setting.spec.name, &setting.shown, setting.place.source());
-    text.push_str(&format!("{name}{gap}{shown}\t\t# (from {source})\n"));
+    let Setting { spec, shown, place } = setting;
+    if !spec.wild {
+        text.push_str(spec.name);
+        text.push_str(if shown.is_empty() { "" } else { " " });
+    }
+    text.push_str(shown);
+    text.push_str("\t\t# (from ");
+    text.push_str(place.source());
+    text.push_str(")\n");
 }
 
 fn unknown(place: &Place, name: String) -> ConfigError {
     ConfigError::UnknownOption {
         place: place.clone(),
-        suggestion: nearest(&name, option_table::rows().map(|row| row.name)),
+        suggestion: nearest(
+            &name,
+            option_table::rows()
+                .filter(|row| !row.wild)
+                .map(|row| row.name),
+        ),
         name: name.chars().filter(|c| !c.is_control()).take(80).collect(),
     }
 }
@@ -710,7 +726,7 @@ fn parse_number(text: &str) -> Option<i64> {
 /// The argument in the words of `dump`: `%q` escapes quotes and backslashes, numbers are decimal.
 fn shown(spec: &OptionSpec, value: &Value<'_>) -> String {
     match spec.takes {
-        Takes::Nothing if spec.name.is_empty() => value.text.to_owned(),
+        Takes::Nothing if spec.wild => value.text.to_owned(),
         Takes::Nothing => String::new(),
         Takes::Secret => "??????".to_owned(),
         Takes::Number(..) => value.number.to_string(),
