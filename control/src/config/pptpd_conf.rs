@@ -208,6 +208,8 @@ impl PptpdConf {
         options.password = None;
         let mut link = link_config(dir, &options, host_name, &mut warnings)?;
         link.secrets = Arc::<super::FileSecrets>::clone(&secrets);
+        // A server that proves itself to a stranger would answer his challenges.
+        link.allow = AuthMethods::NONE;
         if options.auth.is_none() {
             link.require = AuthMethods::ALL;
         }

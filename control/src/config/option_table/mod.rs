@@ -6,6 +6,8 @@ mod channel;
 mod general;
 mod link;
 mod network;
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv4Addr;
 
