@@ -284,6 +284,7 @@ fn parse_count(value: &str, low: u32, high: u32) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
     use std::fs;
 
@@ -405,7 +406,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_end_in_a_server_or_an_error(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_octets_end_in_a_server_or_an_error(text in vec(any::<u8>(), 0..200)) {
             let _ = parse("f", &text, Path::new("/nonexistent"), "host");
         }
     }

@@ -559,6 +559,7 @@ impl From<LimitsSection> for Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     const NO_DIR: &str = "/nonexistent";
@@ -670,7 +671,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_end_in_a_server_or_an_error(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_octets_end_in_a_server_or_an_error(text in vec(any::<u8>(), 0..200)) {
             let _ = parse("s.toml", &text, Path::new(NO_DIR), "host");
         }
     }
