@@ -190,5 +190,15 @@ pub enum Action {
 }
 
 pub mod auth;
+pub mod automaton;
 pub mod ending;
 pub mod link;
+
+mod ccp;
+mod chap;
+mod ipcp;
+mod lcp;
+mod negotiation;
+mod outbox;
+mod pap;
+mod timer;
