@@ -203,3 +203,4 @@ pub mod connection;
 pub mod ending;
 pub mod endpoint;
 pub mod link;
+pub mod pool;
