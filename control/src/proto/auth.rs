@@ -164,7 +164,7 @@ impl fmt::Display for AuthMethods {
 }
 
 /// Where secrets are looked up: pure data, so a lookup is no I/O.
-pub trait Secrets: Send + Sync + std::fmt::Debug {
+pub trait Secrets: Send + Sync + fmt::Debug {
     /// The secret that proves `client` to `server`, from the chap- or the pap-secrets (`pap`).
     fn find(&self, client: &str, server: &str, pap: bool) -> Option<Secret>;
 
@@ -216,7 +216,7 @@ pub struct MsChapProof {
     /// `S=<40 hex>` (RFC 2759 8.7); empty in MS-CHAPv1.
     pub authenticator_response: String,
     /// Start keys can be derived from this and nothing else.
-    pub key_material: crate::crypto::key_derivation::KeyMaterial,
+    pub key_material: KeyMaterial,
 }
 
 impl fmt::Debug for MsChapProof {

@@ -28,6 +28,8 @@ pub(super) struct Ipcp {
     ask_address: bool,
     /// What the peer's last request named and was granted.
     pub(super) remote: Option<Ipv4Addr>,
+    /// The peer's last request named an address, granted or not.
+    named: bool,
     /// The peer was asked to name its address.
     prompted: bool,
     /// Name servers that we ask for, by the latest Nak: `None` does not ask.
@@ -46,6 +48,7 @@ impl Ipcp {
             local: Ipv4Addr::UNSPECIFIED,
             ask_address: true,
             remote: None,
+            named: false,
             prompted: false,
             dns: [None; 2],
             wins: [None; 2],
@@ -60,6 +63,7 @@ impl Ipcp {
     }
 
     fn judge_address(&mut self, asked: Ipv4Addr) -> Verdict<IpcpOption> {
+        self.named = true;
         match self.addresses.remote {
             Some(remote) if asked == remote => {}
             Some(_) if self.addresses.accept_remote && !asked.is_unspecified() => {}
@@ -126,6 +130,7 @@ impl ControlProtocol for Ipcp {
 
     fn begin_judgement(&mut self) {
         self.remote = None;
+        self.named = false;
     }
 
     fn judge(
@@ -149,7 +154,7 @@ impl ControlProtocol for Ipcp {
 
     /// A peer that named no address is asked for one, once, as pppd does.
     fn missing(&mut self, _ctx: &Context<'_>) -> Vec<IpcpOption> {
-        if self.remote.is_some() || self.prompted {
+        if self.named || self.prompted {
             return Vec::new();
         }
         self.prompted = true;
@@ -159,7 +164,7 @@ impl ControlProtocol for Ipcp {
 
     fn nak_limit(&mut self, _ctx: &mut Context<'_>) -> Result<(), Failure> {
         match (self.remote, self.addresses.remote) {
-            (None, Some(remote)) => Err(Self::failure(format!(
+            (None, Some(remote)) if self.named => Err(Self::failure(format!(
                 "the peer does not take the address {remote}"
             ))),
             _ => Ok(()),

@@ -162,7 +162,8 @@ impl<P: ControlProtocol> Negotiation<P> {
 
     /// Opens without asking for anything until the peer does (RFC 1661 4.2, Stopped).
     pub(super) fn open_passively(&mut self, ctx: &mut Context<'_>) {
-        if self.state == State::Initial {
+        if self.is_down() {
+            self.state = State::Initial;
             self.lower_up(ctx);
             self.state = State::Stopped;
         }
