@@ -1,0 +1,1 @@
+//! Formats of what is seen for every packet.
