@@ -116,7 +116,7 @@ pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
     let index = config.index;
     let mailbox = Mailbox::new(config.commands, config.notices);
     let mailbox = Arc::new(mailbox.map_err(resource("make an eventfd"))?);
-    let handle = WorkerHandle {
+    let mut handle = WorkerHandle {
         index,
         mailbox: Arc::clone(&mailbox),
         counters: Arc::default(),
@@ -125,23 +125,14 @@ pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
     };
     let (counters, io_counters) = (handle.counters(), handle.io_counters());
     let (started, has_started) = sync_channel(1);
-    let thread = spawn_without_signals(index, move || {
+    handle.thread = Some(spawn_without_signals(index, move || {
         run(&config, &mailbox, counters, io_counters, &started);
-    })?;
-    match has_started.recv() {
-        Ok(Ok(())) => Ok(WorkerHandle {
-            thread: Some(thread),
-            ..handle
-        }),
-        Ok(Err(error)) => {
-            // The thread is on its way out; waiting for it closes what it had opened.
-            let _ = thread.join();
-            Err(error)
-        }
-        Err(_) => Err(resource("start the worker")(io::Error::other(
-            "its thread ended before it had said whether it could start",
-        ))),
-    }
+    })?);
+    // When it could not start it is on its way out; dropping the handle waits for that.
+    let silent = "its thread ended before it had said whether it could start";
+    let has_started = has_started.recv();
+    has_started.unwrap_or_else(|_| Err(resource("start the worker")(io::Error::other(silent))))?;
+    Ok(handle)
 }
 
 impl WorkerHandle {
@@ -302,7 +293,13 @@ fn open(
     })?;
     let features = probe()?;
     let (mailbox, io_counters) = (Arc::clone(mailbox), Arc::clone(io_counters));
-    Ok(Uring::new(gre, config.slots, features, mailbox, io_counters)?)
+    Ok(Uring::new(
+        gre,
+        config.slots,
+        features,
+        mailbox,
+        io_counters,
+    )?)
 }
 
 /// Tells control that the worker is gone, however it went.

@@ -39,11 +39,10 @@ impl Mailbox {
         })
     }
 
-    /// Control: queues a command and wakes the worker. Gives it back when the queue is full.
+    /// Control: queues a command and wakes the worker.
     ///
     /// # Errors
     /// The queue is full: the command comes back.
-    #[expect(clippy::result_large_err, reason = "the error is the command itself")]
     pub fn post(&self, command: Command) -> Result<(), Command> {
         self.commands.push(command)?;
         self.command_wake.signal();

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::counters::{DropReason, WorkerCounters};
 use crate::decap::{Batch, Decided, Verdict, decap, release_expired};
 use crate::encap::{Outgoing, acknowledge, encap, encap_control};
-use crate::frame::{Frame, Slots};
+use crate::frame::Frame;
 use crate::io::{Arrivals, Io, IoCounters, IoError};
 use crate::limits;
 use crate::mailbox::Mailbox;
@@ -193,9 +193,7 @@ impl<I: Io> Worker<I> {
             Command::SetSendKey { call_id, mppe } => {
                 self.with_session(call_id, |s| s.set_send_key(mppe.as_ref()))
             }
-            Command::ResetSendKey { call_id } => {
-                self.with_session(call_id, |s| s.reset_send_key())
-            }
+            Command::ResetSendKey { call_id } => self.with_session(call_id, |s| s.reset_send_key()),
             Command::OpenNetwork { call_id, network } => {
                 let is_shared = self.owner_of(network.tun).is_some_and(|o| o.is_none());
                 self.sessions.open_network(call_id, network, is_shared)

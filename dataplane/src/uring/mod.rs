@@ -122,7 +122,11 @@ impl Uring {
             outbox: Outbox::new(slots),
             arena: Arena::new(slots),
         };
-        let reads_wanted = if features.read_multishot { 1 } else { SINGLE_READS };
+        let reads_wanted = if features.read_multishot {
+            1
+        } else {
+            SINGLE_READS
+        };
         let mut uring = Self {
             completed: Vec::with_capacity(ring.completions_max()),
             ring,

@@ -129,7 +129,7 @@ mod tests {
         // SAFETY: CMSG_SPACE computes with its argument alone.
         let space = unsafe { libc::CMSG_SPACE(info) } as usize;
         let empty = SourceAddress::empty(libc::in_addr { s_addr: 0 });
-        assert_eq!(empty.header.cmsg_len as usize, len);
+        assert_eq!(empty.header.cmsg_len, len);
         assert_eq!(size_of::<SourceAddress>(), space);
     }
 

@@ -74,7 +74,7 @@ impl Ring {
 
     /// Hands over what is queued and waits until `want` operations have completed, or `timeout_ns`
     /// has passed; without one, for as long as it takes.
-    pub(super) fn enter(&mut self, want: usize, timeout_ns: Option<u64>) -> io::Result<()> {
+    pub(super) fn enter(&self, want: usize, timeout_ns: Option<u64>) -> io::Result<()> {
         let result = match timeout_ns {
             None => self.uring.submit_and_wait(want),
             Some(timeout_ns) => {

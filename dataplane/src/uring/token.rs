@@ -69,15 +69,25 @@ mod tests {
             Token::Cancel,
             Token::Read { device: 0 },
             Token::Read { device: u16::MAX },
-            Token::Write { device: 0, slot: high },
-            Token::Write { device: u16::MAX, slot: low },
+            Token::Write {
+                device: 0,
+                slot: high,
+            },
+            Token::Write {
+                device: u16::MAX,
+                slot: low,
+            },
             Token::Send { slot: low },
             Token::Send { slot: high },
         ];
         for (index, token) in tokens.iter().enumerate() {
             assert_eq!(Token::from_bits(token.to_bits()), Some(*token));
             let others = &tokens[index + 1..];
-            assert!(others.iter().all(|other| other.to_bits() != token.to_bits()));
+            assert!(
+                others
+                    .iter()
+                    .all(|other| other.to_bits() != token.to_bits())
+            );
         }
     }
 
