@@ -14,6 +14,7 @@
 //! Memory rule: everything is allocated before the first packet, and never after; the bounds are
 //! in [`limits`].
 
+mod address_table;
 pub mod counters;
 pub mod decap;
 pub mod encap;
