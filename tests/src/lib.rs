@@ -8,8 +8,11 @@
 //! Plane      the data plane
 //! ```
 //!
+//! [`capture`] reads what real peers sent, for the tests that hold our octets against theirs.
+//!
 //! What runs is the same code as outside; only clock, sockets and randomness are the simulator's.
 
+pub mod capture;
 pub mod node;
 pub mod plane;
 pub mod scenario;

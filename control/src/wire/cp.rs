@@ -147,6 +147,12 @@ impl<'a> Options<'a> {
         Self { rest: data }
     }
 
+    /// What has not been walked yet.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn split(octets: &'a [u8]) -> Result<(RawOption<'a>, &'a [u8]), WireError> {
         let mut reader = Reader::new(octets);
         let kind = reader.u8()?;

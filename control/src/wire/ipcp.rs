@@ -1,10 +1,12 @@
 //! IPCP options (RFC 1332 3; RFC 1877 1).
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use bytes::{BufMut, Bytes};
 
 use super::cp::{ConfigOption, clamp_data};
+use super::log::{Octets, nameless_option};
 
 /// One Configuration Option of IPCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,30 @@ pub enum IpcpOption {
     Wins2(Ipv4Addr),
     /// Anything else.
     Unknown(u8, Bytes),
+}
+
+/// Van Jacobson Compressed TCP/IP (RFC 1332 4).
+const VJ: u16 = 0x002D;
+/// What old implementations called it (RFC 1332 4, RFC 1172).
+const OLD_VJ: u16 = 0x0037;
+
+/// pppd's wording, in angle brackets.
+impl fmt::Display for IpcpOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addresses(sender, receiver) => write!(f, "<addrs {sender} {receiver}>"),
+            Self::Compression(VJ, data) => write!(f, "<compress VJ{}>", Octets(data)),
+            Self::Compression(OLD_VJ, data) => write!(f, "<compress old-VJ{}>", Octets(data)),
+            Self::Compression(protocol, data) => {
+                write!(f, "<compress {protocol:#x}{}>", Octets(data))
+            }
+            Self::Address(address) => write!(f, "<addr {address}>"),
+            Self::Dns1(address) => write!(f, "<ms-dns1 {address}>"),
+            Self::Dns2(address) => write!(f, "<ms-dns2 {address}>"),
+            Self::Wins1(address) | Self::Wins2(address) => write!(f, "<ms-wins {address}>"),
+            Self::Unknown(kind, data) => nameless_option(f, *kind, data),
+        }
+    }
 }
 
 impl ConfigOption for IpcpOption {

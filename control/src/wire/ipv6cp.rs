@@ -1,8 +1,11 @@
 //! IPV6CP options (RFC 5072 4; RFC 5172 2).
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes};
 
 use super::cp::{ConfigOption, clamp_data};
+use super::log::{Octets, nameless_option};
 
 /// One Configuration Option of IPV6CP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +16,29 @@ pub enum Ipv6cpOption {
     Compression(u16, Bytes),
     /// Anything else.
     Unknown(u8, Bytes),
+}
+
+/// pppd's wording, in angle brackets: an identifier as the link-local address that it makes, with
+/// all its zeros.
+impl fmt::Display for Ipv6cpOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InterfaceIdentifier(identifier) => {
+                f.write_str("<addr fe80::")?;
+                for (index, octet) in identifier.iter().enumerate() {
+                    if index != 0 && index % 2 == 0 {
+                        f.write_str(":")?;
+                    }
+                    write!(f, "{octet:02x}")?;
+                }
+                f.write_str(">")
+            }
+            Self::Compression(protocol, data) => {
+                write!(f, "<compress {protocol:#x}{}>", Octets(data))
+            }
+            Self::Unknown(kind, data) => nameless_option(f, *kind, data),
+        }
+    }
 }
 
 impl ConfigOption for Ipv6cpOption {

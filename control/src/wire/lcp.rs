@@ -1,8 +1,12 @@
 //! LCP options (RFC 1661 6; RFC 1662 7.1; RFC 1990 5.1).
 
+use std::fmt::{self, Write};
+use std::net::Ipv4Addr;
+
 use bytes::{BufMut, Bytes};
 
 use super::cp::{ConfigOption, clamp_data};
+use super::log::{Octets, nameless_option};
 use super::ppp::Protocol;
 
 /// One Configuration Option of LCP. What is of a known kind but has another length than its RFC
@@ -89,6 +93,82 @@ impl AuthProtocol {
             Self::Other(_, data) => clamp_data(data, 2),
         }
     }
+}
+
+/// Link Quality Report (RFC 1989), the one Quality-Protocol there is.
+const LINK_QUALITY_REPORT: u16 = 0xC025;
+/// Callback operation 6: location is determined during CBCP negotiation.
+const CALLBACK_CBCP: u8 = 6;
+
+/// pppd's wording.
+impl fmt::Display for AuthProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pap => f.write_str("pap"),
+            Self::ChapMd5 => f.write_str("chap MD5"),
+            Self::MsChapV1 => f.write_str("chap MS"),
+            Self::MsChapV2 => f.write_str("chap MS-v2"),
+            Self::Eap => f.write_str("eap"),
+            Self::Other(Protocol::PAP, data) => write!(f, "pap{}", Octets(data)),
+            Self::Other(Protocol::CHAP, data) => write!(f, "chap{}", Octets(data)),
+            Self::Other(Protocol::EAP, data) => write!(f, "eap{}", Octets(data)),
+            Self::Other(protocol, data) => write!(f, "{:#x}{}", protocol.0, Octets(data)),
+        }
+    }
+}
+
+/// pppd's wording, in angle brackets.
+impl fmt::Display for LcpOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mru(octets) => write!(f, "<mru {octets}>"),
+            Self::Accm(map) => write!(f, "<asyncmap {map:#x}>"),
+            Self::Auth(auth) => write!(f, "<auth {auth}>"),
+            Self::Quality(LINK_QUALITY_REPORT, data) => write!(f, "<quality lqr{}>", Octets(data)),
+            Self::Quality(protocol, data) => write!(f, "<quality {protocol:#x}{}>", Octets(data)),
+            Self::Magic(magic) => write!(f, "<magic {magic:#x}>"),
+            Self::Pfc => f.write_str("<pcomp>"),
+            Self::Acfc => f.write_str("<accomp>"),
+            Self::Callback(CALLBACK_CBCP, data) => write!(f, "<callback CBCP{}>", Octets(data)),
+            Self::Callback(operation, data) => {
+                write!(f, "<callback {operation:#x}{}>", Octets(data))
+            }
+            Self::Mrru(octets) => write!(f, "<mrru {octets}>"),
+            Self::Ssnhf => f.write_str("<ssnhf>"),
+            Self::Endpoint(class, address) => endpoint(f, *class, address),
+            Self::Unknown(kind, data) => nameless_option(f, *kind, data),
+        }
+    }
+}
+
+fn endpoint(f: &mut fmt::Formatter<'_>, class: u8, address: &[u8]) -> fmt::Result {
+    const CLASSES: [&str; 6] = ["null", "local", "IP", "MAC", "magic", "phone"];
+    f.write_str("<endpoint [")?;
+    match CLASSES.get(usize::from(class)) {
+        Some(name) => f.write_str(name)?,
+        None => write!(f, "{class}")?,
+    }
+    match (class, address) {
+        (2, &[a, b, c, d]) => write!(f, ":{}", Ipv4Addr::new(a, b, c, d))?,
+        _ => {
+            // A MAC address has colons, a magic number its words, and anything else a dot between
+            // octets.
+            let (separator, group_len) = match class {
+                3 if address.len() == 6 => (':', 1),
+                4 if address.len().is_multiple_of(4) => ('.', 4),
+                _ => ('.', 1),
+            };
+            for (index, octet) in address.iter().enumerate() {
+                if index == 0 {
+                    f.write_char(':')?;
+                } else if index % group_len == 0 {
+                    f.write_char(separator)?;
+                }
+                write!(f, "{octet:02x}")?;
+            }
+        }
+    }
+    f.write_str("]>")
 }
 
 impl ConfigOption for LcpOption {

@@ -36,11 +36,7 @@ impl fmt::Display for Message {
                 m.result.0, m.error.0
             ),
             Self::EchoRequest(m) => write!(f, "Echo-Request <Identifier {:x}>", m.identifier),
-            Self::EchoReply(m) => write!(
-                f,
-                "Echo-Reply <Identifier {:x}> <Result {}> <Error {}>",
-                m.identifier, m.result.0, m.error.0
-            ),
+            Self::EchoReply(m) => write!(f, "Echo-Reply <Identifier {:x}>", m.identifier),
             Self::OutgoingCallRequest(m) => outgoing_request(f, m),
             Self::OutgoingCallReply(m) => outgoing_reply(f, m),
             Self::IncomingCallRequest(m) => incoming_request(f, m),
@@ -94,7 +90,7 @@ fn outgoing_request(f: &mut fmt::Formatter<'_>, m: &OutgoingCallRequest) -> fmt:
     write!(
         f,
         "Outgoing-Call-Request <Call-ID {:x}> <Call-Serial {:x}> <Min-BPS {}> <Max-BPS {}> \
-         <Bearer {}> <Framing {}> <Window-Size {}> <Delay {}>",
+         <Bearer {:x}> <Framing {:x}> <Window-Size {}> <Delay {}>",
         m.call_id,
         m.call_serial_number,
         m.minimum_bps,

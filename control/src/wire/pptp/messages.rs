@@ -128,8 +128,8 @@ macro_rules! messages {
         }
 
         /// Whether a Control Message Type is one of the fifteen.
-        pub(super) const fn is_known(message_type: u16) -> bool {
-            matches!(message_type, $($message_type)|*)
+        pub(super) fn is_known(message_type: u16) -> bool {
+            [$($message_type),*].contains(&message_type)
         }
 
         impl Message {
