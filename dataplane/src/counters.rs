@@ -49,3 +49,10 @@ pub struct SessionCounters {
     /// Packets dropped, for any reason.
     pub dropped: Counter,
 }
+
+/// What one worker did, over all sessions.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// GRE packets received.
+    pub gre_received: Counter,
+}

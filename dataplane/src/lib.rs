@@ -15,5 +15,7 @@
 //! in `limits`.
 
 pub mod counters;
+pub mod handle;
 pub mod mppe;
 pub mod program;
+pub mod sys;
