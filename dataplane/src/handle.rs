@@ -1,0 +1,317 @@
+//! One worker as control sees it: start it, send it commands, read its notices, stop it.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+
+use crate::counters::WorkerCounters;
+use crate::io::IoCounters;
+use crate::limits;
+use crate::mailbox::Mailbox;
+use crate::program::{Command, Notice};
+use crate::sys::affinity::{AffinityError, pin_current_thread};
+use crate::sys::gre_socket::{self, GreSocketConfig, GreSocketError};
+use crate::sys::probe::{RingError, probe};
+use crate::uring::Uring;
+use crate::worker::{Worker, WorkerSpec};
+
+/// What a worker is to be like. Everything is allocated from it at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// Which worker this is, from 0. It owns the calls with call ID modulo `count` = `index`.
+    pub index: u16,
+    /// How many workers there are, 1 or more.
+    pub count: u16,
+    /// Processor to run on alone, counted from 0.
+    pub pin_to: Option<usize>,
+    /// Outer address of this host; only what is sent to it is received.
+    pub local: Option<Ipv4Addr>,
+    /// Firewall mark of the GRE packets that are sent.
+    pub mark: Option<u32>,
+    /// Packets that the worker can hold at once in each direction, 2048 octets each: a power of
+    /// two in `limits::RECEIVE_SLOTS_RANGE`.
+    pub slots: u16,
+    /// Sessions that can be installed at once.
+    pub max_sessions: usize,
+    /// Commands that can wait.
+    pub commands: usize,
+    /// Notices that can wait; beyond them punted frames are dropped.
+    pub notices: usize,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            index: 0,
+            count: 1,
+            pin_to: None,
+            local: None,
+            mark: None,
+            slots: limits::RECEIVE_SLOTS,
+            max_sessions: 1024,
+            commands: 4096,
+            notices: 4096,
+        }
+    }
+}
+
+/// Why a worker did not start. The message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration contradicts itself.
+    #[error("worker configuration: {0}")]
+    Config(&'static str),
+    /// No io_uring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// No GRE socket.
+    #[error(transparent)]
+    Socket(#[from] GreSocketError),
+    /// The processor to run on cannot be had.
+    #[error(transparent)]
+    Affinity(#[from] AffinityError),
+    /// No descriptor or no thread left.
+    #[error("cannot {action}: {source}")]
+    Resource {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// The command was not taken; it is given back.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// As many commands wait as `WorkerConfig::commands` allows: try again later.
+    #[error("the worker's command queue is full")]
+    QueueFull(Command),
+    /// The worker has ended.
+    #[error("the worker has ended")]
+    Stopped(Command),
+}
+
+/// A running worker. Dropping it ends the thread and closes its socket, ring and TUN devices.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    index: u16,
+    mailbox: Arc<Mailbox>,
+    counters: Arc<WorkerCounters>,
+    io_counters: Arc<IoCounters>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts a worker: opens its GRE socket and its ring in the network namespace of the calling
+/// thread, and runs it in a thread named `pptp-worker-N`, which takes no signal.
+///
+/// # Errors
+/// What could not be opened, as [`StartError`]; nothing is left behind then.
+pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
+    check(&config)?;
+    let index = config.index;
+    let mailbox = Mailbox::new(config.commands, config.notices);
+    let mailbox = Arc::new(mailbox.map_err(resource("make an eventfd"))?);
+    let mut handle = WorkerHandle {
+        index,
+        mailbox: Arc::clone(&mailbox),
+        counters: Arc::default(),
+        io_counters: Arc::default(),
+        thread: None,
+    };
+    let (counters, io_counters) = (handle.counters(), handle.io_counters());
+    let (started, has_started) = sync_channel(1);
+    handle.thread = Some(spawn_without_signals(index, move || {
+        run(&config, &mailbox, counters, io_counters, &started);
+    })?);
+    // When it could not start it is on its way out; dropping the handle waits for that.
+    let silent = "its thread ended before it had said whether it could start";
+    let has_started = has_started.recv();
+    has_started.unwrap_or_else(|_| Err(resource("start the worker")(io::Error::other(silent))))?;
+    Ok(handle)
+}
+
+impl WorkerHandle {
+    /// Which worker this is, from 0.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Queues a command and wakes the worker. Commands take effect in this order.
+    ///
+    /// # Errors
+    /// The queue is full, or the worker has ended; the command comes back.
+    pub fn send(&self, command: Command) -> Result<(), SendError> {
+        if self.has_ended() {
+            return Err(SendError::Stopped(command));
+        }
+        self.mailbox.post(command).map_err(SendError::QueueFull)
+    }
+
+    /// The next notice, in the order in which they happened.
+    #[must_use]
+    pub fn try_recv(&self) -> Option<Notice> {
+        self.mailbox.next_notice()
+    }
+
+    /// Readable when there are notices: for the poller of control's runtime. When it is, call
+    /// [`Self::clear_notice`] and then [`Self::try_recv`] until it is empty, in this order.
+    #[must_use]
+    pub fn notice_fd(&self) -> BorrowedFd<'_> {
+        self.mailbox.notice_fd()
+    }
+
+    /// Makes [`Self::notice_fd`] unreadable until the next notice.
+    pub fn clear_notice(&self) {
+        self.mailbox.clear_notice();
+    }
+
+    /// What the worker has dropped, live.
+    #[must_use]
+    pub fn counters(&self) -> Arc<WorkerCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// What the worker's input and output met, live.
+    #[must_use]
+    pub fn io_counters(&self) -> Arc<IoCounters> {
+        Arc::clone(&self.io_counters)
+    }
+
+    /// The thread is gone: it was stopped, or has failed (then a `Notice::Failed` is waiting).
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Lets the worker do what is queued, ends it and waits until it is gone.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.mailbox.end();
+        if let Some(thread) = self.thread.take() {
+            // A panic has been reported by the panic hook; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn check(config: &WorkerConfig) -> Result<(), StartError> {
+    if config.index >= config.count {
+        return Err(StartError::Config("index must be less than count"));
+    }
+    if !config.slots.is_power_of_two() || !limits::RECEIVE_SLOTS_RANGE.contains(&config.slots) {
+        let message = "slots must be a power of two from 256 to 16384";
+        return Err(StartError::Config(message));
+    }
+    if config.max_sessions == 0 || config.max_sessions > 65536 {
+        return Err(StartError::Config("max_sessions must be from 1 to 65536"));
+    }
+    if config.commands == 0 || config.notices < limits::NOTICES_RESERVED * 2 {
+        let message = "commands must be at least 1, notices at least 128";
+        return Err(StartError::Config(message));
+    }
+    Ok(())
+}
+
+fn resource(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Resource { action, source }
+}
+
+/// Signals are for control: the mask is set around the start, since a thread inherits it, and no
+/// signal can find the new thread without it.
+fn spawn_without_signals(
+    index: u16,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    let before = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map_err(|errno| resource("block signals")(errno.into()))?;
+    let spawned = Builder::new()
+        .name(format!("pptp-worker-{index}"))
+        .spawn(body);
+    before
+        .thread_set_mask()
+        .map_err(|errno| resource("restore signals")(errno.into()))?;
+    spawned.map_err(resource("start a thread"))
+}
+
+/// The body of the thread: opens everything here, since the ring belongs to the thread that opens
+/// it, says whether that went well, and works.
+fn run(
+    config: &WorkerConfig,
+    mailbox: &Arc<Mailbox>,
+    counters: Arc<WorkerCounters>,
+    io_counters: Arc<IoCounters>,
+    started: &SyncSender<Result<(), StartError>>,
+) {
+    let uring = match open(config, mailbox, &io_counters) {
+        Ok(uring) => uring,
+        Err(error) => {
+            // Whoever started the thread waits for this.
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    let spec = WorkerSpec {
+        index: config.index,
+        count: config.count,
+        max_sessions: config.max_sessions,
+        slots: Uring::slots(config.slots),
+    };
+    let goodbye = Goodbye(Arc::clone(mailbox));
+    let mut worker = Worker::new(spec, uring, Arc::clone(mailbox), counters, io_counters);
+    let _ = started.send(Ok(()));
+    worker.run();
+    // The devices and the socket are closed before control hears of the end.
+    drop(worker);
+    drop(goodbye);
+}
+
+fn open(
+    config: &WorkerConfig,
+    mailbox: &Arc<Mailbox>,
+    io_counters: &Arc<IoCounters>,
+) -> Result<Uring, StartError> {
+    if let Some(cpu) = config.pin_to {
+        pin_current_thread(cpu)?;
+    }
+    let gre = gre_socket::open(&GreSocketConfig {
+        index: config.index,
+        count: config.count,
+        local: config.local,
+        mark: config.mark,
+    })?;
+    let features = probe()?;
+    let (mailbox, io_counters) = (Arc::clone(mailbox), Arc::clone(io_counters));
+    Ok(Uring::new(
+        gre,
+        config.slots,
+        features,
+        mailbox,
+        io_counters,
+    )?)
+}
+
+/// Tells control that the worker is gone, however it went.
+struct Goodbye(Arc<Mailbox>);
+
+impl Drop for Goodbye {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "the worker has met a fault of its own; please report it".into();
+            self.0.notify(Notice::Failed { reason });
+        }
+        self.0.notify(Notice::Stopped);
+        self.0.wake_control();
+    }
+}

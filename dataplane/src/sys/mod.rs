@@ -1,0 +1,7 @@
+//! What the kernel gives beside the ring: devices, sockets, processors, wake-ups.
+
+pub mod affinity;
+pub mod gre_socket;
+pub mod probe;
+pub mod tun;
+pub mod wake;
