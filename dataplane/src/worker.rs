@@ -353,13 +353,7 @@ impl<I: Io> Worker<I> {
                 _ => self.owner_of(tun),
             };
             latest = Some((tun, owner));
-            let session = match owner {
-                // Read before the device was detached.
-                None => Err(DropReason::NetworkClosed),
-                Some(Some(call_id)) => Ok(call_id),
-                Some(None) => self.by_destination(frame),
-            };
-            match session {
+            match self.session_of(owner, frame) {
                 Ok(call_id) => self.outgoing.push(Outgoing::new(call_id, frame)),
                 Err(reason) => {
                     self.sessions.counters().count_drop(reason);
@@ -369,10 +363,19 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn by_destination(&self, frame: Frame) -> Result<CallId, DropReason> {
+    /// `owner`: whose the device is; without one it is shared; `None` when it is not attached.
+    fn session_of(
+        &self,
+        owner: Option<Option<CallId>>,
+        frame: Frame,
+    ) -> Result<CallId, DropReason> {
+        // Read before the device was detached.
+        let owner = owner.ok_or(DropReason::NetworkClosed)?;
+        // The kernel sends IPv6 through every device that is up, router solicitations first. Only
+        // IPCP has been negotiated, and the peer would answer with a Protocol-Reject.
         let destination = inner_destination(frame.bytes(&self.io));
         let destination = destination.ok_or(DropReason::BadInnerIp)?;
-        let session = self.sessions.by_address(destination);
+        let session = owner.or_else(|| self.sessions.by_address(destination));
         session.ok_or(DropReason::NoRoute)
     }
 

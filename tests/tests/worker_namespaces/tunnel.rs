@@ -85,7 +85,7 @@ impl Side {
             "address add {} peer {} dev ppp0",
             end.inner, peer.inner
         ));
-        ip("link set ppp0 up mtu 1396");
+        ip("link set ppp0 mtu 1396");
         let network = NetworkSpec {
             tun: TUN,
             local: end.inner,
@@ -174,6 +174,9 @@ impl Tunnel {
             side_b.open(B, A, mode);
             side_b
         });
+        // The kernel greets the network of a device that comes up, so both must be ready before.
+        a.ip("link set ppp0 up");
+        b.ip("link set ppp0 up");
         Self {
             a: (a, side_a),
             b: (b, side_b),
