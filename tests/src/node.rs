@@ -10,6 +10,7 @@ use control::proto::ending::Ending;
 use control::proto::endpoint::{Endpoint, EndpointConfig};
 use control::proto::link::{Addresses, Network};
 use control::proto::{Action, ConnectionId, Event, Time};
+use control::wire::log::describe;
 use dataplane::counters::SessionCounters;
 use dataplane::program::{CallId, Command, NetworkSpec, SessionSpec, TunId};
 
@@ -84,6 +85,10 @@ impl Node {
 
     /// Lets the endpoint handle something, and does what it wants in the order in which it says.
     pub fn handle(&mut self, now: Time, event: Event<'_>) -> Vec<Request> {
+        if let Event::Frame { call_id, frame } = &event {
+            let line = format!("{now:?} {call_id:?} rcvd {}", describe(frame));
+            self.log.push(line);
+        }
         self.endpoint.handle(now, event);
         let mut requests = Vec::new();
         while let Some(action) = self.endpoint.poll_action() {
@@ -124,7 +129,7 @@ impl Node {
                 peer_call_id,
                 ..
             } => self.install(call_id, peer, peer_call_id),
-            Action::Dataplane(command) => self.program(command),
+            Action::Dataplane(command) => self.program(now, command),
             Action::Report { call_id, report } => {
                 self.log.push(format!("{now:?} {call_id:?} {report:?}"));
                 None
@@ -174,7 +179,7 @@ impl Node {
         None
     }
 
-    fn program(&mut self, command: Command) -> Option<Request> {
+    fn program(&mut self, now: Time, command: Command) -> Option<Request> {
         let from_driver = matches!(
             command,
             Command::Install(_)
@@ -183,6 +188,10 @@ impl Node {
                 | Command::Remove { .. }
         );
         assert!(!from_driver, "the driver's to say: {command:?}");
+        if let Command::Inject { call_id, frame } = &command {
+            let line = format!("{now:?} {call_id:?} sent {}", describe(frame));
+            self.log.push(line);
+        }
         self.plane.obey(command);
         None
     }

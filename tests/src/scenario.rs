@@ -179,8 +179,7 @@ impl Scenario {
         if self.server.require != AuthMethods::NONE && !is_authenticated {
             return Expectation::Fails;
         }
-        let requires = |mppe: &Option<MppeConfig>| mppe.is_some_and(|mppe| mppe.require);
-        let encrypted = requires(&self.client.mppe) || requires(&self.server.mppe);
+        let encrypted = self.requires_encryption();
         if !encrypted {
             return Expectation::Up { encrypted };
         }
@@ -197,6 +196,15 @@ impl Scenario {
         } else {
             Expectation::MayFail
         }
+    }
+
+    /// Whether either side does.
+    #[must_use]
+    pub fn requires_encryption(&self) -> bool {
+        let links = [&self.client, &self.server];
+        links
+            .iter()
+            .any(|it| it.mppe.is_some_and(|mppe| mppe.require))
     }
 
     /// The strongest method that the server takes and the client can.

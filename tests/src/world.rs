@@ -98,8 +98,7 @@ impl World {
         world.faults = scenario.faults;
         world.blocked = scenario.blocked;
         world.verdict_ms_max = scenario.verdict_ms_max;
-        let requires = |link: &LinkConfig| link.mppe.is_some_and(|mppe| mppe.require);
-        world.secrecy = requires(&scenario.server) || requires(&scenario.client);
+        world.secrecy = scenario.requires_encryption();
         world
     }
 
