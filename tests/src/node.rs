@@ -70,10 +70,11 @@ impl Node {
         seed: [u8; 32],
         secrets: BTreeMap<String, Secret>,
     ) -> Self {
+        let sessions_max = config.limits.calls_max;
         Self {
             address,
             endpoint: Endpoint::new(config, seed),
-            plane: Plane::default(),
+            plane: Plane::new(sessions_max),
             calls: Vec::new(),
             dials_failed: Vec::new(),
             log: Vec::new(),
@@ -200,7 +201,7 @@ impl Node {
         let cipher = &network.cipher;
         self.log.push(format!("{now:?} {call_id:?} up: {cipher}"));
         let spec = NetworkSpec {
-            tun: TunId(u32::from(call_id.0)),
+            tun: self.plane.attach(call_id),
             local: network.local,
             peer: network.remote,
             compress_protocol: network.compress_protocol,
@@ -223,6 +224,8 @@ impl Node {
         let was = self.record(call_id).network.take();
         assert!(was.is_some(), "{call_id:?} went down and was not up");
         self.plane.obey(Command::CloseNetwork { call_id });
+        let tun = TunId(call_id.0.into());
+        self.plane.obey(Command::DetachTun { tun });
         None
     }
 
