@@ -105,6 +105,13 @@ impl ChapPeer {
         Ok(())
     }
 
+    /// Sends the last response again, if nothing has been said to it.
+    pub(super) fn repeat_response(&self, ctx: &mut Context<'_>) {
+        if let Some(exchange) = self.exchange.as_ref().filter(|it| it.unanswered) {
+            ctx.outbox.send(Protocol::CHAP, &exchange.response);
+        }
+    }
+
     fn answered(&mut self, id: u8) -> Option<&mut Exchange> {
         let exchange = self.exchange.as_mut()?;
         let fits = exchange.id == id && exchange.unanswered;
