@@ -143,7 +143,7 @@ impl Write for Line<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         // All that is written here is ASCII, so that any place is one to cut at.
         let kept = text.get(..self.left).unwrap_or(text);
-        self.left -= kept.len();
+        self.left = self.left.saturating_sub(kept.len());
         self.out.write_str(kept)?;
         if self.left == 0 {
             return Err(fmt::Error);
