@@ -461,7 +461,11 @@ impl Link {
             Timer::Echo => self.lcp.protocol.handle_echo_timeout(&mut ctx),
             Timer::Proving => match &mut self.proving {
                 Proving::Pap(pap) => pap.handle_timeout(&mut ctx),
-                Proving::Unasked | Proving::Chap(_) => Ok(()),
+                Proving::Chap(chap) => {
+                    chap.repeat_response(&mut ctx);
+                    Ok(())
+                }
+                Proving::Unasked => Ok(()),
             },
             Timer::Verifying => match &mut self.verifying {
                 Verifying::Chap(chap) => chap.handle_timeout(&mut ctx),
