@@ -146,6 +146,30 @@ fn a_call_that_vanishes_ends_the_link_at_once() {
 }
 
 #[test]
+fn what_comes_after_the_end_changes_nothing() {
+    let mut pair = Pair::new(caller(), callee());
+    pair.ends[CALLEE].holds_verdicts = true;
+    let mut pair = pair.connect();
+    pair.close(CALLEE, "User request");
+    pair.run_for(1_000);
+    pair.ending(CALLEE);
+    // `drain` panics on anything that follows the end.
+    pair.answer(CALLEE);
+    for side in [CALLER, CALLEE] {
+        let now = pair.now;
+        let link = &mut pair.ends[side].link;
+        link.handle_mppe_lost(now);
+        link.handle_reset_needed(now);
+        link.handle_alive(now);
+        link.handle_frame(now, &[0xFF, 3, 0xC0, 0x21, 1, 1, 0, 4]);
+        link.handle_close(now, "again", Ending::LoopedBack);
+        link.handle_down(now);
+        link.handle_timeout(now);
+        pair.drain(side);
+    }
+}
+
+#[test]
 fn a_repeated_request_is_acknowledged_and_changes_nothing() {
     let mut pair = Pair::new(caller(), callee());
     let mut request = None;
