@@ -82,3 +82,33 @@ const _: () = assert!(SLOT_BYTES <= u16::MAX as usize);
 const _: () = assert!(KEYS_SKIPPED_MAX <= KEY_BUDGET);
 const _: () = assert!(KEYS_SKIPPED_FREE as usize > REORDER_PACKETS);
 const _: () = assert!(HEADROOM_BYTES >= 24);
+
+/// Receive buffers of a worker that are for GRE, and as many more that are for TUN, unless
+/// configured: 8 MiB, and twice what sessions may hold for reordering.
+pub const RECEIVE_SLOTS: u16 = 2048;
+
+/// Bounds of that configuration: a full batch of both kinds must fit, and slots have 16-bit names.
+pub const RECEIVE_SLOTS_RANGE: std::ops::RangeInclusive<u16> = 256..=16384;
+
+/// Slots for packets that a worker makes itself: injected frames and acknowledgments. A turn that
+/// needs more goes on in the next, when some have been sent.
+pub const CONTROL_SLOTS: u16 = 256;
+
+/// TUN devices that one worker serves: one a session, and a shared one.
+pub const TUNS_MAX: usize = 4096;
+
+/// Room in the notice queue that punted frames leave for notices that must not be lost.
+pub const NOTICES_RESERVED: usize = 64;
+
+/// Frames that one session may punt at once. A negotiation takes some twenty.
+pub const PUNT_BURST: u32 = 64;
+
+/// Time after which a session may punt one more. LCP echo and CCP resets come more slowly.
+pub const PUNT_INTERVAL_MS: u64 = 10;
+
+/// Errors in a row, without a packet between them, after which the GRE socket is given up.
+pub const RECEIVE_ERRORS_MAX: u32 = 256;
+
+const _: () = assert!(RECEIVE_SLOTS as usize >= 2 * HELD_PACKETS_MAX);
+const _: () = assert!(*RECEIVE_SLOTS_RANGE.start() as usize >= 2 * BATCH_PACKETS);
+const _: () = assert!(2 * *RECEIVE_SLOTS_RANGE.end() as usize + CONTROL_SLOTS as usize <= 1 << 16);

@@ -1,0 +1,165 @@
+//! One host's data plane: a real worker, whose ring and devices are in memory.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use dataplane::counters::WorkerCounters;
+use dataplane::io::IoCounters;
+use dataplane::mailbox::Mailbox;
+use dataplane::program::{CallId, Command, Notice, TunId};
+use dataplane::sim_io::SimIo;
+use dataplane::wire::ipv4::{HEADER_LEN, PROTOCOL_GRE};
+use dataplane::worker::{Worker, WorkerSpec};
+
+use control::proto::Time;
+
+/// Slots for what arrives in one turn, and for what the worker itself sends.
+const RECEIVE_SLOTS: u16 = 128;
+const CONTROL_SLOTS: u16 = 64;
+/// Commands and notices that wait, at most.
+const QUEUE_LEN: usize = 1_024;
+/// UDP, for probes.
+const PROTOCOL_UDP: u8 = 17;
+
+/// One host's data plane.
+#[derive(Debug)]
+pub struct Plane {
+    worker: Worker<SimIo>,
+    mailbox: Arc<Mailbox>,
+}
+
+/// What a data plane has for the world after a turn.
+#[derive(Debug, Default)]
+pub struct Turned {
+    /// GRE packets: where to, and what.
+    pub sent: Vec<(Ipv4Addr, Vec<u8>)>,
+    /// IP packets that came through: the call, and what.
+    pub delivered: Vec<(CallId, Vec<u8>)>,
+    /// What control must hear.
+    pub notices: Vec<Notice>,
+}
+
+impl Plane {
+    /// A data plane without sessions.
+    ///
+    /// # Panics
+    /// When no file descriptor is left.
+    #[must_use]
+    pub fn new(sessions_max: usize) -> Self {
+        let mailbox = Mailbox::new(QUEUE_LEN, QUEUE_LEN);
+        let mailbox = Arc::new(mailbox.expect("file descriptors are left"));
+        let spec = WorkerSpec {
+            index: 0,
+            count: 1,
+            max_sessions: sessions_max,
+            slots: usize::from(RECEIVE_SLOTS),
+        };
+        let worker = Worker::new(
+            spec,
+            SimIo::new(RECEIVE_SLOTS, CONTROL_SLOTS),
+            Arc::clone(&mailbox),
+            Arc::new(WorkerCounters::default()),
+            Arc::new(IoCounters::default()),
+        );
+        Self { worker, mailbox }
+    }
+
+    /// Takes an order of control; it is obeyed in the next turn.
+    ///
+    /// # Panics
+    /// When too many wait.
+    pub fn obey(&mut self, command: Command) {
+        assert!(self.mailbox.post(command).is_ok(), "the queue is full");
+    }
+
+    /// Gives a call a TUN device of its own.
+    ///
+    /// # Panics
+    /// When no file descriptor is left.
+    pub fn attach(&mut self, call_id: CallId) -> TunId {
+        let tun = TunId(call_id.0.into());
+        let nothing = std::fs::File::open("/dev/null").expect("file descriptors are left");
+        self.obey(Command::AttachTun {
+            tun,
+            fd: OwnedFd::from(nothing),
+            owner: Some(call_id),
+        });
+        tun
+    }
+
+    /// A GRE packet comes from the network.
+    pub fn gre_arrives(&mut self, from: Ipv4Addr, to: Ipv4Addr, packet: &[u8]) {
+        let packet = ipv4_packet(PROTOCOL_GRE, from, to, packet);
+        self.worker.io_mut().gre_arrives(&packet);
+    }
+
+    /// The host sends a datagram through the tunnel.
+    pub fn tun_arrives(&mut self, call_id: CallId, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) {
+        let packet = ipv4_packet(PROTOCOL_UDP, from, to, payload);
+        let tun = TunId(call_id.0.into());
+        self.worker.io_mut().tun_arrives(tun, &packet);
+    }
+
+    /// Does everything that there is to do now.
+    ///
+    /// # Panics
+    /// When the worker fails, or finds no end.
+    pub fn turn(&mut self, now: Time) -> Turned {
+        self.worker.io_mut().set_now_ms(now.0);
+        let mut rounds = 0;
+        loop {
+            self.worker.turn().expect("memory does not fail");
+            rounds += 1;
+            assert!(rounds < 1_000, "a worker that never rests");
+            if self.next_deadline().is_none_or(|at| at > now) {
+                break;
+            }
+        }
+        let io = self.worker.io_mut();
+        let sent = io.take_sent().into_iter();
+        let written = io.take_written().into_iter();
+        Turned {
+            sent: sent.map(|it| (it.peer, it.packet)).collect(),
+            delivered: written
+                .filter_map(|(tun, packet)| {
+                    let call_id = CallId(u16::try_from(tun.0).ok()?);
+                    Some((call_id, packet.get(HEADER_LEN..)?.to_vec()))
+                })
+                .collect(),
+            notices: std::iter::from_fn(|| self.mailbox.next_notice()).collect(),
+        }
+    }
+
+    /// When there is something to do, though nothing arrives.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.worker.next_deadline_ms().map(Time)
+    }
+
+    /// Nothing is held: no device, and no slot.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let io = self.worker.io();
+        let slots = usize::from(RECEIVE_SLOTS) + usize::from(CONTROL_SLOTS);
+        io.free_slots() == slots && io.tuns().is_empty()
+    }
+}
+
+/// An IPv4 packet (RFC 791) without options.
+fn ipv4_packet(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(HEADER_LEN + payload.len()).expect("packets are short");
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    let sum: u32 = packet
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let folded = (sum & 0xFFFF) + (sum >> 16);
+    let checksum = !((folded & 0xFFFF) + (folded >> 16)) as u16;
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet.extend(payload);
+    packet
+}
