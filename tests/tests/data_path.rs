@@ -283,7 +283,7 @@ proptest! {
     fn forged_packets_cost_no_more_than_the_numbers_they_took(
         strength in prop_oneof![Just(KeyStrength::Bits40), Just(KeyStrength::Bits128)],
         forged in proptest::collection::vec(
-            (0..150_usize, prop_oneof![
+            (0..120_usize, prop_oneof![
                 4 => (0..24_u32).prop_map(Ok),
                 1 => any::<u32>().prop_map(Err),
             ], any::<u16>(), 0..200_usize),
