@@ -10,6 +10,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod crypto;
 pub mod proto;
 pub mod wire;

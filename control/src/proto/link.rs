@@ -1,9 +1,15 @@
 //! One PPP link over one call: phases (RFC 1661 3.2), and what it is configured with.
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use super::auth::{AuthMethods, Secrets};
+use bytes::Bytes;
+use dataplane::program::MppeSpec;
+
+use super::Time;
+use super::auth::{AuthMethods, AuthRequest, Secrets, Verdict};
+use super::ending::Ending;
 
 /// Everything that decides how a link is negotiated. Defaults are pppd's.
 #[derive(Clone, Debug)]
@@ -154,4 +160,129 @@ pub enum Report {
     PeerAuthenticated(String),
     /// MPPE is up, in pppd's words: `MPPE 128-bit stateless compression enabled`.
     CipherUp(String),
+}
+
+/// Which end of the call this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkRole {
+    /// Placed the call: a client.
+    Caller,
+    /// Was called: a server.
+    Callee,
+}
+
+/// What a link wants done, in this order.
+#[derive(Debug)]
+pub enum LinkOutput {
+    /// Send this PPP frame: as it stands behind the GRE header.
+    Frame(Bytes),
+    /// Key what we receive; `None` forgets the key.
+    SetReceiveKey(Option<MppeSpec>),
+    /// Key what we send; `None` forgets the key.
+    SetSendKey(Option<MppeSpec>),
+    /// The peer sent a CCP Reset-Request.
+    ResetSendKey,
+    /// Ask the secrets; `handle_verdict` brings the answer, at once or later.
+    Authenticate {
+        /// To be given back with the verdict.
+        request_id: u32,
+        /// What the peer presented.
+        request: AuthRequest,
+    },
+    /// A line for a person.
+    Report(Report),
+    /// IP may pass.
+    NetworkUp(Network),
+    /// IP may pass no more.
+    NetworkDown,
+    /// The link is over; nothing follows.
+    Terminated(Ending),
+}
+
+/// One PPP link. Time only grows from call to call; after every call drain
+/// [`poll_output`](Self::poll_output), then sleep until [`poll_timeout`](Self::poll_timeout).
+#[derive(Debug)]
+pub struct Link {
+    config: Arc<LinkConfig>,
+    role: LinkRole,
+    heard: bool,
+    outputs: VecDeque<LinkOutput>,
+}
+
+impl Link {
+    /// A link whose lower layer is down. `seed` makes its magic numbers and challenges.
+    #[must_use]
+    pub fn new(config: Arc<LinkConfig>, role: LinkRole, seed: [u8; 32]) -> Self {
+        let _ = seed;
+        Self {
+            config,
+            role,
+            heard: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The call is established: LCP starts.
+    pub fn handle_up(&mut self, now: Time) {
+        let _ = (now, &self.config, self.role);
+    }
+
+    /// A PPP frame came. Before `handle_up` the first few are kept and handled there.
+    pub fn handle_frame(&mut self, now: Time, frame: &[u8]) {
+        let _ = (now, frame);
+        self.heard = true;
+    }
+
+    /// Packets have come from the peer since the last time.
+    pub fn handle_alive(&mut self, now: Time) {
+        let _ = now;
+    }
+
+    /// The stateful decryptor lost its place.
+    pub fn handle_reset_needed(&mut self, now: Time) {
+        let _ = now;
+    }
+
+    /// The peer's MPPE counter and ours have parted for good.
+    pub fn handle_mppe_lost(&mut self, now: Time) {
+        let _ = now;
+    }
+
+    /// The answer to `LinkOutput::Authenticate`.
+    pub fn handle_verdict(&mut self, now: Time, request_id: u32, verdict: Verdict) {
+        let _ = (now, request_id, verdict);
+    }
+
+    /// Ends the link in order, with a Terminate-Request that carries `reason`.
+    pub fn handle_close(&mut self, now: Time, reason: &str, ending: Ending) {
+        let _ = (now, reason);
+        self.outputs.push_back(LinkOutput::Terminated(ending));
+    }
+
+    /// The call is gone under us: no frame can be sent any more.
+    pub fn handle_down(&mut self, now: Time) {
+        let _ = now;
+    }
+
+    /// The moment of `poll_timeout` has come; too early is harmless.
+    pub fn handle_timeout(&mut self, now: Time) {
+        let _ = now;
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<LinkOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When `handle_timeout` is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        None
+    }
+
+    /// Whether any PPP frame has ever come.
+    #[must_use]
+    pub const fn heard_anything(&self) -> bool {
+        self.heard
+    }
 }

@@ -27,6 +27,9 @@ impl Time {
 }
 
 /// Names a control connection between driver and endpoint; never reused within one process.
+///
+/// The driver names those that it accepts and counts up from 0; the endpoint names those that it
+/// asks for, with the highest bit set, so that the two never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
@@ -137,6 +140,8 @@ pub enum Action {
     Install {
         /// Ours.
         call_id: CallId,
+        /// The control connection that carries it: that of `Connect` when a `Dial` made the call.
+        connection: ConnectionId,
         /// The outer address of the other end.
         peer: Ipv4Addr,
         /// The other end's call ID, when already known.
@@ -182,6 +187,8 @@ pub enum Action {
     },
     /// `Dial` came to nothing before a call existed.
     DialFailed {
+        /// That of `Connect`; a new one when the dial was refused before there was a `Connect`.
+        connection: ConnectionId,
         /// Why.
         ending: ending::Ending,
     },
@@ -190,5 +197,10 @@ pub enum Action {
 }
 
 pub mod auth;
+pub mod call;
+pub mod call_ids;
+pub mod connection;
 pub mod ending;
+pub mod endpoint;
 pub mod link;
+pub mod pool;

@@ -1,19 +1,26 @@
 //! Formats of what is exchanged while a tunnel is negotiated, kept or ended.
 //!
 //! Every protocol looks alike: a `Repr` (or an enum of messages) that only `parse` makes from
-//! bytes, `buffer_len()`, and `emit(&mut [u8])`. `parse(emit(x)) == x`; parsing any bytes never
-//! panics and never allocates more than a small multiple of the input.
+//! bytes, `buffer_len()`, and `emit(&mut [u8])`, which fills the first `buffer_len()` octets (a
+//! shorter buffer is the caller's mistake, and panics). `parse(emit(x)) == x`; parsing any bytes
+//! never panics and never allocates more than a small multiple of the input. All numbers are big
+//! endian on the wire. [`log`] prints what is parsed in pppd's words.
 
 use thiserror::Error;
 
 pub mod ccp;
 pub mod chap;
 pub mod cp;
+pub mod eap;
 pub mod ipcp;
+pub mod ipv6cp;
 pub mod lcp;
+pub mod log;
 pub mod pap;
 pub mod ppp;
 pub mod pptp;
+
+mod reader;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

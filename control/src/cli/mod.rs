@@ -1,0 +1,60 @@
+//! The command line: one file a command.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod demo;
+mod down;
+mod serve;
+mod status;
+mod table;
+mod up;
+
+/// PPTP in user space: client, concentrator and demonstration in one program.
+///
+/// PPTP's cryptography is broken: MS-CHAPv2 and RC4 do not keep a secret from a capable adversary.
+/// Use it to reach what speaks nothing else.
+#[derive(Debug, Parser)]
+#[command(name = "pptp-fast", version, arg_required_else_help = true, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Down(down::Down),
+    Status(status::Status),
+    Serve(serve::Serve),
+    Demo(demo::Demo),
+}
+
+/// Reads the arguments of the process, does what they say, and returns the exit status: pppd's
+/// for `up`.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Up(up) => up.run(),
+        Command::Down(down) => down.run(),
+        Command::Status(status) => status.run(),
+        Command::Serve(serve) => serve.run(),
+        Command::Demo(demo) => demo.run(),
+    }
+}
+
+/// Prints an error for a person and gives the exit status on.
+fn fail(message: impl std::fmt::Display, status: u8) -> ExitCode {
+    // A closed standard error must not hide the exit status behind a panic.
+    let _ = std::io::Write::write_fmt(
+        &mut std::io::stderr(),
+        format_args!("pptp-fast: {message}\n"),
+    );
+    ExitCode::from(status)
+}
+
+/// Prints a line to standard output; a closed pipe is no error.
+fn print_line(line: impl std::fmt::Display) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{line}\n"));
+}

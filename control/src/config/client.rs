@@ -1,0 +1,441 @@
+//! What `up` needs to bring up one tunnel: from a peers file, or from flags alone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::proto::auth::{AuthMethods, Secret, Secrets};
+use crate::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
+
+use super::PPTP_PORT;
+use super::error::ConfigError;
+use super::peers::{self, Peer};
+use super::pppd_options::{DefaultRoute, Detach, MppeOptions, PppdOptions, PptpOptions, Scripts};
+use super::route::Route;
+use super::secrets::{FileSecrets, FlagSecret};
+
+/// Where the log goes and how much of it there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `logfd`: a descriptor that the process has inherited; `None` is `nolog`.
+    pub fd: Option<i32>,
+    /// `logfile`: lines are appended to it.
+    pub file: Option<PathBuf>,
+    /// `debug`: every negotiation packet is logged.
+    pub debug: bool,
+}
+
+/// Reconnecting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persist {
+    /// `persist`: dial again when the tunnel has ended.
+    pub wanted: bool,
+    /// `maxfail`: attempts without success in a row; 0 is no limit.
+    pub max_fail: u32,
+    /// `holdoff`: before the next attempt.
+    pub holdoff_ms: u64,
+}
+
+/// The network interface that is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceConfig {
+    /// `ifname`.
+    pub name: Option<String>,
+    /// `unit`: `pppN`.
+    pub unit: Option<u32>,
+}
+
+/// What the command line may say; it wins over files.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--server HOST`.
+    pub server: Option<String>,
+    /// `--user NAME`.
+    pub user: Option<String>,
+    /// The password, read by the caller; it wins over the secrets files.
+    pub password: Option<Secret>,
+    /// `--remotename NAME`.
+    pub remote_name: Option<String>,
+    /// `--require-mppe`: any of 40 and 128 bits.
+    pub require_mppe: bool,
+    /// `--require-mppe-40`.
+    pub require_mppe_40: bool,
+    /// `--require-mppe-128`.
+    pub require_mppe_128: bool,
+    /// `--no-mppe`: in the clear.
+    pub no_mppe: bool,
+    /// `--mppe-stateful`.
+    pub mppe_stateful: bool,
+    /// `--refuse METHOD`: ways in which we do not prove who we are.
+    pub refuse: AuthMethods,
+    /// `--mtu OCTETS`.
+    pub mtu: Option<u16>,
+    /// `--mru OCTETS`.
+    pub mru: Option<u16>,
+    /// `--ifname NAME`.
+    pub interface: Option<String>,
+    /// `--unit N`.
+    pub unit: Option<u32>,
+    /// `--ipparam WORD`.
+    pub ipparam: Option<String>,
+    /// `--defaultroute`.
+    pub default_route: bool,
+    /// `--usepeerdns`.
+    pub use_peer_dns: bool,
+    /// `--debug`.
+    pub debug: bool,
+    /// `--logfile FILE`.
+    pub log_file: Option<PathBuf>,
+    /// `-f`: stay in the foreground.
+    pub foreground: bool,
+    /// `--persist`.
+    pub persist: bool,
+    /// `--phone TEXT`.
+    pub phone: Option<String>,
+    /// `--localbind ADDRESS`.
+    pub local_bind: Option<std::net::Ipv4Addr>,
+    /// `--rtmark N`.
+    pub mark: Option<u32>,
+    /// Further words in pppd's grammar: `lcp-echo-interval 10`.
+    pub options: Vec<String>,
+}
+
+/// One tunnel, ready to be dialled.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Its name: that of the peers file, or the server's when there is no file.
+    pub tunnel: String,
+    /// Host name or address of the server. Not yet resolved.
+    pub server: String,
+    /// TCP port of the server.
+    pub port: u16,
+    /// How the link is negotiated.
+    pub link: LinkConfig,
+    /// `mtu` as given. `None` leaves `link.lcp.mtu` to be fitted to the path to the server.
+    pub mtu: Option<u16>,
+    /// Where the log goes.
+    pub log: LogConfig,
+    /// When the process leaves the terminal.
+    pub detach: Detach,
+    /// `ipparam`: sixth argument of scripts.
+    pub ipparam: Option<String>,
+    /// `linkname`.
+    pub link_name: Option<String>,
+    /// The interface that is asked for.
+    pub interface: InterfaceConfig,
+    /// `# Route:` lines of the peers file, in order.
+    pub routes: Vec<Route>,
+    /// `defaultroute`.
+    pub default_route: DefaultRoute,
+    /// `proxyarp`.
+    pub proxy_arp: bool,
+    /// With `usepeerdns`: write resolv.conf (not `noresolvconf`).
+    pub write_resolv_conf: bool,
+    /// Dial again.
+    pub persist: Persist,
+    /// `idle`: without a packet of the network layer; `None` is no limit.
+    pub idle_ms: Option<u64>,
+    /// `maxconnect`; `None` is no limit.
+    pub max_connect_ms: Option<u64>,
+    /// `set NAME=VALUE` for scripts.
+    pub environment: Vec<(String, String)>,
+    /// Scripts that are not in pppd's place.
+    pub scripts: Scripts,
+    /// The `pptp` program's options.
+    pub pptp: PptpOptions,
+    /// `lock`: only one process may have this tunnel up.
+    pub lock: bool,
+    /// `dump`: print [`dump_text`](Self::dump_text) before dialling.
+    pub dump: bool,
+    /// `dryrun`: stop then.
+    pub dry_run: bool,
+    /// `pppd options in effect:` and one line an option. Never shows a secret.
+    pub dump_text: String,
+    /// What a person should know: secrets that others can read, lines that were passed over.
+    pub warnings: Vec<String>,
+}
+
+impl ClientConfig {
+    /// The tunnel `name` of `dir`/peers, over `dir`/options. `host_name` is the name of this host,
+    /// which is our name towards the peer when nothing else is.
+    ///
+    /// # Errors
+    /// Whatever is wrong in those files or with `flags`, with its place.
+    pub fn from_peer(
+        dir: &Path,
+        name: &str,
+        flags: &Flags,
+        host_name: &str,
+    ) -> Result<Self, ConfigError> {
+        let peer = Peer::read(dir, name)?;
+        let mut options = PppdOptions::default();
+        options.read_system_file(dir)?;
+        options.read_peer(dir, name)?;
+        flags.apply(dir, &mut options)?;
+        let server = flags
+            .server
+            .clone()
+            .or_else(|| peer.server.clone())
+            .or_else(|| options.server.clone())
+            .ok_or_else(|| ConfigError::NoServer {
+                tunnel: name.to_owned(),
+                file: peers::path(dir, name).display().to_string(),
+            })?;
+        let mut config = Self::new(dir, name, server, &options, host_name)?;
+        config.warnings.extend(peer.warnings);
+        config.routes = peer.routes;
+        Ok(config)
+    }
+
+    /// A tunnel without a peers file; `dir` is for secrets, `dir`/options is not read.
+    ///
+    /// Unlike pppd, this requires 128-bit encryption unless a flag says what else is wanted.
+    ///
+    /// # Errors
+    /// No server, or flags that contradict each other.
+    pub fn from_flags(dir: &Path, flags: &Flags, host_name: &str) -> Result<Self, ConfigError> {
+        let mut options = PppdOptions::default();
+        options.mppe.bits_128 = true;
+        flags.apply(dir, &mut options)?;
+        let server = flags
+            .server
+            .clone()
+            .or_else(|| options.server.clone())
+            .ok_or_else(|| ConfigError::NoServer {
+                tunnel: "this tunnel".to_owned(),
+                file: format!("a file in {}", dir.join("peers").display()),
+            })?;
+        let name = server.clone();
+        Self::new(dir, &name, server, &options, host_name)
+    }
+
+    fn new(
+        dir: &Path,
+        tunnel: &str,
+        server: String,
+        options: &PppdOptions,
+        host_name: &str,
+    ) -> Result<Self, ConfigError> {
+        let mut warnings = Vec::new();
+        let link = link_config(dir, options, host_name, &mut warnings)?;
+        let in_ms = |seconds: u32| u64::from(seconds) * 1000;
+        let limit = |seconds: u32| (seconds > 0).then(|| in_ms(seconds));
+        Ok(Self {
+            tunnel: tunnel.to_owned(),
+            server,
+            port: PPTP_PORT,
+            link,
+            mtu: options.mtu,
+            log: options.log(),
+            detach: options.detach,
+            ipparam: options.ipparam.clone(),
+            link_name: options.link_name.clone(),
+            interface: InterfaceConfig {
+                name: options.interface.clone(),
+                unit: options.unit,
+            },
+            routes: Vec::new(),
+            default_route: options.default_route,
+            proxy_arp: options.proxy_arp,
+            write_resolv_conf: !options.no_resolv_conf,
+            persist: Persist {
+                wanted: options.persist,
+                max_fail: options.max_fail,
+                holdoff_ms: in_ms(options.holdoff_s),
+            },
+            idle_ms: limit(options.idle_s),
+            max_connect_ms: limit(options.max_connect_s),
+            environment: options.environment.clone(),
+            scripts: options.scripts.clone(),
+            pptp: options.pptp.clone(),
+            lock: options.lock,
+            dump: options.dump,
+            dry_run: options.dry_run,
+            dump_text: options.dump_text(),
+            warnings,
+        })
+    }
+}
+
+impl Flags {
+    /// Lays the flags over what files said.
+    fn apply(&self, dir: &Path, options: &mut PppdOptions) -> Result<(), ConfigError> {
+        options.read_words(dir, &self.words())?;
+        if let Some(password) = &self.password {
+            options.password = Some(password.clone());
+        }
+        if self.local_bind.is_some() {
+            options.pptp.local_bind = self.local_bind;
+        }
+        if self.mark.is_some() {
+            options.pptp.mark = self.mark;
+        }
+        if let Some(phone) = &self.phone {
+            options.pptp.phone.clone_from(phone);
+        }
+        Ok(())
+    }
+
+    /// The flags that are pppd options, as pppd's command line would have them.
+    fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut flag = |given: bool, name: &str| {
+            if given {
+                words.push(name.to_owned());
+            }
+        };
+        flag(self.no_mppe, "nomppe");
+        flag(self.mppe_wanted() && !self.no_mppe, "nomppe");
+        flag(self.require_mppe, "require-mppe");
+        flag(self.require_mppe_40, "require-mppe-40");
+        flag(self.require_mppe_128, "require-mppe-128");
+        flag(self.mppe_stateful, "mppe-stateful");
+        flag(self.refuse.pap, "refuse-pap");
+        flag(self.refuse.chap_md5, "refuse-chap");
+        flag(self.refuse.mschap_v1, "refuse-mschap");
+        flag(self.refuse.mschap_v2, "refuse-mschap-v2");
+        flag(self.default_route, "defaultroute");
+        flag(self.use_peer_dns, "usepeerdns");
+        flag(self.debug, "debug");
+        flag(self.foreground, "nodetach");
+        flag(self.persist, "persist");
+        let numbers = [
+            ("mtu", self.mtu.map(u32::from)),
+            ("mru", self.mru.map(u32::from)),
+            ("unit", self.unit),
+        ];
+        for (name, number) in numbers {
+            if let Some(number) = number {
+                words.extend([name.to_owned(), number.to_string()]);
+            }
+        }
+        let log_file = self
+            .log_file
+            .as_ref()
+            .map(|path| path.display().to_string());
+        let texts = [
+            ("user", &self.user),
+            ("remotename", &self.remote_name),
+            ("ifname", &self.interface),
+            ("ipparam", &self.ipparam),
+            ("logfile", &log_file),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                words.extend([name.to_owned(), text.clone()]);
+            }
+        }
+        words.extend_from_slice(&self.options);
+        words
+    }
+
+    const fn mppe_wanted(&self) -> bool {
+        self.require_mppe || self.require_mppe_40 || self.require_mppe_128
+    }
+}
+
+/// The part of the options that decides how the link is negotiated, for either end.
+pub(super) fn link_config(
+    dir: &Path,
+    options: &PppdOptions,
+    host_name: &str,
+    warnings: &mut Vec<String>,
+) -> Result<LinkConfig, ConfigError> {
+    let name = options.our_name(host_name);
+    let secrets: Arc<dyn Secrets> = match &options.password {
+        Some(secret) => Arc::new(FlagSecret {
+            client: name.clone(),
+            secret: secret.clone(),
+        }),
+        None => {
+            let files = read_secrets(dir, options)?;
+            warnings.extend(files.warnings().map(ToOwned::to_owned));
+            Arc::new(files)
+        }
+    };
+    Ok(LinkConfig {
+        name,
+        remote_name: options.remote_name.clone(),
+        require: options.require_methods(),
+        allow: options.allowed_methods(),
+        secrets,
+        lcp: lcp_config(options),
+        mppe: mppe_config(options)?,
+        addresses: addresses(options),
+    })
+}
+
+/// The secrets files that the options name, else those of `dir`.
+pub(super) fn read_secrets(dir: &Path, options: &PppdOptions) -> Result<FileSecrets, ConfigError> {
+    let path = |given: &Option<PathBuf>, name: &str| {
+        given
+            .as_ref()
+            .map_or_else(|| dir.join(name), |path| dir.join(path))
+    };
+    FileSecrets::read_files(
+        &path(&options.chap_secrets, "chap-secrets"),
+        &path(&options.pap_secrets, "pap-secrets"),
+    )
+}
+
+fn lcp_config(options: &PppdOptions) -> LcpConfig {
+    let defaults = LcpConfig::default();
+    LcpConfig {
+        mru: options.mru.unwrap_or(defaults.mru),
+        mtu: options.mtu.unwrap_or(defaults.mtu),
+        accm: options.accm,
+        pfc: options.pfc,
+        acfc: options.acfc,
+        magic: options.magic,
+        restart_ms: u64::from(options.restart_s) * 1000,
+        max_configure: options.max_configure,
+        max_terminate: options.max_terminate,
+        max_failure: options.max_failure,
+        echo_interval_ms: u64::from(options.echo_interval_s) * 1000,
+        echo_failure: options.echo_failure,
+        auth_timeout_ms: u64::from(options.auth_timeout_s) * 1000,
+        setup_timeout_ms: defaults.setup_timeout_ms,
+    }
+}
+
+fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError> {
+    let MppeOptions {
+        bits_40,
+        bits_56,
+        bits_128,
+        stateful,
+        optional,
+    } = options.mppe;
+    if !options.mppe.wanted() {
+        return Ok(None);
+    }
+    if options.no_ccp && !optional {
+        return Err(ConfigError::Conflict(
+            "MPPE is required, but noccp turns off the protocol that negotiates it: \
+             remove noccp, or say nomppe"
+                .to_owned(),
+        ));
+    }
+    let config = MppeConfig {
+        require: !optional,
+        allow_40: bits_40,
+        allow_56: bits_56,
+        allow_128: bits_128,
+        allow_stateful: stateful,
+        prefer_stateful: false,
+    };
+    Ok((!options.no_ccp).then_some(config))
+}
+
+fn addresses(options: &PppdOptions) -> Addresses {
+    let pair = |list: &[std::net::Ipv4Addr]| [list.first().copied(), list.get(1).copied()];
+    Addresses {
+        local: options.local_address.filter(|_| !options.no_ip_default),
+        remote: options.remote_address,
+        accept_local: options.accept_local || options.local_address.is_none(),
+        accept_remote: options.accept_remote || options.remote_address.is_none(),
+        ask_dns: options.use_peer_dns,
+        ask_wins: options.use_peer_wins,
+        dns: pair(&options.ms_dns),
+        wins: pair(&options.ms_wins),
+    }
+}

@@ -1,0 +1,44 @@
+//! Raw text to validated types: pppd options, peers files, secrets, pptpd.conf, server TOML.
+//!
+//! ```text
+//! words          pppd's word grammar: quotes, backslashes, comments; with lines for errors
+//! option_table   every option of pppd and its dialects: what it takes and what we do with it
+//! pppd_options   files and words of options -> PppdOptions; `file`, `call`, `dump`
+//! peers          /etc/ppp/peers/NAME: is there a tunnel, which server, which routes
+//! route          pptp-command's `# Route:` lines
+//! secrets        chap-secrets and pap-secrets
+//! client         ClientConfig: what `up` needs
+//! pptpd_conf     pptpd.conf and its options file -> ServerConfig
+//! server_toml    our own server file           -> ServerConfig
+//! server         ServerConfig: what `serve` needs
+//! address_spec   192.168.0.1-254 and friends   -> AddressRanges
+//! ```
+//!
+//! Nothing here reads the environment, the clock or the network. The directory that pppd knows as
+//! `/etc/ppp` is always an argument.
+
+mod address_spec;
+pub mod client;
+pub mod error;
+pub mod option_table;
+pub mod peers;
+pub mod pppd_options;
+pub mod pptpd_conf;
+pub mod route;
+pub mod secrets;
+pub mod server;
+pub mod server_toml;
+mod source;
+pub mod words;
+
+pub use crate::proto::pool::AddressRanges;
+pub use client::{ClientConfig, Flags};
+pub use error::{ConfigError, Place};
+pub use pppd_options::PppdOptions;
+pub use secrets::{FileSecrets, FlagSecret};
+pub use server::ServerConfig;
+
+/// pppd's directory when nobody says otherwise (`PPPDIR`).
+pub const PPP_DIR: &str = "/etc/ppp";
+/// PPTP's registered TCP port (RFC 2637 3.1.1).
+pub const PPTP_PORT: u16 = 1723;

@@ -1,0 +1,253 @@
+//! IPCP, IPv6CP, CCP with MPPE, and IPX (pppd's ipcp.c, ipv6cp.c, ccp.c), with the dialects of MPPE
+//! that distributions have patched in.
+
+use std::net::Ipv4Addr;
+
+use super::{COUNT, OptionSpec, Setter, Takes, Treatment, Value};
+use super::{checked, flag, harmless, refused, value};
+use crate::config::pppd_options::{DefaultRoute, MppeOptions, PppdOptions};
+
+const NO_VJ: &str = "Van Jacobson compression is never negotiated";
+const NO_COMPRESSION: &str = "no compression is ever negotiated, only MPPE";
+const NO_IPV6: &str = "IPv6CP is not negotiated";
+const ONE_TIMER: &str = "one restart timer serves all protocols: lcp-restart";
+const ONE_COUNTER: &str = "one counter serves all protocols: that of lcp";
+const METRIC: Takes = Takes::Number(-1, i32::MAX as i64);
+
+pub(super) const ROWS: &[OptionSpec] = &[
+    refused(
+        "noip",
+        Takes::Nothing,
+        "a tunnel without IP would carry nothing",
+    ),
+    refused(
+        "-ip",
+        Takes::Nothing,
+        "a tunnel without IP would carry nothing",
+    )
+    .in_group("noip"),
+    harmless("novj", Takes::Nothing, NO_VJ),
+    harmless("-vj", Takes::Nothing, NO_VJ).in_group("novj"),
+    harmless("novjccomp", Takes::Nothing, NO_VJ),
+    harmless("-vjccomp", Takes::Nothing, NO_VJ).in_group("novjccomp"),
+    harmless("vj-max-slots", Takes::Number(2, 16), NO_VJ),
+    flag("ipcp-accept-local", |o, _| o.accept_local = true),
+    flag("ipcp-accept-remote", |o, _| o.accept_remote = true),
+    value("ipparam", Takes::Text, |o, v| {
+        o.ipparam = Some(v.text.to_owned())
+    }),
+    flag("noipdefault", |o, _| o.no_ip_default = true),
+    checked("ms-dns", |o, v| push_server(&mut o.ms_dns, v)),
+    checked("ms-wins", |o, v| push_server(&mut o.ms_wins, v)),
+    harmless("ipcp-restart", COUNT, ONE_TIMER),
+    harmless("ipcp-max-terminate", COUNT, ONE_COUNTER),
+    harmless("ipcp-max-configure", COUNT, ONE_COUNTER),
+    harmless("ipcp-max-failure", COUNT, ONE_COUNTER),
+    flag("defaultroute", |o, _| o.default_route.wanted = true),
+    flag("nodefaultroute", |o, _| {
+        o.default_route = DefaultRoute::default()
+    })
+    .in_group("defaultroute"),
+    flag("-defaultroute", |o, _| {
+        o.default_route = DefaultRoute::default()
+    })
+    .in_group("defaultroute"),
+    value("defaultroute-metric", METRIC, |o, v| {
+        o.default_route.metric = u32::try_from(v.number).ok();
+    }),
+    flag("replacedefaultroute", |o, _| o.default_route.replace = true),
+    flag("noreplacedefaultroute", |o, _| {
+        o.default_route.replace = false
+    })
+    .in_group("replacedefaultroute"),
+    flag("proxyarp", |o, _| o.proxy_arp = true),
+    flag("noproxyarp", |o, _| o.proxy_arp = false).in_group("proxyarp"),
+    flag("-proxyarp", |o, _| o.proxy_arp = false).in_group("proxyarp"),
+    flag("usepeerdns", |o, _| o.use_peer_dns = true),
+    flag("usepeerwins", |o, _| o.use_peer_wins = true),
+    flag("noresolvconf", |o, _| o.no_resolv_conf = true),
+    harmless(
+        "netmask",
+        Takes::Address,
+        "a tunnel's addresses are single (/32)",
+    ),
+    harmless(
+        "ipcp-no-address",
+        Takes::Nothing,
+        "addresses are always negotiated",
+    ),
+    harmless(
+        "ipcp-no-addresses",
+        Takes::Nothing,
+        "IP-Addresses is never negotiated",
+    ),
+    harmless(
+        "noremoteip",
+        Takes::Nothing,
+        "a peer without an address is given one",
+    ),
+    harmless(
+        "nosendip",
+        Takes::Nothing,
+        "addresses are always negotiated",
+    ),
+    ADDRESSES,
+    harmless("ipv6", Takes::Text, NO_IPV6),
+    harmless("+ipv6", Takes::Nothing, NO_IPV6),
+    harmless("noipv6", Takes::Nothing, NO_IPV6).in_group("+ipv6"),
+    harmless("-ipv6", Takes::Nothing, NO_IPV6).in_group("+ipv6"),
+    harmless("ipv6cp-accept-local", Takes::Nothing, NO_IPV6),
+    harmless("ipv6cp-accept-remote", Takes::Nothing, NO_IPV6),
+    harmless("defaultroute6", Takes::Nothing, NO_IPV6),
+    harmless("nodefaultroute6", Takes::Nothing, NO_IPV6).in_group("defaultroute6"),
+    harmless("-defaultroute6", Takes::Nothing, NO_IPV6).in_group("defaultroute6"),
+    harmless("defaultroute6-metric", METRIC, NO_IPV6),
+    harmless("ipv6cp-use-ipaddr", Takes::Nothing, NO_IPV6),
+    harmless("ipv6cp-use-persistent", Takes::Nothing, NO_IPV6),
+    harmless("ipv6cp-use-remotenumber", Takes::Nothing, NO_IPV6),
+    harmless("ipv6cp-noremote", Takes::Nothing, NO_IPV6),
+    harmless("ipv6cp-nosend", Takes::Nothing, NO_IPV6),
+    harmless("ipv6cp-restart", COUNT, NO_IPV6),
+    harmless("ipv6cp-max-terminate", COUNT, NO_IPV6),
+    harmless("ipv6cp-max-configure", COUNT, NO_IPV6),
+    harmless("ipv6cp-max-failure", COUNT, NO_IPV6),
+    flag("noccp", |o, _| o.no_ccp = true),
+    flag("-ccp", |o, _| o.no_ccp = true).in_group("noccp"),
+    harmless("bsdcomp", Takes::Text, NO_COMPRESSION),
+    harmless("nobsdcomp", Takes::Nothing, NO_COMPRESSION).in_group("bsdcomp"),
+    harmless("-bsdcomp", Takes::Nothing, NO_COMPRESSION).in_group("bsdcomp"),
+    harmless("deflate", Takes::Text, NO_COMPRESSION),
+    harmless("nodeflate", Takes::Nothing, NO_COMPRESSION).in_group("deflate"),
+    harmless("-deflate", Takes::Nothing, NO_COMPRESSION).in_group("deflate"),
+    harmless("nodeflatedraft", Takes::Nothing, NO_COMPRESSION),
+    harmless("predictor1", Takes::Nothing, NO_COMPRESSION),
+    harmless("nopredictor1", Takes::Nothing, NO_COMPRESSION).in_group("predictor1"),
+    harmless("-predictor1", Takes::Nothing, NO_COMPRESSION).in_group("predictor1"),
+    harmless("lzs", Takes::Nothing, NO_COMPRESSION),
+    harmless("nolzs", Takes::Nothing, NO_COMPRESSION).in_group("lzs"),
+    harmless("mppc", Takes::Nothing, NO_COMPRESSION),
+    harmless("nomppc", Takes::Nothing, NO_COMPRESSION).in_group("mppc"),
+    flag("require-mppe", require_any),
+    flag("+mppe", require_any).in_group("require-mppe"),
+    flag("nomppe", |o, _| o.mppe = MppeOptions::default()).in_group("require-mppe"),
+    flag("-mppe", |o, _| o.mppe = MppeOptions::default()).in_group("require-mppe"),
+    checked("mppe", mppe_dialect).in_group("require-mppe"),
+    flag("require-mppe-40", |o, _| o.mppe.bits_40 = true),
+    flag("+mppe-40", |o, _| o.mppe.bits_40 = true).in_group("require-mppe-40"),
+    flag("require-mppe40", |o, _| o.mppe.bits_40 = true).in_group("require-mppe-40"),
+    flag("nomppe-40", |o, _| o.mppe.bits_40 = false).in_group("require-mppe-40"),
+    flag("-mppe-40", |o, _| o.mppe.bits_40 = false).in_group("require-mppe-40"),
+    flag("nomppe40", |o, _| o.mppe.bits_40 = false).in_group("require-mppe-40"),
+    flag("mppe-40", |o, _| o.mppe.bits_40 = true).in_group("require-mppe-40"),
+    flag("require-mppe-56", |o, _| o.mppe.bits_56 = true),
+    flag("+mppe-56", |o, _| o.mppe.bits_56 = true).in_group("require-mppe-56"),
+    flag("require-mppe56", |o, _| o.mppe.bits_56 = true).in_group("require-mppe-56"),
+    flag("nomppe-56", |o, _| o.mppe.bits_56 = false).in_group("require-mppe-56"),
+    flag("-mppe-56", |o, _| o.mppe.bits_56 = false).in_group("require-mppe-56"),
+    flag("nomppe56", |o, _| o.mppe.bits_56 = false).in_group("require-mppe-56"),
+    flag("require-mppe-128", |o, _| o.mppe.bits_128 = true),
+    flag("+mppe-128", |o, _| o.mppe.bits_128 = true).in_group("require-mppe-128"),
+    flag("require-mppe128", |o, _| o.mppe.bits_128 = true).in_group("require-mppe-128"),
+    flag("nomppe-128", |o, _| o.mppe.bits_128 = false).in_group("require-mppe-128"),
+    flag("-mppe-128", |o, _| o.mppe.bits_128 = false).in_group("require-mppe-128"),
+    flag("nomppe128", |o, _| o.mppe.bits_128 = false).in_group("require-mppe-128"),
+    flag("mppe-128", |o, _| o.mppe.bits_128 = true).in_group("require-mppe-128"),
+    flag("mppe-stateful", |o, _| o.mppe.stateful = true),
+    flag("+mppe-stateful", |o, _| o.mppe.stateful = true).in_group("mppe-stateful"),
+    flag("nomppe-stateful", |o, _| o.mppe.stateful = false).in_group("mppe-stateful"),
+    flag("-mppe-stateful", |o, _| o.mppe.stateful = false).in_group("mppe-stateful"),
+    flag("mppe-stateless", |o, _| o.mppe.stateful = false).in_group("mppe-stateful"),
+    harmless("noipx", Takes::Nothing, "IPX is not carried"),
+    harmless("-ipx", Takes::Nothing, "IPX is not carried").in_group("noipx"),
+    refused("ipx", Takes::Nothing, "IPX is not carried").in_group("noipx"),
+    refused("+ipx", Takes::Nothing, "IPX is not carried").in_group("noipx"),
+];
+
+/// The word `local:remote`, either of them may be missing.
+pub(super) const ADDRESSES: OptionSpec = OptionSpec::new(
+    "",
+    Takes::Nothing,
+    Treatment::Honoured(Setter::Checked(set_addresses)),
+);
+
+fn set_addresses(options: &mut PppdOptions, value: &Value<'_>) -> Result<(), String> {
+    let (local, remote) = parse_addresses(value.text).ok_or("not a pair of addresses")?;
+    if local.is_some() {
+        options.local_address = local;
+    }
+    if remote.is_some() {
+        options.remote_address = remote;
+    }
+    Ok(())
+}
+
+/// `a:b`, `a:` or `:b`; 0.0.0.0 stands for none.
+pub(super) fn parse_addresses(word: &str) -> Option<(Option<Ipv4Addr>, Option<Ipv4Addr>)> {
+    let (local, remote) = word.split_once(':')?;
+    let parse = |text: &str| -> Option<Option<Ipv4Addr>> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        let address: Ipv4Addr = text.parse().ok()?;
+        Some((!address.is_unspecified()).then_some(address))
+    };
+    Some((parse(local)?, parse(remote)?))
+}
+
+/// pppd takes two; a third is more likely a mistake than meant.
+fn push_server(list: &mut Vec<Ipv4Addr>, value: &Value<'_>) -> Result<(), String> {
+    let address = value
+        .text
+        .parse()
+        .map_err(|_| "invalid address parameter for a name server: write it as 10.0.0.1")?;
+    if list.len() >= 2 {
+        list.remove(0);
+    }
+    list.push(address);
+    Ok(())
+}
+
+/// pppd knows 40 and 128 bits only.
+fn require_any(options: &mut PppdOptions, _: &Value<'_>) {
+    options.mppe.bits_40 = true;
+    options.mppe.bits_128 = true;
+    options.mppe.optional = false;
+}
+
+/// `mppe required,stateless`, `mppe required,no40,no56,stateless`: the patch with MPPC that routers
+/// ship.
+fn mppe_dialect(options: &mut PppdOptions, value: &Value<'_>) -> Result<(), String> {
+    let mut mppe = MppeOptions {
+        bits_40: true,
+        bits_56: true,
+        bits_128: true,
+        stateful: true,
+        optional: true,
+    };
+    for word in value
+        .text
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+    {
+        match word {
+            "required" | "require" => mppe.optional = false,
+            "optional" => mppe.optional = true,
+            "stateless" => mppe.stateful = false,
+            "stateful" => mppe.stateful = true,
+            "no40" => mppe.bits_40 = false,
+            "no56" => mppe.bits_56 = false,
+            "no128" => mppe.bits_128 = false,
+            "no" | "none" | "deny" => mppe = MppeOptions::default(),
+            _ => {
+                let shown: String = word.chars().filter(|c| !c.is_control()).take(20).collect();
+                return Err(format!(
+                    "mppe: '{shown}' is none of required, optional, stateless, stateful, no40, \
+                     no56, no128"
+                ));
+            }
+        }
+    }
+    options.mppe = mppe;
+    Ok(())
+}

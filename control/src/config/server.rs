@@ -1,0 +1,174 @@
+//! What `serve` needs: one type, whichever file it comes from.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::proto::link::LinkConfig;
+use crate::proto::pool::AddressRanges;
+
+use super::client::LogConfig;
+use super::error::ConfigError;
+use super::secrets::FileSecrets;
+use super::{PPTP_PORT, pptpd_conf, server_toml};
+
+/// Bounds on what peers can make the server hold or do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions at a time (`connections`).
+    pub sessions_max: u32,
+    /// Control connections of one peer address at a time.
+    pub connections_per_peer_max: u32,
+    /// Control connections without an established session at a time.
+    pub half_open_max: u32,
+    /// Calls over one control connection (pptpd's `MAX_CALLS_PER_TCP_LINK` is 128).
+    pub calls_per_connection_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions_max: 100,
+            connections_per_peer_max: 64,
+            half_open_max: 1_024,
+            calls_per_connection_max: 1,
+        }
+    }
+}
+
+/// How long the server waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the first control message (`stimeout`).
+    pub first_message_ms: u64,
+    /// Silence on a control connection before an Echo-Request (RFC 2637 3.1.4).
+    pub echo_interval_ms: u64,
+    /// From that Echo-Request to closing the connection (RFC 2637 3.1.4).
+    pub echo_wait_ms: u64,
+    /// `idle`: without a packet of the network layer; `None` is no limit.
+    pub idle_ms: Option<u64>,
+    /// `maxconnect`; `None` is no limit.
+    pub session_ms: Option<u64>,
+    /// For all sessions to end in order at a shutdown.
+    pub shutdown_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            first_message_ms: 10_000,
+            echo_interval_ms: 60_000,
+            echo_wait_ms: 60_000,
+            idle_ms: None,
+            session_ms: None,
+            shutdown_ms: 5_000,
+        }
+    }
+}
+
+/// What becomes of a user's earlier session when he comes again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SingleSession {
+    /// Both live.
+    #[default]
+    Allow,
+    /// The earlier one ends.
+    Replace,
+    /// The later one is turned away.
+    Deny,
+}
+
+/// Where the inner addresses of the server's own ends come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalAddresses {
+    /// Every session has the same.
+    Shared(Ipv4Addr),
+    /// The n-th session slot has the n-th, as in pptpd.
+    PerSession(Vec<Ipv4Addr>),
+}
+
+impl LocalAddresses {
+    /// The server's end towards the client that has the `index`-th address of the pool.
+    #[must_use]
+    pub fn for_client(&self, index: u32) -> Option<Ipv4Addr> {
+        match self {
+            Self::Shared(address) => Some(*address),
+            Self::PerSession(list) => list.get(index as usize).copied(),
+        }
+    }
+
+    /// All of them: none may be given to a client.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Ipv4Addr] {
+        match self {
+            Self::Shared(address) => std::slice::from_ref(address),
+            Self::PerSession(list) => list,
+        }
+    }
+}
+
+/// The concentrator, ready to be started.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// TCP addresses to listen on; GRE goes out from the same.
+    pub listen: Vec<SocketAddrV4>,
+    /// How every link is negotiated. `addresses` has the name servers only: who gets which address
+    /// comes with the verdict of authentication.
+    pub link: LinkConfig,
+    /// The secrets, for verdicts; `link.secrets` is the same.
+    pub secrets: Arc<FileSecrets>,
+    /// The server's own inner addresses.
+    pub local: LocalAddresses,
+    /// Clients' inner addresses, without the server's own.
+    pub pool: AddressRanges,
+    /// `delegate`: clients without an address of their own in the secrets get none of `pool`.
+    pub delegate: bool,
+    /// Workers of the data plane; `None` is one a core.
+    pub workers: Option<NonZeroUsize>,
+    /// TUN interfaces are called so, with a number.
+    pub interface_prefix: String,
+    /// Give every session an interface of its own, named `pppN`.
+    pub interface_per_session: bool,
+    /// Bounds.
+    pub limits: Limits,
+    /// Times.
+    pub timeouts: Timeouts,
+    /// The same user twice.
+    pub single_session: SingleSession,
+    /// The client's outer address is the scripts' `ipparam` (not `noipparam`).
+    pub ipparam: bool,
+    /// `proxyarp`: answer ARP for clients on the local network.
+    pub proxy_arp: bool,
+    /// Run `ip-up` and `ip-down` of this directory for each session; `None` runs nothing.
+    pub scripts_dir: Option<PathBuf>,
+    /// `pidfile`.
+    pub pid_file: Option<PathBuf>,
+    /// `vrf`: sockets are bound to this device.
+    pub vrf: Option<String>,
+    /// Where the log goes.
+    pub log: LogConfig,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+impl ServerConfig {
+    /// Reads a server file: TOML when its name ends in `.toml`, else pptpd.conf. `dir` is pppd's
+    /// directory, `host_name` the name of this host.
+    ///
+    /// # Errors
+    /// What is wrong, with file and line.
+    pub fn read(path: &Path, dir: &Path, host_name: &str) -> Result<Self, ConfigError> {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            server_toml::read(path, dir, host_name)
+        } else {
+            pptpd_conf::read(path, dir, host_name)
+        }
+    }
+}
+
+/// Every address of this host.
+pub(super) const LISTEN_ANY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PPTP_PORT);

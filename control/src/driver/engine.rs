@@ -1,0 +1,285 @@
+//! What client and server share: the endpoint's state machines joined to sockets, workers and the
+//! clock. Happenings become events, actions become system calls; what only one role can decide is
+//! handed to it.
+
+use std::collections::HashMap;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::counters::SessionCounters;
+use dataplane::program::{CallId, Command, Notice, SessionSpec};
+use dataplane::worker_handle::StartError;
+use tokio::sync::mpsc;
+use tokio::time::Interval;
+
+use super::clock::Clock;
+use super::transport::{Transport, TransportConfig, TransportInput};
+use super::workers::{Workers, WorkersConfig};
+use crate::proto::endpoint::{Endpoint, EndpointConfig};
+use crate::proto::{Action, ConnectionId, Event, Time};
+
+/// How often counters are looked at for signs of life.
+const LIFE_CHECK: Duration = Duration::from_secs(1);
+/// How soon a full command queue is tried again.
+const QUEUE_RETRY: Duration = Duration::from_millis(1);
+
+/// Which way a PPP frame went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// We sent it.
+    Sent,
+    /// We received it.
+    Rcvd,
+}
+
+/// Sees every negotiation frame, for the log.
+pub(crate) type Trace = Box<dyn FnMut(CallId, Direction, &[u8])>;
+
+/// Something happened; `Engine::handle` makes it an event.
+pub(crate) enum Input {
+    Transport(TransportInput),
+    Notice(Notice),
+    Timer,
+    LifeCheck,
+    QueueRetry,
+}
+
+struct Session {
+    counters: Arc<SessionCounters>,
+    /// `gre_received` at the last look.
+    seen: u64,
+}
+
+/// Endpoint, transport and workers as one.
+pub(crate) struct Engine {
+    clock: Clock,
+    endpoint: Endpoint,
+    transport: Transport,
+    transport_inputs: mpsc::Receiver<TransportInput>,
+    pub(crate) workers: Workers,
+    notices: mpsc::Receiver<Notice>,
+    sessions: HashMap<CallId, Session>,
+    life_check: Interval,
+    accepted: u64,
+    queue_full: bool,
+    trace: Option<Trace>,
+}
+
+impl Engine {
+    pub(crate) fn start(
+        mut config: EndpointConfig,
+        transport: TransportConfig,
+        workers: WorkersConfig,
+        trace: Option<Trace>,
+    ) -> Result<Self, StartError> {
+        let (workers, notices) = Workers::start(workers)?;
+        config.worker_count = workers.count();
+        let (transport, transport_inputs) = Transport::new(transport);
+        Ok(Self {
+            clock: Clock::start(),
+            endpoint: Endpoint::new(config, rand::random()),
+            transport,
+            transport_inputs,
+            workers,
+            notices,
+            sessions: HashMap::new(),
+            life_check: tokio::time::interval(LIFE_CHECK),
+            accepted: 0,
+            queue_full: false,
+            trace,
+        })
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    pub(crate) fn listen(&mut self, address: SocketAddrV4) -> std::io::Result<()> {
+        self.transport.listen(address)
+    }
+
+    /// Counters of a session, while it is installed.
+    pub(crate) fn counters(&self, call_id: CallId) -> Option<&Arc<SessionCounters>> {
+        self.sessions.get(&call_id).map(|session| &session.counters)
+    }
+
+    /// Waits for the next thing to happen. Nothing is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Input {
+        let deadline = self.endpoint.poll_timeout().map(|time| self.clock.instant(time));
+        tokio::select! {
+            Some(notice) = self.notices.recv() => Input::Notice(notice),
+            Some(input) = self.transport_inputs.recv() => Input::Transport(input),
+            () = sleep_until(deadline) => Input::Timer,
+            _ = self.life_check.tick() => Input::LifeCheck,
+            () = tokio::time::sleep(QUEUE_RETRY), if self.queue_full => Input::QueueRetry,
+        }
+    }
+
+    /// Tells the endpoint what happened; returns what it wants done, in order, with the opening of
+    /// the network first: the worker must let IP through before the last Configure-Ack tells the
+    /// peer that it may send.
+    pub(crate) fn handle(&mut self, input: Input) -> Vec<Action> {
+        match input {
+            Input::Transport(input) => return self.handle_transport(input),
+            Input::Notice(notice) => self.handle_notice(notice),
+            Input::Timer => self.endpoint.handle(self.clock.now(), Event::Timeout),
+            Input::LifeCheck => self.check_life(),
+            Input::QueueRetry => self.queue_full = !self.workers.flush(),
+        }
+        self.actions()
+    }
+
+    /// Gives the endpoint an event of the role's own.
+    pub(crate) fn handle_event(&mut self, event: Event<'_>) -> Vec<Action> {
+        self.endpoint.handle(self.clock.now(), event);
+        self.actions()
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        let mut actions: Vec<Action> = std::iter::from_fn(|| self.endpoint.poll_action()).collect();
+        actions.sort_by_key(|action| !matches!(action, Action::NetworkUp { .. }));
+        actions
+    }
+
+    fn handle_transport(&mut self, input: TransportInput) -> Vec<Action> {
+        let now = self.clock.now();
+        match input {
+            TransportInput::Accepted { stream, peer } => {
+                let connection = ConnectionId(self.accepted);
+                self.accepted += 1;
+                self.transport.adopt(connection, stream);
+                self.endpoint.handle(now, Event::Accepted { connection, peer });
+            }
+            TransportInput::Connected { connection, stream } => {
+                self.transport.adopt(connection, stream);
+                self.endpoint.handle(now, Event::Connected { connection });
+            }
+            TransportInput::Bytes { connection, bytes } if self.transport.knows(connection) => {
+                self.endpoint.handle(now, Event::ControlBytes { connection, bytes: &bytes });
+            }
+            TransportInput::Disconnected { connection, error }
+                if self.transport.knows(connection) =>
+            {
+                self.transport.close(connection);
+                self.endpoint.handle(now, Event::Disconnected { connection, error });
+            }
+            // Late news of a connection that we closed.
+            TransportInput::Bytes { .. } | TransportInput::Disconnected { .. } => {}
+        }
+        self.actions()
+    }
+
+    fn handle_notice(&mut self, notice: Notice) {
+        let now = self.clock.now();
+        match notice {
+            Notice::Punt { call_id, frame } => {
+                if let Some(trace) = &mut self.trace {
+                    trace(call_id, Direction::Rcvd, &frame);
+                }
+                self.endpoint.handle(now, Event::Frame { call_id, frame: &frame });
+            }
+            Notice::ResetNeeded { call_id } => {
+                self.endpoint.handle(now, Event::ResetNeeded { call_id });
+            }
+            Notice::MppeLost { call_id } => {
+                self.endpoint.handle(now, Event::MppeLost { call_id });
+            }
+            Notice::TunLost { .. } | Notice::Stopped => {}
+            Notice::Failed { reason } => tracing::error!("{reason}"),
+        }
+    }
+
+    fn check_life(&mut self) {
+        let now = self.clock.now();
+        for (call_id, session) in &mut self.sessions {
+            let received = session.counters.gre_received.get();
+            if received != session.seen {
+                session.seen = received;
+                self.endpoint.handle(now, Event::Alive { call_id: *call_id });
+            }
+        }
+    }
+
+    /// Carries out what is the same for both roles; the role has seen `action` before.
+    pub(crate) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Connect { connection, server } => self.transport.connect(connection, server),
+            Action::SendControl { connection, bytes } => {
+                if !self.transport.send(connection, bytes) {
+                    self.transport.close(connection);
+                    let error = Some("the peer does not read what we send".to_owned());
+                    let event = Event::Disconnected { connection, error };
+                    self.endpoint.handle(self.clock.now(), event);
+                }
+            }
+            Action::CloseControl { connection } => self.transport.close(connection),
+            Action::Install { call_id, peer, peer_call_id, .. } => {
+                let counters = Arc::new(SessionCounters::default());
+                let spec = SessionSpec {
+                    call_id,
+                    peer,
+                    local: None,
+                    peer_call_id,
+                    counters: Arc::clone(&counters),
+                };
+                self.sessions.insert(call_id, Session { counters, seen: 0 });
+                self.command(call_id, Command::Install(spec));
+            }
+            Action::Dataplane(command) => self.dataplane(command),
+            Action::NetworkDown { call_id } => {
+                self.command(call_id, Command::CloseNetwork { call_id });
+            }
+            Action::Ended { call_id, .. } => {
+                self.sessions.remove(&call_id);
+                self.command(call_id, Command::Remove { call_id });
+            }
+            Action::Authenticate { .. }
+            | Action::Report { .. }
+            | Action::NetworkUp { .. }
+            | Action::DialFailed { .. }
+            | Action::Idle => {}
+        }
+    }
+
+    fn dataplane(&mut self, command: Command) {
+        let call_id = match &command {
+            Command::Inject { call_id, frame } => {
+                if let Some(trace) = &mut self.trace {
+                    trace(*call_id, Direction::Sent, frame);
+                }
+                *call_id
+            }
+            Command::SetPeerCallId { call_id, .. }
+            | Command::SetReceiveKey { call_id, .. }
+            | Command::SetSendKey { call_id, .. }
+            | Command::ResetSendKey { call_id } => *call_id,
+            // Those follow from other actions (see `Action::Dataplane`).
+            _ => return,
+        };
+        self.command(call_id, command);
+    }
+
+    /// Sends a command to the worker that owns the call.
+    pub(crate) fn command(&mut self, call_id: CallId, command: Command) {
+        self.workers.send(call_id, command);
+        self.queue_full = !self.workers.flush();
+    }
+
+    /// Waits until the last words to the peers have gone out, or `limit` has passed.
+    pub(crate) async fn flush(&mut self, limit: Duration) {
+        self.workers.flush();
+        self.transport.flush(limit).await;
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,62 @@
+//! Where log lines go: pppd's `logfd` and `logfile`.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// A sink of log lines. A line that cannot be written is lost, never an error: a full disk or a
+/// closed pipe must not end a tunnel.
+#[derive(Debug, Default)]
+pub struct Log {
+    terminal: Option<Terminal>,
+    file: Option<File>,
+}
+
+/// Which of the two standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    /// Descriptor 1.
+    Stdout,
+    /// Descriptor 2.
+    Stderr,
+}
+
+impl Log {
+    /// Lines go to `terminal`, or nowhere.
+    #[must_use]
+    pub const fn new(terminal: Option<Terminal>) -> Self {
+        Self { terminal, file: None }
+    }
+
+    /// Lines go to `path`, too: appended, and readable only by the owner when new.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn with_file(mut self, path: &Path) -> std::io::Result<Self> {
+        let mut options = OpenOptions::new();
+        self.file = Some(options.create(true).append(true).mode(0o600).open(path)?);
+        Ok(self)
+    }
+
+    /// Writes one line.
+    pub fn line(&mut self, text: &str) {
+        let mut line = String::with_capacity(text.len() + 1);
+        line.push_str(text);
+        line.push('\n');
+        let bytes = line.as_bytes();
+        match self.terminal {
+            Some(Terminal::Stdout) => drop(std::io::stdout().lock().write_all(bytes)),
+            Some(Terminal::Stderr) => drop(std::io::stderr().lock().write_all(bytes)),
+            None => {}
+        }
+        if let Some(file) = &mut self.file {
+            drop(file.write_all(bytes));
+        }
+    }
+
+    /// Stops writing to the terminal; a file goes on.
+    pub fn leave_terminal(&mut self) {
+        self.terminal = None;
+    }
+}

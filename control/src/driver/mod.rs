@@ -1,0 +1,19 @@
+//! The only clock, sockets, threads and child processes of the control plane.
+//!
+//! The runtime is tokio-uring: tokio's current-thread runtime on an io_uring. Nothing outside this
+//! folder knows.
+
+pub mod admin;
+pub mod background;
+pub mod client;
+mod clock;
+mod engine;
+pub mod log;
+pub mod netlink;
+pub mod privileges;
+pub mod run_files;
+pub mod runtime;
+pub mod server;
+mod signals;
+mod transport;
+mod workers;

@@ -1,0 +1,167 @@
+//! Addresses, links and routes, by rtnetlink.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures::TryStreamExt;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use thiserror::Error;
+use tokio::task::JoinHandle;
+
+/// What the kernel refused, in words.
+#[derive(Debug, Error)]
+#[error("cannot {what}: {cause}")]
+pub struct NetlinkError {
+    what: String,
+    cause: String,
+}
+
+impl NetlinkError {
+    fn new(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
+        Self { what: what.into(), cause: cause.to_string() }
+    }
+}
+
+/// A connection to the kernel's routing tables, in the network namespace of the thread that
+/// opened it.
+#[derive(Debug)]
+pub struct Netlink {
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Netlink {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// When the kernel gives none.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let (connection, handle, _) = rtnetlink::new_connection()
+            .map_err(|error| NetlinkError::new("open a netlink socket", error))?;
+        Ok(Self { handle, connection: tokio::task::spawn_local(connection) })
+    }
+
+    /// Index and MTU of a network interface.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub async fn link(&self, name: &str) -> Result<(u32, u32), NetlinkError> {
+        let failed = |cause: &dyn std::fmt::Display| {
+            NetlinkError::new(format!("find the network interface {name}"), cause)
+        };
+        let mut links = self.handle.link().get().match_name(name).execute();
+        let link = links.try_next().await.map_err(|error| failed(&error))?;
+        let link = link.ok_or_else(|| failed(&"there is none of this name"))?;
+        let mtu = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+        Ok((link.header.index, mtu.unwrap_or(1500)))
+    }
+
+    /// Sets the MTU of an interface, in octets, and brings it up.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub async fn set_up(&self, index: u32, mtu: Option<u16>) -> Result<(), NetlinkError> {
+        let mut change = LinkMessageBuilder::<LinkUnspec>::new_with_index(index).up();
+        if let Some(mtu) = mtu {
+            change = change.mtu(u32::from(mtu));
+        }
+        let request = self.handle.link().set(change.build());
+        request.execute().await.map_err(|e| NetlinkError::new("bring the interface up", e))
+    }
+
+    /// Takes an interface down, so that its addresses' routes go at once.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub async fn set_down(&self, index: u32) -> Result<(), NetlinkError> {
+        let change = LinkMessageBuilder::<LinkUnspec>::new_with_index(index).down();
+        let request = self.handle.link().set(change.build());
+        request.execute().await.map_err(|e| NetlinkError::new("take the interface down", e))
+    }
+
+    /// Gives an interface an address, and with `peer` makes it point to point.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub async fn add_address(
+        &self,
+        index: u32,
+        local: Ipv4Addr,
+        peer: Option<Ipv4Addr>,
+        prefix_len: u8,
+    ) -> Result<(), NetlinkError> {
+        let mut request = self.handle.address().add(index, IpAddr::V4(local), prefix_len);
+        if let Some(peer) = peer {
+            let attributes = &mut request.message_mut().attributes;
+            attributes.retain(|attribute| {
+                !matches!(attribute, AddressAttribute::Address(_) | AddressAttribute::Broadcast(_))
+            });
+            attributes.push(AddressAttribute::Address(IpAddr::V4(peer)));
+        }
+        let what = || format!("add the address {local}");
+        request.replace().execute().await.map_err(|e| NetlinkError::new(what(), e))
+    }
+
+    /// Routes one host through an interface, with the largest packet that it takes.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub async fn add_host_route(
+        &self,
+        index: u32,
+        host: Ipv4Addr,
+        source: Ipv4Addr,
+        mtu: u16,
+    ) -> Result<(), NetlinkError> {
+        let mut route = host_route(index, host);
+        route.attributes.push(RouteAttribute::PrefSource(source.into()));
+        route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(u32::from(mtu))]));
+        let request = self.handle.route().add(route).replace();
+        request.execute().await.map_err(|e| NetlinkError::new(format!("route {host}"), e))
+    }
+
+    /// Takes the route of `add_host_route` away; that it is gone already is no error.
+    pub async fn remove_host_route(&self, index: u32, host: Ipv4Addr) {
+        let _ = self.handle.route().del(host_route(index, host)).execute().await;
+    }
+
+    /// A pair of joined interfaces, the second in the network namespace of process `peer_pid`.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub async fn add_veth(
+        &self,
+        name: &str,
+        peer_name: &str,
+        peer_pid: u32,
+    ) -> Result<(), NetlinkError> {
+        let veth = LinkVeth::new(name, peer_name).build();
+        let added = self.handle.link().add(veth).execute().await;
+        added.map_err(|e| NetlinkError::new("make a pair of network interfaces (veth)", e))?;
+        let (peer_index, _) = self.link(peer_name).await?;
+        let change = LinkMessageBuilder::<LinkUnspec>::new_with_index(peer_index)
+            .setns_by_pid(peer_pid)
+            .build();
+        let moved = self.handle.link().set(change).execute().await;
+        moved.map_err(|e| NetlinkError::new(format!("move {peer_name} to its namespace"), e))
+    }
+}
+
+fn host_route(index: u32, host: Ipv4Addr) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(host, 32)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .build()
+}

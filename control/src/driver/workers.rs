@@ -1,0 +1,109 @@
+//! The data plane's workers as control sees them: commands to the owner of a call, notices back.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use dataplane::program::{CallId, Command, Notice};
+use dataplane::worker_handle::{StartError, WorkerConfig, WorkerHandle};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Notices that may wait for the control loop; more stay in the workers' own bounded queues.
+const NOTICES_MAX: usize = 1024;
+
+/// How the data plane is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkersConfig {
+    /// Threads; call ID mod `count` is the owner.
+    pub count: u16,
+    /// Outer source address; `None` lets the routes choose.
+    pub local: Option<Ipv4Addr>,
+    /// Sessions that one worker may hold.
+    pub sessions_max: usize,
+}
+
+/// All workers of this process.
+pub(crate) struct Workers {
+    handles: Vec<Rc<WorkerHandle>>,
+    /// Commands that did not fit into a worker's queue, oldest first.
+    waiting: Vec<VecDeque<Command>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    pub(crate) fn start(
+        config: WorkersConfig,
+    ) -> Result<(Self, mpsc::Receiver<Notice>), StartError> {
+        let (notices, receiver) = mpsc::channel(NOTICES_MAX);
+        let mut workers =
+            Self { handles: Vec::new(), waiting: Vec::new(), readers: Vec::new() };
+        for index in 0..config.count {
+            let handle = Rc::new(dataplane::worker_handle::spawn(WorkerConfig {
+                index,
+                count: config.count,
+                local: config.local,
+                max_sessions: config.sessions_max,
+                ..WorkerConfig::default()
+            })?);
+            let wake = handle.notice_fd().try_clone_to_owned().map_err(StartError::Io)?;
+            let task = read_notices(Rc::clone(&handle), wake, notices.clone());
+            workers.readers.push(tokio_uring::spawn(task));
+            workers.handles.push(handle);
+            workers.waiting.push(VecDeque::new());
+        }
+        Ok((workers, receiver))
+    }
+
+    pub(crate) fn count(&self) -> u16 {
+        u16::try_from(self.handles.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Sends `command` to the worker that owns `call_id`.
+    pub(crate) fn send(&mut self, call_id: CallId, command: Command) {
+        self.send_to(usize::from(call_id.0 % self.count()), command);
+    }
+
+    /// Sends `command` to worker `index`.
+    pub(crate) fn send_to(&mut self, index: usize, command: Command) {
+        self.waiting[index].push_back(command);
+        self.flush();
+    }
+
+    /// Tries again what did not fit; true when nothing waits any more.
+    pub(crate) fn flush(&mut self) -> bool {
+        for (handle, waiting) in self.handles.iter().zip(&mut self.waiting) {
+            while let Some(command) = waiting.pop_front() {
+                if let Err(full) = handle.send(command) {
+                    waiting.push_front(full.0);
+                    break;
+                }
+            }
+        }
+        self.waiting.iter().all(VecDeque::is_empty)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for task in &self.readers {
+            task.abort();
+        }
+    }
+}
+
+async fn read_notices(handle: Rc<WorkerHandle>, wake: OwnedFd, notices: mpsc::Sender<Notice>) {
+    let Ok(wake) = AsyncFd::new(wake) else { return };
+    loop {
+        let Ok(mut ready) = wake.readable().await else { return };
+        ready.clear_ready();
+        handle.clear_notice();
+        while let Some(notice) = handle.try_recv() {
+            if notices.send(notice).await.is_err() {
+                return;
+            }
+        }
+    }
+}

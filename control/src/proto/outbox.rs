@@ -1,0 +1,167 @@
+//! What the protocols of one link share while they handle one event: time, timers, chance, and the
+//! place where their outputs go.
+
+use std::collections::VecDeque;
+
+use rand_chacha::ChaCha12Rng;
+
+use super::Time;
+use super::ending::Ending;
+use super::link::{LinkConfig, LinkOutput, LinkRole, Report};
+use super::timer::TimerTable;
+use crate::wire::ppp::{self, HeaderCompression, Protocol};
+
+/// A layer that can go up and down (RFC 1661 4.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layer {
+    Lcp,
+    Ccp,
+    Ipcp,
+}
+
+/// What a layer tells the link.
+#[derive(Debug)]
+pub(super) enum Signal {
+    /// This-Layer-Up.
+    Up,
+    /// This-Layer-Down.
+    Down,
+    /// This-Layer-Finished.
+    Finished,
+    /// There is no going on.
+    Failed(Failure),
+}
+
+/// Why the link cannot go on, for the peer and for a person.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// Goes into the Terminate-Request.
+    pub(super) reason: &'static str,
+    pub(super) ending: Ending,
+}
+
+/// How many outputs may wait. One event makes about ten; what is beyond is a frame that the
+/// network might as well have lost.
+const OUTPUTS_MAX: usize = 64;
+
+/// Rejects (and complaints) that may be sent in a burst, and how long until one more may be.
+const REJECTS_MAX: u32 = 8;
+const REJECT_INTERVAL_MS: u64 = 1_000;
+
+/// Outputs of one link, in order.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    pub(super) outputs: VecDeque<LinkOutput>,
+    pub(super) signals: VecDeque<(Layer, Signal)>,
+    /// How frames of all protocols but LCP are written, since LCP was opened.
+    pub(super) compression: HeaderCompression,
+    rejects_left: u32,
+    rejects_counted_at: Time,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            outputs: VecDeque::new(),
+            signals: VecDeque::new(),
+            compression: HeaderCompression::default(),
+            rejects_left: REJECTS_MAX,
+            rejects_counted_at: Time::default(),
+        }
+    }
+}
+
+impl Outbox {
+    /// Sends one packet of `protocol`.
+    pub(super) fn send(&mut self, protocol: Protocol, packet: &[u8]) {
+        if self.outputs.len() < OUTPUTS_MAX {
+            let frame = ppp::frame(protocol, packet, self.compression);
+            self.outputs.push_back(LinkOutput::Frame(frame));
+        }
+    }
+
+    /// Says a line to a person.
+    pub(super) fn report(&mut self, line: impl Into<String>) {
+        if self.outputs.len() < OUTPUTS_MAX {
+            let report = Report::Line(line.into());
+            self.outputs.push_back(LinkOutput::Report(report));
+        }
+    }
+
+    pub(super) fn push(&mut self, output: LinkOutput) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn signal(&mut self, layer: Layer, signal: Signal) {
+        self.signals.push_back((layer, signal));
+    }
+
+    /// Whether one more packet that only answers nonsense may go out now.
+    pub(super) fn may_reject(&mut self, now: Time) -> bool {
+        let passed_ms = now.0.saturating_sub(self.rejects_counted_at.0);
+        let earned = u32::try_from(passed_ms / REJECT_INTERVAL_MS).unwrap_or(u32::MAX);
+        if earned > 0 {
+            self.rejects_left = self.rejects_left.saturating_add(earned).min(REJECTS_MAX);
+            self.rejects_counted_at = now;
+        }
+        if self.rejects_left == 0 {
+            return false;
+        }
+        self.rejects_left -= 1;
+        true
+    }
+}
+
+/// Everything around a protocol while it handles one event.
+pub(super) struct Context<'a> {
+    pub(super) now: Time,
+    pub(super) config: &'a LinkConfig,
+    pub(super) role: LinkRole,
+    pub(super) rng: &'a mut ChaCha12Rng,
+    pub(super) timers: &'a mut TimerTable,
+    pub(super) outbox: &'a mut Outbox,
+}
+
+/// Text of a stranger, made fit for a log: printable ASCII, bounded.
+pub(super) fn printable(octets: &[u8]) -> String {
+    const CHARS_MAX: usize = 255;
+    octets
+        .iter()
+        .take(CHARS_MAX)
+        .map(|&octet| match octet {
+            b' '..=b'~' => char::from(octet),
+            _ => '.',
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_are_bounded_in_a_burst_and_come_back_with_time() {
+        let mut outbox = Outbox::default();
+        let sent = (0..100).filter(|_| outbox.may_reject(Time(0))).count();
+        assert_eq!(sent, REJECTS_MAX as usize);
+        assert!(!outbox.may_reject(Time(999)));
+        assert!(outbox.may_reject(Time(1_000)));
+        assert!(!outbox.may_reject(Time(1_000)));
+    }
+
+    #[test]
+    fn outputs_are_bounded() {
+        let mut outbox = Outbox::default();
+        for _ in 0..1_000 {
+            outbox.send(Protocol::LCP, &[9, 0, 0, 4]);
+            outbox.report("line");
+        }
+        assert_eq!(outbox.outputs.len(), OUTPUTS_MAX);
+    }
+
+    #[test]
+    fn what_a_stranger_says_is_printable() {
+        assert_eq!(printable(b"bye\n\x1b[2J"), "bye..[2J");
+        assert_eq!(printable(&[b'x'; 1_000]).len(), 255);
+    }
+}
