@@ -4,6 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::counters::SessionCounters;
 use dataplane::io::IoCounters;
@@ -14,7 +15,7 @@ use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, SessionSpec, Tu
 use dataplane::sys::gre_socket::{self, GreSocketConfig};
 use dataplane::sys::{probe, tun};
 use dataplane::uring::Uring;
-use dataplane::worker::{Worker, WorkerSpec};
+use dataplane::worker::{Flow, Worker, WorkerSpec};
 
 use crate::namespaces::{Namespace, ip, may_run};
 
@@ -122,6 +123,11 @@ fn packets_cost_no_allocation() {
         for command in commands(1, 2).into_iter().chain(commands(2, 1)) {
             mailbox.post(command).unwrap();
         }
+        // Ends a wait for packets that do not come.
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(30));
+            let _ = mailbox.post(Command::Stop);
+        });
         let host = UdpSocket::bind("10.0.1.1:4000").unwrap();
         let destination = SocketAddrV4::new(Ipv4Addr::new(10, 9, 1, 1), 4000);
         let mut send = |batches: u64| {
@@ -132,7 +138,11 @@ fn packets_cost_no_allocation() {
                     host.send_to(&[7; 1000], destination).unwrap();
                 }
                 while counters.tun_written.get() < goal {
-                    worker.turn().unwrap();
+                    assert_eq!(
+                        worker.turn().unwrap(),
+                        Flow::Continue,
+                        "packets are missing"
+                    );
                 }
             }
         };
