@@ -1,6 +1,6 @@
 //! The clock, what is in flight, and the checkers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
@@ -37,8 +37,10 @@ pub struct World {
     pub faults: Faults,
     /// GRE that never arrives.
     pub blocked: Blocked,
-    /// An eavesdropper that reads a probe on the wire is a failure.
-    pub secrecy: bool,
+    /// Which hosts require encryption.
+    requires_encryption: Vec<bool>,
+    /// Probes that an eavesdropper could read on the wire.
+    overheard: BTreeSet<[u8; 8]>,
     rng: ChaCha12Rng,
     flights: BTreeMap<(Time, u64), Arrival>,
     flights_started: u64,
@@ -98,7 +100,8 @@ impl World {
         world.faults = scenario.faults;
         world.blocked = scenario.blocked;
         world.verdict_ms_max = scenario.verdict_ms_max;
-        world.secrecy = scenario.requires_encryption();
+        let requires = |link: &LinkConfig| link.mppe.is_some_and(|mppe| mppe.require);
+        world.requires_encryption = vec![requires(&scenario.server), requires(&scenario.client)];
         world
     }
 
@@ -123,7 +126,8 @@ impl World {
             now: Time(rng.random_range(0..1 << 40)),
             faults: Faults::NONE,
             blocked: Blocked::Neither,
-            secrecy: false,
+            requires_encryption: vec![false; nodes.len()],
+            overheard: BTreeSet::new(),
             rng,
             flights: BTreeMap::new(),
             flights_started: 0,
@@ -359,7 +363,10 @@ impl World {
             let record = self.nodes[node].live_record(call_id);
             let is_up = record.is_some_and(|record| record.network.is_some());
             assert!(is_up, "IP came through before the network was up");
-            assert!(payload.starts_with(PROBE), "not what was sent");
+            let number = probe_number(&payload).expect("what was sent comes through");
+            let is_clear = self.overheard.contains(&number);
+            let refuses = self.requires_encryption[node];
+            assert!(!(is_clear && refuses), "IP in the clear was let in");
             self.probes_delivered[node] += 1;
             self.handle(node, Event::Alive { call_id });
         }
@@ -379,8 +386,12 @@ impl World {
     }
 
     fn send_gre(&mut self, from: Ipv4Addr, to: Ipv4Addr, packet: &[u8]) {
-        let readable = packet.windows(PROBE.len()).any(|it| it == PROBE);
-        assert!(!(readable && self.secrecy), "IP in the clear on the wire");
+        if let Some(number) = probe_number(packet) {
+            let sender = self.nodes.iter().position(|node| node.address == from);
+            let refuses = sender.is_some_and(|node| self.requires_encryption[node]);
+            assert!(!refuses, "IP in the clear was let out");
+            self.overheard.insert(number);
+        }
         let is_blocked = match self.blocked {
             Blocked::Neither => false,
             Blocked::ToClient => from == address(SERVER),
@@ -446,6 +457,12 @@ impl World {
     fn draw_percent(&mut self, percent: u32) -> bool {
         self.rng.next_u32() % 100 < percent
     }
+}
+
+/// The number of the probe that can be read in these octets.
+fn probe_number(octets: &[u8]) -> Option<[u8; 8]> {
+    let at = octets.windows(PROBE.len()).position(|it| it == PROBE)?;
+    octets.get(at + PROBE.len()..)?.first_chunk().copied()
 }
 
 fn address(node: usize) -> Ipv4Addr {
