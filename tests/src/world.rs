@@ -45,6 +45,9 @@ pub struct World {
     flights: BTreeMap<(Time, u64), Arrival>,
     flights_started: u64,
     streams: Vec<Stream>,
+    timers: BTreeSet<(Time, usize)>,
+    /// The time under which each host stands in `timers`.
+    due: Vec<Option<Time>>,
     verdict_ms_max: u64,
     probes_sent: u64,
     /// Probes that came through, by the node that received them.
@@ -132,6 +135,8 @@ impl World {
             flights: BTreeMap::new(),
             flights_started: 0,
             streams: Vec::new(),
+            timers: BTreeSet::new(),
+            due: vec![None; nodes.len()],
             verdict_ms_max: 0,
             probes_sent: 0,
             probes_delivered: vec![0; nodes.len()],
@@ -197,7 +202,7 @@ impl World {
         let steps_max = STEPS_MAX_PER_NODE * self.nodes.len() as u64;
         assert!(self.steps < steps_max, "livelock");
         let flight = self.flights.keys().next().map(|(at, _)| *at);
-        let timer = self.next_timer();
+        let timer = self.timers.first().copied();
         let at = [flight, timer.map(|(at, _)| at)]
             .into_iter()
             .flatten()
@@ -217,14 +222,18 @@ impl World {
         true
     }
 
-    fn next_timer(&self) -> Option<(Time, usize)> {
-        let timers = self.nodes.iter().enumerate();
-        timers
-            .filter_map(|(index, node)| {
-                let times = [node.endpoint.poll_timeout(), node.plane.next_deadline()];
-                Some((times.into_iter().flatten().min()?, index))
-            })
-            .min()
+    /// Sees to when a host must be looked at again: its endpoint's time or its data plane's.
+    fn reschedule(&mut self, node: usize) {
+        let host = &self.nodes[node];
+        let times = [host.endpoint.poll_timeout(), host.plane.next_deadline()];
+        let due = times.into_iter().flatten().min();
+        let before = std::mem::replace(&mut self.due[node], due);
+        if let Some(at) = before {
+            self.timers.remove(&(at, node));
+        }
+        if let Some(at) = due {
+            self.timers.insert((at, node));
+        }
     }
 
     fn arrive(&mut self, arrival: Arrival) {
@@ -245,7 +254,7 @@ impl World {
                 self.handle(node, Event::Disconnected { connection, error });
             }
             Arrival::Gre { from, to, packet } => {
-                let Some(node) = self.nodes.iter().position(|it| it.address == to) else {
+                let Some(node) = self.node_at(to) else {
                     return;
                 };
                 self.nodes[node].plane.gre_arrives(from, to, &packet);
@@ -383,11 +392,12 @@ impl World {
                 other => panic!("unexpected: {other:?}"),
             }
         }
+        self.reschedule(node);
     }
 
     fn send_gre(&mut self, from: Ipv4Addr, to: Ipv4Addr, packet: &[u8]) {
         if let Some(number) = probe_number(packet) {
-            let sender = self.nodes.iter().position(|node| node.address == from);
+            let sender = self.node_at(from);
             let refuses = sender.is_some_and(|node| self.requires_encryption[node]);
             assert!(!refuses, "IP in the clear was let out");
             self.overheard.insert(number);
@@ -443,6 +453,13 @@ impl World {
         }
         let open = |stream: &Stream| stream.open.contains(&true);
         assert!(!self.streams.iter().any(open), "a TCP connection is open");
+    }
+
+    fn node_at(&self, address: Ipv4Addr) -> Option<usize> {
+        let [_, _, high, low] = address.octets();
+        let index = usize::from(u16::from_be_bytes([high, low]));
+        let node = self.nodes.get(index)?;
+        (node.address == address).then_some(index)
     }
 
     fn fly(&mut self, at: Time, arrival: Arrival) {
