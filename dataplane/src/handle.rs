@@ -2,21 +2,23 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
-use crossbeam_queue::ArrayQueue;
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::counters::WorkerCounters;
+use crate::io::IoCounters;
+use crate::limits;
+use crate::mailbox::Mailbox;
 use crate::program::{Command, Notice};
-use crate::sys::affinity::AffinityError;
-use crate::sys::gre_socket::GreSocketError;
-use crate::sys::probe::RingError;
-use crate::sys::wake::Wake;
+use crate::sys::affinity::{AffinityError, pin_current_thread};
+use crate::sys::gre_socket::{self, GreSocketConfig, GreSocketError};
+use crate::sys::probe::{RingError, probe};
+use crate::uring::Uring;
+use crate::worker::{Worker, WorkerSpec};
 
 /// What a worker is to be like. Everything is allocated from it at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +33,8 @@ pub struct WorkerConfig {
     pub local: Option<Ipv4Addr>,
     /// Firewall mark of the GRE packets that are sent.
     pub mark: Option<u32>,
-    /// Packets that the worker can hold at once, 2048 octets each: a power of two from 256 to
-    /// 32768.
+    /// Packets that the worker can hold at once in each direction, 2048 octets each: a power of
+    /// two in `limits::RECEIVE_SLOTS_RANGE`.
     pub slots: u16,
     /// Sessions that can be installed at once.
     pub max_sessions: usize,
@@ -50,7 +52,7 @@ impl Default for WorkerConfig {
             pin_to: None,
             local: None,
             mark: None,
-            slots: 2048,
+            slots: limits::RECEIVE_SLOTS,
             max_sessions: 1024,
             commands: 4096,
             notices: 4096,
@@ -94,23 +96,13 @@ pub enum SendError {
     Stopped(Command),
 }
 
-/// What control and one worker share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) commands: ArrayQueue<Command>,
-    pub(crate) command_wake: Wake,
-    pub(crate) notices: ArrayQueue<Notice>,
-    pub(crate) notice_wake: Wake,
-    pub(crate) counters: Arc<WorkerCounters>,
-    /// Set when the worker is to end though no `Command::Stop` could be queued.
-    pub(crate) is_stopping: AtomicBool,
-}
-
 /// A running worker. Dropping it ends the thread and closes its socket, ring and TUN devices.
 #[derive(Debug)]
 pub struct WorkerHandle {
     index: u16,
-    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    counters: Arc<WorkerCounters>,
+    io_counters: Arc<IoCounters>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -122,32 +114,25 @@ pub struct WorkerHandle {
 pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
     check(&config)?;
     let index = config.index;
-    let shared = Arc::new(Shared {
-        commands: ArrayQueue::new(config.commands),
-        command_wake: new_wake()?,
-        notices: ArrayQueue::new(config.notices),
-        notice_wake: new_wake()?,
+    let mailbox = Mailbox::new(config.commands, config.notices);
+    let mailbox = Arc::new(mailbox.map_err(resource("make an eventfd"))?);
+    let mut handle = WorkerHandle {
+        index,
+        mailbox: Arc::clone(&mailbox),
         counters: Arc::default(),
-        is_stopping: AtomicBool::new(false),
-    });
+        io_counters: Arc::default(),
+        thread: None,
+    };
+    let (counters, io_counters) = (handle.counters(), handle.io_counters());
     let (started, has_started) = sync_channel(1);
-    let theirs = Arc::clone(&shared);
-    let thread = spawn_without_signals(index, move || run(&config, &theirs, &started))?;
-    match has_started.recv() {
-        Ok(Ok(())) => Ok(WorkerHandle {
-            index,
-            shared,
-            thread: Some(thread),
-        }),
-        Ok(Err(error)) => {
-            // The thread is on its way out; waiting for it closes what it had opened.
-            let _ = thread.join();
-            Err(error)
-        }
-        Err(_) => Err(resource("start the worker")(io::Error::other(
-            "its thread ended before it had said whether it could start",
-        ))),
-    }
+    handle.thread = Some(spawn_without_signals(index, move || {
+        run(&config, &mailbox, counters, io_counters, &started);
+    })?);
+    // When it could not start it is on its way out; dropping the handle waits for that.
+    let silent = "its thread ended before it had said whether it could start";
+    let has_started = has_started.recv();
+    has_started.unwrap_or_else(|_| Err(resource("start the worker")(io::Error::other(silent))))?;
+    Ok(handle)
 }
 
 impl WorkerHandle {
@@ -165,36 +150,37 @@ impl WorkerHandle {
         if self.has_ended() {
             return Err(SendError::Stopped(command));
         }
-        self.shared
-            .commands
-            .push(command)
-            .map_err(SendError::QueueFull)?;
-        self.shared.command_wake.signal();
-        Ok(())
+        self.mailbox.post(command).map_err(SendError::QueueFull)
     }
 
     /// The next notice, in the order in which they happened.
     #[must_use]
     pub fn try_recv(&self) -> Option<Notice> {
-        self.shared.notices.pop()
+        self.mailbox.next_notice()
     }
 
     /// Readable when there are notices: for the poller of control's runtime. When it is, call
     /// [`Self::clear_notice`] and then [`Self::try_recv`] until it is empty, in this order.
     #[must_use]
     pub fn notice_fd(&self) -> BorrowedFd<'_> {
-        self.shared.notice_wake.as_fd()
+        self.mailbox.notice_fd()
     }
 
     /// Makes [`Self::notice_fd`] unreadable until the next notice.
     pub fn clear_notice(&self) {
-        self.shared.notice_wake.clear();
+        self.mailbox.clear_notice();
     }
 
-    /// What the worker has counted, live.
+    /// What the worker has dropped, live.
     #[must_use]
     pub fn counters(&self) -> Arc<WorkerCounters> {
-        Arc::clone(&self.shared.counters)
+        Arc::clone(&self.counters)
+    }
+
+    /// What the worker's input and output met, live.
+    #[must_use]
+    pub fn io_counters(&self) -> Arc<IoCounters> {
+        Arc::clone(&self.io_counters)
     }
 
     /// The thread is gone: it was stopped, or has failed (then a `Notice::Failed` is waiting).
@@ -207,10 +193,11 @@ impl WorkerHandle {
     pub fn stop(self) {
         drop(self);
     }
+}
 
-    fn end(&mut self) {
-        self.shared.is_stopping.store(true, Ordering::Release);
-        self.shared.command_wake.signal();
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.mailbox.end();
         if let Some(thread) = self.thread.take() {
             // A panic has been reported by the panic hook; there is nothing to add.
             let _ = thread.join();
@@ -218,32 +205,22 @@ impl WorkerHandle {
     }
 }
 
-impl Drop for WorkerHandle {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
 fn check(config: &WorkerConfig) -> Result<(), StartError> {
     if config.index >= config.count {
         return Err(StartError::Config("index must be less than count"));
     }
-    if !config.slots.is_power_of_two() || !(256..=32768).contains(&config.slots) {
-        let message = "slots must be a power of two from 256 to 32768";
+    if !config.slots.is_power_of_two() || !limits::RECEIVE_SLOTS_RANGE.contains(&config.slots) {
+        let message = "slots must be a power of two from 256 to 16384";
         return Err(StartError::Config(message));
     }
     if config.max_sessions == 0 || config.max_sessions > 65536 {
         return Err(StartError::Config("max_sessions must be from 1 to 65536"));
     }
-    if config.commands == 0 || config.notices < NOTICES_RESERVED * 2 {
+    if config.commands == 0 || config.notices < limits::NOTICES_RESERVED * 2 {
         let message = "commands must be at least 1, notices at least 128";
         return Err(StartError::Config(message));
     }
     Ok(())
-}
-
-fn new_wake() -> Result<Wake, StartError> {
-    Wake::new().map_err(resource("make an eventfd"))
 }
 
 fn resource(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
@@ -268,20 +245,73 @@ fn spawn_without_signals(
     spawned.map_err(resource("start a thread"))
 }
 
-/// Room in the notice queue that punted frames leave for notices that must not be lost.
-pub(crate) const NOTICES_RESERVED: usize = 64;
-
-/// The body of the thread.
-fn run(_config: &WorkerConfig, shared: &Shared, started: &SyncSender<Result<(), StartError>>) {
-    let _ = started.send(Ok(()));
-    while !shared.is_stopping.load(Ordering::Acquire) {
-        while let Some(command) = shared.commands.pop() {
-            if matches!(command, Command::Stop) {
-                shared.is_stopping.store(true, Ordering::Release);
-            }
+/// The body of the thread: opens everything here, since the ring belongs to the thread that opens
+/// it, says whether that went well, and works.
+fn run(
+    config: &WorkerConfig,
+    mailbox: &Arc<Mailbox>,
+    counters: Arc<WorkerCounters>,
+    io_counters: Arc<IoCounters>,
+    started: &SyncSender<Result<(), StartError>>,
+) {
+    let uring = match open(config, mailbox, &io_counters) {
+        Ok(uring) => uring,
+        Err(error) => {
+            // Whoever started the thread waits for this.
+            let _ = started.send(Err(error));
+            return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+    };
+    let spec = WorkerSpec {
+        index: config.index,
+        count: config.count,
+        max_sessions: config.max_sessions,
+        slots: Uring::slots(config.slots),
+    };
+    let goodbye = Goodbye(Arc::clone(mailbox));
+    let mut worker = Worker::new(spec, uring, Arc::clone(mailbox), counters, io_counters);
+    let _ = started.send(Ok(()));
+    worker.run();
+    // The devices and the socket are closed before control hears of the end.
+    drop(worker);
+    drop(goodbye);
+}
+
+fn open(
+    config: &WorkerConfig,
+    mailbox: &Arc<Mailbox>,
+    io_counters: &Arc<IoCounters>,
+) -> Result<Uring, StartError> {
+    if let Some(cpu) = config.pin_to {
+        pin_current_thread(cpu)?;
     }
-    let _ = shared.notices.push(Notice::Stopped);
-    shared.notice_wake.signal();
+    let gre = gre_socket::open(&GreSocketConfig {
+        index: config.index,
+        count: config.count,
+        local: config.local,
+        mark: config.mark,
+    })?;
+    let features = probe()?;
+    let (mailbox, io_counters) = (Arc::clone(mailbox), Arc::clone(io_counters));
+    Ok(Uring::new(
+        gre,
+        config.slots,
+        features,
+        mailbox,
+        io_counters,
+    )?)
+}
+
+/// Tells control that the worker is gone, however it went.
+struct Goodbye(Arc<Mailbox>);
+
+impl Drop for Goodbye {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "the worker has met a fault of its own; please report it".into();
+            self.0.notify(Notice::Failed { reason });
+        }
+        self.0.notify(Notice::Stopped);
+        self.0.wake_control();
+    }
 }

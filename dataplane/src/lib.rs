@@ -12,10 +12,23 @@
 //! shared but the two bounded queues of [`program`] and the counters, which only the worker writes.
 //!
 //! Memory rule: everything is allocated before the first packet, and never after; the bounds are
-//! in `limits`.
+//! in [`limits`].
 
+mod address_table;
 pub mod counters;
+pub mod decap;
+pub mod encap;
+pub mod frame;
 pub mod handle;
+pub mod io;
+pub mod limits;
+pub mod mailbox;
 pub mod mppe;
 pub mod program;
+mod sequence;
+pub mod session;
 pub mod sys;
+pub mod wire;
+pub mod sim_io;
+pub mod uring;
+pub mod worker;

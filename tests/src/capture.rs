@@ -5,6 +5,8 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use control::wire::chap::ChapPacket;
+use control::wire::ppp::{Frame, Protocol};
 use pcap_file::DataLink;
 use pcap_file::pcap::PcapReader;
 
@@ -85,6 +87,19 @@ pub struct Capture {
     pub gre: Vec<GrePacket>,
 }
 
+/// How the client proved itself, or tried to.
+#[derive(Clone, Debug, Default)]
+pub struct ChapExchange {
+    /// Identifier of challenge and response.
+    pub id: u8,
+    /// Value of the server's challenge.
+    pub challenge: Vec<u8>,
+    /// Value of the client's response.
+    pub response: Vec<u8>,
+    /// Message of the server's Success; empty when there is none.
+    pub success: Vec<u8>,
+}
+
 /// One direction of a TCP connection.
 #[derive(Debug, Default)]
 struct Stream {
@@ -123,6 +138,31 @@ impl Capture {
     pub fn frames(&self, from: Side) -> impl Iterator<Item = &[u8]> {
         let sent = self.gre.iter().filter(move |packet| packet.from == from);
         sent.map(|packet| &packet.frame[..])
+    }
+
+    /// The CHAP packets of a capture in which the client proves itself.
+    ///
+    /// # Panics
+    /// When something there is not PPP or CHAP.
+    #[must_use]
+    pub fn chap_exchange(&self) -> ChapExchange {
+        let mut exchange = ChapExchange::default();
+        for packet in &self.gre {
+            let frame = Frame::parse(&packet.frame).expect("peers speak PPP");
+            if frame.protocol != Protocol::CHAP {
+                continue;
+            }
+            match ChapPacket::parse(frame.payload).expect("peers speak CHAP") {
+                ChapPacket::Challenge { id, value, .. } => {
+                    exchange.id = id;
+                    exchange.challenge = value.to_vec();
+                }
+                ChapPacket::Response { value, .. } => exchange.response = value.to_vec(),
+                ChapPacket::Success { message, .. } => exchange.success = message.to_vec(),
+                ChapPacket::Failure { .. } | ChapPacket::Other { .. } => {}
+            }
+        }
+        exchange
     }
 
     fn take_ethernet(&mut self, frame: &[u8]) {

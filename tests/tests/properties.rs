@@ -192,14 +192,15 @@ proptest! {
         // What is rejected must go back as it came (RFC 1661 5.4).
         let mut octets = vec![kind, u8::try_from(data.len() + 2).expect("at most 255")];
         octets.extend(&data);
-        let rewritten = |written: Bytes| prop::test_runner::TestCaseResult::Ok({
-            prop_assert_eq!(&written[4..], &octets[..]);
-        });
         let code = Code::CONFIGURE_REJECT;
-        rewritten(configure(code, 1, &[LcpOption::parse(kind, &data)]))?;
-        rewritten(configure(code, 1, &[CcpOption::parse(kind, &data)]))?;
-        rewritten(configure(code, 1, &[IpcpOption::parse(kind, &data)]))?;
-        rewritten(configure(code, 1, &[Ipv6cpOption::parse(kind, &data)]))?;
+        for written in [
+            configure(code, 1, &[LcpOption::parse(kind, &data)]),
+            configure(code, 1, &[CcpOption::parse(kind, &data)]),
+            configure(code, 1, &[IpcpOption::parse(kind, &data)]),
+            configure(code, 1, &[Ipv6cpOption::parse(kind, &data)]),
+        ] {
+            prop_assert_eq!(&written[4..], &octets[..]);
+        }
     }
 
     #[test]
@@ -209,7 +210,7 @@ proptest! {
             LcpOption::Unknown(200, data.clone()),
             LcpOption::Quality(1, data.clone()),
             LcpOption::Endpoint(1, data.clone()),
-            LcpOption::Auth(AuthProtocol::Other(Protocol::EAP, data.clone())),
+            LcpOption::Auth(AuthProtocol::Other(Protocol::EAP, data)),
         ] {
             let octets = configure(Code::CONFIGURE_REQUEST, 1, &[option]);
             prop_assert!(LcpOption::parse_all(&octets[4..]).is_ok());

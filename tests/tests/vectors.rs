@@ -11,10 +11,9 @@ use control::crypto::key_derivation::{
     KeyMaterial, get_asymmetric_start_key, get_master_key, get_start_key, start_keys,
 };
 use control::crypto::nt_hash::{hash_nt_password_hash, lm_password_hash, nt_password_hash};
-use control::wire::chap::{ChapPacket, MsChapV1Response, MsChapV2Response};
-use control::wire::ppp::{Frame, Protocol};
+use control::wire::chap::{MsChapV1Response, MsChapV2Response};
 use dataplane::mppe::keys::KeyStrength;
-use sim::capture::{Capture, Side};
+use sim::capture::{Capture, ChapExchange};
 
 const AUTHENTICATOR_CHALLENGE: &str = "5B5D7C7D7B3F2F3E3C2C602132262628";
 const PEER_CHALLENGE: &str = "21402324255E262A28295F2B3A337C7E";
@@ -130,30 +129,6 @@ fn rfc_3079_3_5_start_keys_of_mschap_v2() {
     }
 }
 
-/// The challenge, the response and the success message of a capture.
-fn chap_exchange(name: &str) -> (u8, Vec<u8>, Vec<u8>, Vec<u8>) {
-    let capture = Capture::load(name);
-    let mut exchange = (0, Vec::new(), Vec::new(), Vec::new());
-    for packet in &capture.gre {
-        let frame = Frame::parse(&packet.frame).expect("peers speak PPP");
-        if frame.protocol != Protocol::CHAP {
-            continue;
-        }
-        match ChapPacket::parse(frame.payload).expect("peers speak CHAP") {
-            ChapPacket::Challenge { id, value, .. } => {
-                (exchange.0, exchange.1) = (id, value.to_vec())
-            }
-            ChapPacket::Response { value, name, .. } => {
-                assert_eq!((packet.from, name), (Side::Client, &b"mia"[..]));
-                exchange.2 = value.to_vec();
-            }
-            ChapPacket::Success { message, .. } => exchange.3 = message.to_vec(),
-            _ => {}
-        }
-    }
-    exchange
-}
-
 #[test]
 fn mschap_v2_of_pppd_is_ours() {
     for name in [
@@ -163,7 +138,12 @@ fn mschap_v2_of_pppd_is_ours() {
         "mppe128-stateless-compressed-headers",
         "mppe40-stateless",
     ] {
-        let (_, challenge, response, success) = chap_exchange(name);
+        let ChapExchange {
+            challenge,
+            response,
+            success,
+            ..
+        } = Capture::load(name).chap_exchange();
         let challenge: [u8; 16] = challenge.try_into().expect("16 octets");
         let response = MsChapV2Response::parse(&response).expect("49 octets");
         let (peer_challenge, nt_response) = (&response.peer_challenge, &response.nt_response);
@@ -188,7 +168,11 @@ fn mschap_v2_of_pppd_is_ours() {
 
 #[test]
 fn a_wrong_password_is_refused() {
-    let (_, challenge, response, _) = chap_exchange("wrong-password");
+    let ChapExchange {
+        challenge,
+        response,
+        ..
+    } = Capture::load("wrong-password").chap_exchange();
     let challenge: [u8; 16] = challenge.try_into().expect("16 octets");
     let response = MsChapV2Response::parse(&response).expect("49 octets");
     assert!(!check_nt_response(
@@ -203,7 +187,11 @@ fn a_wrong_password_is_refused() {
 #[test]
 fn mschap_v1_of_pppd_is_ours() {
     for name in ["mschapv1", "mschapv1-mppe128"] {
-        let (_, challenge, response, _) = chap_exchange(name);
+        let ChapExchange {
+            challenge,
+            response,
+            ..
+        } = Capture::load(name).chap_exchange();
         let challenge: [u8; 8] = challenge.try_into().expect("8 octets");
         let response = MsChapV1Response::parse(&response).expect("49 octets");
         assert_eq!(
@@ -219,7 +207,12 @@ fn mschap_v1_of_pppd_is_ours() {
 
 #[test]
 fn chap_md5_of_pppd_is_ours() {
-    let (id, challenge, response, _) = chap_exchange("chap-md5");
+    let ChapExchange {
+        id,
+        challenge,
+        response,
+        ..
+    } = Capture::load("chap-md5").chap_exchange();
     assert!(check_chap_md5_response(
         id, b"mia123", &challenge, &response
     ));

@@ -3,7 +3,7 @@
 use des::Des;
 use des::cipher::{BlockCipherEncrypt, KeyInit};
 use md4::{Digest, Md4};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 /// `NtPasswordHash`: MD4 of the password in UTF-16, low octet first.
 ///
@@ -38,21 +38,27 @@ pub fn lm_password_hash(password: &[u8]) -> Zeroizing<[u8; 16]> {
     hash
 }
 
-/// `DesEncrypt`: `clear` under a key of 56 bits, whose parity bits are put in here (RFC 2759 8.6).
+/// `DesEncrypt` (RFC 2759 8.6): `clear` under a key of 56 bits.
 pub(super) fn des_encrypt(clear: &[u8; 8], key: &[u8; 7]) -> [u8; 8] {
-    let mut wide = [0; 8];
-    wide[1..].copy_from_slice(key);
-    let mut bits = u64::from_be_bytes(wide);
-    let mut parity_key = Zeroizing::new([0; 8]);
-    for octet in parity_key.iter_mut().rev() {
-        // Seven bits, high ones; DES never looks at the lowest, the parity.
-        *octet = u8::try_from((bits & 0x7F) << 1).unwrap_or_default();
-        bits >>= 7;
-    }
-    wide.zeroize();
     let mut block = (*clear).into();
-    Des::new(&(*parity_key).into()).encrypt_block(&mut block);
+    Des::new(&(*with_parity(key)).into()).encrypt_block(&mut block);
     block.into()
+}
+
+/// Spreads 56 bits over eight octets, seven in each, and makes the lowest bit of each its odd
+/// parity (RFC 2759 9.3).
+fn with_parity(key: &[u8; 7]) -> Zeroizing<[u8; 8]> {
+    let mut wide = Zeroizing::new([0; 8]);
+    wide[1..].copy_from_slice(key);
+    let mut bits = Zeroizing::new(u64::from_be_bytes(*wide));
+    let mut spread = Zeroizing::new([0; 8]);
+    for octet in spread.iter_mut().rev() {
+        let seven = (*bits & 0x7F) as u8;
+        let parity = u8::from(seven.count_ones().is_multiple_of(2));
+        *octet = seven << 1 | parity;
+        *bits >>= 7;
+    }
+    spread
 }
 
 fn unicode(password: &[u8]) -> Zeroizing<Vec<u8>> {
@@ -64,4 +70,42 @@ fn unicode(password: &[u8]) -> Zeroizing<Vec<u8>> {
         Err(_) => octets.extend(password.iter().flat_map(|octet| [*octet, 0])),
     }
     octets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn des_keys_get_the_parity_of_rfc_2433_b_3_and_rfc_2759_9_3() {
+        let first = [0xFC, 0x15, 0x6A, 0xF7, 0xED, 0xCD, 0x6C];
+        let second = [0x0E, 0xDD, 0xE3, 0x33, 0x7D, 0x42, 0x7F];
+        assert_eq!(
+            *with_parity(&first),
+            [0xFD, 0x0B, 0x5B, 0x5E, 0x7F, 0x6E, 0x34, 0xD9]
+        );
+        assert_eq!(
+            *with_parity(&second),
+            [0x0E, 0x6E, 0x79, 0x67, 0x37, 0xEA, 0x08, 0xFE]
+        );
+    }
+
+    #[test]
+    fn a_password_is_utf_8_or_else_latin_1() {
+        // Two octets a character, low octet first; beyond the first plane, a surrogate pair.
+        assert_eq!(
+            unicode("pä€😀".as_bytes())[..],
+            [0x70, 0x00, 0xE4, 0x00, 0xAC, 0x20, 0x3D, 0xD8, 0x00, 0xDE]
+        );
+        assert_eq!(unicode(&[0x70, 0xE4])[..], [0x70, 0x00, 0xE4, 0x00]);
+    }
+
+    #[test]
+    fn lm_hash_takes_capitals_and_14_octets() {
+        assert_eq!(lm_password_hash(b"MyPw"), lm_password_hash(b"mypW"));
+        assert_eq!(
+            lm_password_hash(b"fourteenletters"),
+            lm_password_hash(b"fourteenletterz")
+        );
+    }
 }

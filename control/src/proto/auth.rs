@@ -1,6 +1,17 @@
 //! What authentication needs from outside the state machines: secrets, and what they prove.
 
+use std::fmt;
+
+use dataplane::mppe::keys::KeyStrength;
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::crypto::challenge_response::{
+    check_chap_md5_response, check_nt_challenge_response, check_nt_response, check_pap_password,
+    generate_authenticator_response,
+};
+use crate::crypto::key_derivation::{KeyMaterial, StartKeys, start_keys};
+use crate::wire::chap::{MsChapV1Response, MsChapV2Response};
+use crate::wire::lcp::AuthProtocol;
 
 /// A password, forgotten on drop and never printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -20,8 +31,8 @@ impl Secret {
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(<hidden>)")
     }
 }
@@ -37,6 +48,45 @@ pub enum AuthMethod {
     ChapMd5,
     /// RFC 1334.
     Pap,
+}
+
+impl AuthMethod {
+    /// Strongest first.
+    pub const ALL: [Self; 4] = [Self::MsChapV2, Self::MsChapV1, Self::ChapMd5, Self::Pap];
+
+    /// How LCP asks for it.
+    #[must_use]
+    pub const fn protocol(self) -> AuthProtocol {
+        match self {
+            Self::MsChapV2 => AuthProtocol::MsChapV2,
+            Self::MsChapV1 => AuthProtocol::MsChapV1,
+            Self::ChapMd5 => AuthProtocol::ChapMd5,
+            Self::Pap => AuthProtocol::Pap,
+        }
+    }
+
+    /// The method that LCP asks for so; `None` when it is none of ours.
+    #[must_use]
+    pub const fn from_protocol(protocol: &AuthProtocol) -> Option<Self> {
+        match protocol {
+            AuthProtocol::MsChapV2 => Some(Self::MsChapV2),
+            AuthProtocol::MsChapV1 => Some(Self::MsChapV1),
+            AuthProtocol::ChapMd5 => Some(Self::ChapMd5),
+            AuthProtocol::Pap => Some(Self::Pap),
+            AuthProtocol::Eap | AuthProtocol::Other(..) => None,
+        }
+    }
+}
+
+impl fmt::Display for AuthMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MsChapV2 => "MS-CHAPv2",
+            Self::MsChapV1 => "MS-CHAP",
+            Self::ChapMd5 => "CHAP-MD5",
+            Self::Pap => "PAP",
+        })
+    }
 }
 
 /// A set of methods.
@@ -67,10 +117,54 @@ impl AuthMethods {
         chap_md5: false,
         pap: false,
     };
+
+    /// Whether `method` is one of them.
+    #[must_use]
+    pub const fn contains(&self, method: AuthMethod) -> bool {
+        match method {
+            AuthMethod::MsChapV2 => self.mschap_v2,
+            AuthMethod::MsChapV1 => self.mschap_v1,
+            AuthMethod::ChapMd5 => self.chap_md5,
+            AuthMethod::Pap => self.pap,
+        }
+    }
+
+    /// The same without `method`.
+    #[must_use]
+    pub const fn without(mut self, method: AuthMethod) -> Self {
+        match method {
+            AuthMethod::MsChapV2 => self.mschap_v2 = false,
+            AuthMethod::MsChapV1 => self.mschap_v1 = false,
+            AuthMethod::ChapMd5 => self.chap_md5 = false,
+            AuthMethod::Pap => self.pap = false,
+        }
+        self
+    }
+
+    /// The strongest of them.
+    #[must_use]
+    pub fn strongest(&self) -> Option<AuthMethod> {
+        AuthMethod::ALL
+            .into_iter()
+            .find(|&method| self.contains(method))
+    }
+}
+
+impl fmt::Display for AuthMethods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for method in AuthMethod::ALL {
+            if self.contains(method) {
+                write!(f, "{separator}{method}")?;
+                separator = ", ";
+            }
+        }
+        f.write_str(if separator.is_empty() { "none" } else { "" })
+    }
 }
 
 /// Where secrets are looked up: pure data, so a lookup is no I/O.
-pub trait Secrets: Send + Sync + std::fmt::Debug {
+pub trait Secrets: Send + Sync + fmt::Debug {
     /// The secret that proves `client` to `server`, from the chap- or the pap-secrets (`pap`).
     fn find(&self, client: &str, server: &str, pap: bool) -> Option<Secret>;
 
@@ -122,11 +216,137 @@ pub struct MsChapProof {
     /// `S=<40 hex>` (RFC 2759 8.7); empty in MS-CHAPv1.
     pub authenticator_response: String,
     /// Start keys can be derived from this and nothing else.
-    pub key_material: crate::crypto::key_derivation::KeyMaterial,
+    pub key_material: KeyMaterial,
 }
 
-impl std::fmt::Debug for MsChapProof {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for MsChapProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MsChapProof(<hidden>)")
+    }
+}
+
+/// The peer is not who it says: the secret is unknown, or the response is not made from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("name or password is wrong")]
+pub struct Denied;
+
+/// Holds a peer's response against its secret, in constant time, and yields what MPPE and
+/// MS-CHAPv2's `S=` are made from (nothing in CHAP-MD5 and PAP). An unknown name (`secret` is
+/// `None`) takes as long as a wrong password.
+///
+/// # Errors
+/// [`Denied`] when the response is not that of the secret.
+pub fn verify(
+    request: &AuthRequest,
+    secret: Option<&Secret>,
+) -> Result<Option<MsChapProof>, Denied> {
+    let password = secret.map_or(&b"-"[..], Secret::as_bytes);
+    let proof = verify_password(request, password);
+    if secret.is_some() { proof } else { Err(Denied) }
+}
+
+fn verify_password(request: &AuthRequest, password: &[u8]) -> Result<Option<MsChapProof>, Denied> {
+    let (challenge, response) = (&request.challenge[..], request.response.as_bytes());
+    let proved = |is_due: bool| if is_due { Ok(None) } else { Err(Denied) };
+    match request.method {
+        AuthMethod::MsChapV2 => verify_mschap_v2(request, password).map(Some),
+        AuthMethod::MsChapV1 => verify_mschap_v1(request, password).map(Some),
+        AuthMethod::ChapMd5 => proved(check_chap_md5_response(
+            request.id, password, challenge, response,
+        )),
+        AuthMethod::Pap => proved(check_pap_password(password, response)),
+    }
+}
+
+fn verify_mschap_v2(request: &AuthRequest, password: &[u8]) -> Result<MsChapProof, Denied> {
+    let challenge = request
+        .challenge
+        .as_slice()
+        .try_into()
+        .map_err(|_| Denied)?;
+    let response = MsChapV2Response::parse(request.response.as_bytes()).map_err(|_| Denied)?;
+    let MsChapV2Response {
+        peer_challenge,
+        nt_response,
+        ..
+    } = response;
+    let name = request.peer_name.as_bytes();
+    if !check_nt_response(challenge, &peer_challenge, name, password, &nt_response) {
+        return Err(Denied);
+    }
+    Ok(MsChapProof {
+        authenticator_response: generate_authenticator_response(
+            password,
+            &nt_response,
+            &peer_challenge,
+            challenge,
+            name,
+        ),
+        key_material: KeyMaterial::from_mschap_v2(password, &nt_response),
+    })
+}
+
+fn verify_mschap_v1(request: &AuthRequest, password: &[u8]) -> Result<MsChapProof, Denied> {
+    let challenge = request
+        .challenge
+        .as_slice()
+        .try_into()
+        .map_err(|_| Denied)?;
+    let response = MsChapV1Response::parse(request.response.as_bytes()).map_err(|_| Denied)?;
+    // The LAN Manager response proves next to nothing (RFC 2433 4): it is not accepted.
+    let uses_nt = response.use_nt_response != 0;
+    if !check_nt_challenge_response(challenge, password, &response.nt_response) || !uses_nt {
+        return Err(Denied);
+    }
+    Ok(MsChapProof {
+        authenticator_response: String::new(),
+        key_material: KeyMaterial::from_mschap_v1(password, challenge),
+    })
+}
+
+/// That one end has proved to the other who it is. Only the CHAP and PAP machines make one, from
+/// an exchange that succeeded, and session keys come from nothing else.
+pub(super) struct Authenticated {
+    pub(super) method: AuthMethod,
+    key_material: Option<KeyMaterial>,
+    /// We were the authenticator, "the server" of RFC 3079 3.
+    is_server: bool,
+}
+
+impl Authenticated {
+    /// The peer proved to us who it is.
+    pub(super) fn as_authenticator(method: AuthMethod, proof: Option<MsChapProof>) -> Self {
+        let key_material = proof.map(|proof| proof.key_material);
+        Self {
+            method,
+            key_material,
+            is_server: true,
+        }
+    }
+
+    /// We proved to the peer who we are, and in MS-CHAPv2 it proved that it knows our password.
+    pub(super) const fn as_peer(method: AuthMethod, key_material: Option<KeyMaterial>) -> Self {
+        Self {
+            method,
+            key_material,
+            is_server: false,
+        }
+    }
+
+    /// Whether session keys can be made: after MS-CHAP only.
+    pub(super) const fn has_keys(&self) -> bool {
+        self.key_material.is_some()
+    }
+
+    /// Start keys of both directions (RFC 3079).
+    pub(super) fn start_keys(&self, strength: KeyStrength) -> Option<StartKeys> {
+        let material = self.key_material.as_ref()?;
+        Some(start_keys(material, strength, self.is_server))
+    }
+}
+
+impl fmt::Debug for Authenticated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authenticated({:?}, <hidden>)", self.method)
     }
 }

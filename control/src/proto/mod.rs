@@ -197,6 +197,7 @@ pub enum Action {
 }
 
 pub mod auth;
+pub mod automaton;
 pub mod call;
 pub mod call_ids;
 pub mod connection;
@@ -204,3 +205,12 @@ pub mod ending;
 pub mod endpoint;
 pub mod link;
 pub mod pool;
+
+mod ccp;
+mod chap;
+mod ipcp;
+mod lcp;
+mod negotiation;
+mod outbox;
+mod pap;
+mod timer;

@@ -21,6 +21,9 @@ use crate::wire::ppp::Protocol;
 /// that a repeated one is acknowledged too (RFC 1661 4.4, zrc).
 const LINGER_MS: u64 = 1_000;
 
+/// Code, Identifier and Length.
+const CP_HEADER_LEN: usize = 4;
+
 /// Octets of an unknown packet that a Code-Reject carries back.
 const CODE_REJECT_DATA_MAX: usize = 256;
 
@@ -64,7 +67,7 @@ pub(super) trait ControlProtocol {
     }
 
     /// Max-Failure Naks have changed nothing; from now on the options will be rejected.
-    fn nak_limit(&mut self, _ctx: &Context<'_>) -> Result<(), Failure> {
+    fn nak_limit(&mut self, _ctx: &mut Context<'_>) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -119,10 +122,12 @@ pub(super) struct Negotiation<P> {
     restart_count: u32,
     /// Naks sent since the last Ack.
     failure_count: u32,
+    /// Naks received since the lower layer came up.
+    nak_count: u32,
     /// The request that was acknowledged last: its identifier, options, and when.
     acked: Option<(u8, Bytes, Time)>,
-    terminate_reason: &'static [u8],
-    close_reason: Option<Bytes>,
+    /// Goes into our Terminate-Requests.
+    close_reason: Bytes,
 }
 
 impl<P: ControlProtocol> Negotiation<P> {
@@ -136,9 +141,9 @@ impl<P: ControlProtocol> Negotiation<P> {
             unanswered: false,
             restart_count: 0,
             failure_count: 0,
+            nak_count: 0,
             acked: None,
-            terminate_reason: b"",
-            close_reason: None,
+            close_reason: Bytes::new(),
         }
     }
 
@@ -157,7 +162,8 @@ impl<P: ControlProtocol> Negotiation<P> {
 
     /// Opens without asking for anything until the peer does (RFC 1661 4.2, Stopped).
     pub(super) fn open_passively(&mut self, ctx: &mut Context<'_>) {
-        if self.state == State::Initial {
+        if self.is_down() {
+            self.state = State::Initial;
             self.lower_up(ctx);
             self.state = State::Stopped;
         }
@@ -165,6 +171,7 @@ impl<P: ControlProtocol> Negotiation<P> {
 
     pub(super) fn lower_up(&mut self, ctx: &mut Context<'_>) {
         self.failure_count = 0;
+        self.nak_count = 0;
         self.acked = None;
         self.protocol.reset(ctx);
         self.step(ctx, Event::Up, None);
@@ -179,14 +186,15 @@ impl<P: ControlProtocol> Negotiation<P> {
         const REASON_LEN_MAX: usize = 255;
         let octets = reason.as_bytes();
         let kept = octets.get(..REASON_LEN_MAX).unwrap_or(octets);
-        self.close_reason = Some(Bytes::copy_from_slice(kept));
+        self.close_reason = Bytes::copy_from_slice(kept);
         self.step(ctx, Event::Close, None);
     }
 
-    /// Back to where it was before the call: nothing is sent, nothing signalled.
-    pub(super) fn forget(&mut self, ctx: &mut Context<'_>) {
-        self.state = State::Initial;
-        ctx.timers.stop(P::RESTART);
+    /// Sends a packet of this protocol's own, with an identifier of its own.
+    pub(super) fn send(&mut self, ctx: &mut Context<'_>, code: Code, data: &[u8]) {
+        let id = self.next_id();
+        let packet = ControlPacket { code, id, data }.to_bytes();
+        ctx.outbox.send(P::PROTOCOL, &packet);
     }
 
     /// The restart timer has run out.
@@ -201,11 +209,6 @@ impl<P: ControlProtocol> Negotiation<P> {
             Event::TimeoutFinal
         };
         self.step(ctx, event, None);
-    }
-
-    /// A Protocol-Reject named this protocol (RFC 1661 5.7).
-    pub(super) fn handle_protocol_reject(&mut self, ctx: &mut Context<'_>) {
-        self.step(ctx, Event::RxjBad, None);
     }
 
     /// One packet of this protocol. What does not fit is discarded silently (RFC 1661 5).
@@ -242,15 +245,14 @@ impl<P: ControlProtocol> Negotiation<P> {
             return Ok(());
         };
         if self.is_repeated(ctx, packet) {
-            Self::reply(ctx, Code::CONFIGURE_ACK, packet.id, packet.data);
+            reply::<P>(ctx, Code::CONFIGURE_ACK, Some(packet));
             return Ok(());
         }
         if matches!(self.state, State::Closed | State::Closing | State::Stopping) {
             self.step(ctx, Event::RcrBad, Some(packet));
             return Ok(());
         }
-        let answer = self.judge(ctx, &options)?;
-        match answer {
+        match self.judge(ctx, &options)? {
             Answer::Ack => {
                 self.failure_count = 0;
                 let data = Bytes::copy_from_slice(packet.data);
@@ -258,8 +260,8 @@ impl<P: ControlProtocol> Negotiation<P> {
                 self.step(ctx, Event::RcrGood, Some(packet));
             }
             Answer::Refuse(code, refused) => {
-                let refused = configure(code, packet.id, &refused);
-                self.step_refusing(ctx, packet, &refused);
+                let refusal = configure(code, packet.id, &refused);
+                self.perform(ctx, Event::RcrBad, Some(packet), Some(&refusal));
             }
         }
         Ok(())
@@ -331,14 +333,28 @@ impl<P: ControlProtocol> Negotiation<P> {
         let Ok(options) = P::Option::parse_all(packet.data) else {
             return Ok(());
         };
-        self.unanswered = false;
-        if packet.code == Code::CONFIGURE_NAK {
+        self.nak_count = self.nak_count.saturating_add(1);
+        let nak_max = ctx.config.lcp.max_failure;
+        if packet.code == Code::CONFIGURE_NAK && self.nak_count <= nak_max {
+            self.unanswered = false;
             self.protocol.naked(ctx, &options)?;
         } else {
-            self.protocol.rejected(ctx, &options)?;
+            let Some(asked) = self.asked_of(&options) else {
+                return Ok(());
+            };
+            self.unanswered = false;
+            self.protocol.rejected(ctx, &asked)?;
         }
         self.step(ctx, Event::Rcn, Some(packet));
         Ok(())
+    }
+
+    /// Those of `options` that our request has, by kind. Each is rejected once, so that a peer that
+    /// goes on rejecting, or Nak'ing past all patience, ends the exchange and not our patience.
+    fn asked_of(&self, options: &[P::Option]) -> Option<Vec<P::Option>> {
+        let mut asked = P::Option::parse_all(&self.request).unwrap_or_default();
+        asked.retain(|ours| options.iter().any(|theirs| theirs.kind() == ours.kind()));
+        (!asked.is_empty()).then_some(asked)
     }
 
     fn answers_request(&self, packet: &ControlPacket<'_>) -> bool {
@@ -377,15 +393,8 @@ impl<P: ControlProtocol> Negotiation<P> {
         self.perform(ctx, event, packet, None);
     }
 
-    fn step_refusing(
-        &mut self,
-        ctx: &mut Context<'_>,
-        packet: &ControlPacket<'_>,
-        refusal: &Bytes,
-    ) {
-        self.perform(ctx, Event::RcrBad, Some(packet), Some(refusal));
-    }
-
+    /// One row and column of the table, with what its actions need: the packet that caused it, and
+    /// the Nak or Reject that answers it.
     fn perform(
         &mut self,
         ctx: &mut Context<'_>,
@@ -409,10 +418,12 @@ impl<P: ControlProtocol> Negotiation<P> {
                 Action::Tls => {}
                 Action::Tlf => ctx.outbox.signal(P::LAYER, Signal::Finished),
                 Action::Irc => {
-                    self.restart_count = if actions.contains(&Action::Str) {
-                        ctx.config.lcp.max_terminate
+                    let lcp = &ctx.config.lcp;
+                    let terminates = actions.contains(&Action::Str);
+                    self.restart_count = if terminates {
+                        lcp.max_terminate
                     } else {
-                        ctx.config.lcp.max_configure
+                        lcp.max_configure
                     };
                 }
                 Action::Zrc => {
@@ -420,17 +431,12 @@ impl<P: ControlProtocol> Negotiation<P> {
                     self.restart(ctx, ctx.config.lcp.restart_ms.min(LINGER_MS));
                 }
                 Action::Scr => {
-                    self.send_request(ctx, event == Event::TimeoutRetry);
-                    if next == State::AckSent {
-                        self.protocol.configured(ctx);
-                    }
-                    self.send_current_request(ctx);
+                    let repeats = event == Event::TimeoutRetry;
+                    self.send_request(ctx, repeats, next == State::AckSent);
                 }
                 Action::Sca => {
                     self.protocol.configured(ctx);
-                    if let Some(packet) = packet {
-                        Self::reply(ctx, Code::CONFIGURE_ACK, packet.id, packet.data);
-                    }
+                    reply::<P>(ctx, Code::CONFIGURE_ACK, packet);
                 }
                 Action::Scn => {
                     if let Some(refusal) = refusal {
@@ -438,7 +444,7 @@ impl<P: ControlProtocol> Negotiation<P> {
                     }
                 }
                 Action::Str => self.send_terminate_request(ctx),
-                Action::Sta => self.send_terminate_ack(ctx, packet),
+                Action::Sta => send_terminate_ack::<P>(ctx, packet, self.last_id),
                 Action::Scj => self.send_code_reject(ctx, packet),
                 Action::Ser => {
                     if let Some(packet) = packet {
@@ -452,4 +458,83 @@ impl<P: ControlProtocol> Negotiation<P> {
             ctx.timers.stop(P::RESTART);
         }
     }
+
+    fn next_id(&mut self) -> u8 {
+        self.last_id = self.last_id.wrapping_add(1);
+        self.last_id
+    }
+
+    fn restart(&self, ctx: &mut Context<'_>, after_ms: u64) {
+        ctx.timers.set(P::RESTART, ctx.now.after_ms(after_ms));
+    }
+
+    fn count_restart(&mut self, ctx: &mut Context<'_>) {
+        self.restart_count = self.restart_count.saturating_sub(1);
+        self.restart(ctx, ctx.config.lcp.restart_ms);
+    }
+
+    /// `acked`: our Configure-Ack to the peer stands, so the peer may act on this request.
+    fn send_request(&mut self, ctx: &mut Context<'_>, repeats: bool, acked: bool) {
+        if !repeats {
+            self.request_id = self.next_id();
+            let options = self.protocol.request(ctx);
+            let packet = configure(Code::CONFIGURE_REQUEST, self.request_id, &options);
+            self.request = packet.slice(CP_HEADER_LEN.min(packet.len())..);
+        }
+        self.unanswered = true;
+        if acked {
+            self.protocol.configured(ctx);
+        }
+        let (code, id, data) = (Code::CONFIGURE_REQUEST, self.request_id, &self.request[..]);
+        let packet = ControlPacket { code, id, data }.to_bytes();
+        ctx.outbox.send(P::PROTOCOL, &packet);
+        self.count_restart(ctx);
+    }
+
+    fn send_terminate_request(&mut self, ctx: &mut Context<'_>) {
+        let reason = self.close_reason.clone();
+        self.send(ctx, Code::TERMINATE_REQUEST, &reason);
+        self.count_restart(ctx);
+    }
+
+    fn send_code_reject(&mut self, ctx: &mut Context<'_>, packet: Option<&ControlPacket<'_>>) {
+        let Some(unknown) = packet else { return };
+        if !ctx.outbox.may_reject(ctx.now) {
+            return;
+        }
+        let unknown = unknown.to_bytes();
+        let data = unknown.get(..CODE_REJECT_DATA_MAX).unwrap_or(&unknown);
+        self.send(ctx, Code::CODE_REJECT, data);
+    }
+}
+
+/// What is said to a whole Configure-Request.
+enum Answer<O> {
+    Ack,
+    /// Configure-Nak or Configure-Reject, with these options.
+    Refuse(Code, Vec<O>),
+}
+
+/// Sends `packet` back with another code.
+fn reply<P: ControlProtocol>(
+    ctx: &mut Context<'_>,
+    code: Code,
+    packet: Option<&ControlPacket<'_>>,
+) {
+    if let Some(&ControlPacket { id, data, .. }) = packet {
+        let packet = ControlPacket { code, id, data }.to_bytes();
+        ctx.outbox.send(P::PROTOCOL, &packet);
+    }
+}
+
+/// Answers `packet`, or re-synchronizes the peer's automaton when it was no Terminate-Request.
+fn send_terminate_ack<P: ControlProtocol>(
+    ctx: &mut Context<'_>,
+    packet: Option<&ControlPacket<'_>>,
+    last_id: u8,
+) {
+    let id = packet.map_or(last_id, |packet| packet.id);
+    let (code, data) = (Code::TERMINATE_ACK, &[][..]);
+    let packet = ControlPacket { code, id, data }.to_bytes();
+    ctx.outbox.send(P::PROTOCOL, &packet);
 }

@@ -2,7 +2,9 @@
 //! place where their outputs go.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 
 use super::Time;
@@ -30,6 +32,8 @@ pub(super) enum Signal {
     Finished,
     /// There is no going on.
     Failed(Failure),
+    /// LCP's alone: the peer does not know this protocol.
+    ProtocolRejected(Protocol),
 }
 
 /// Why the link cannot go on, for the peer and for a person.
@@ -109,6 +113,39 @@ impl Outbox {
         }
         self.rejects_left -= 1;
         true
+    }
+}
+
+/// What a link owns beside its protocols.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    pub(super) config: Arc<LinkConfig>,
+    pub(super) role: LinkRole,
+    pub(super) rng: ChaCha12Rng,
+    pub(super) timers: TimerTable,
+    pub(super) outbox: Outbox,
+}
+
+impl Surroundings {
+    pub(super) fn new(config: Arc<LinkConfig>, role: LinkRole, seed: [u8; 32]) -> Self {
+        Self {
+            config,
+            role,
+            rng: ChaCha12Rng::from_seed(seed),
+            timers: TimerTable::default(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    pub(super) fn at(&mut self, now: Time) -> Context<'_> {
+        Context {
+            now,
+            config: &self.config,
+            role: self.role,
+            rng: &mut self.rng,
+            timers: &mut self.timers,
+            outbox: &mut self.outbox,
+        }
     }
 }
 

@@ -97,6 +97,7 @@ const CCP_CODES: [&str; 15] = [
 const NCP_CODES: [&str; 7] = [
     "ConfReq", "ConfAck", "ConfNak", "ConfRej", "TermReq", "TermAck", "CodeRej",
 ];
+const PAP_CODES: [&str; 3] = ["AuthReq", "AuthAck", "AuthNak"];
 const EAP_CODES: [&str; 4] = ["Request", "Response", "Success", "Failure"];
 const EAP_TYPES: [&str; 26] = [
     "Identity",
@@ -142,7 +143,7 @@ impl Write for Line<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         // All that is written here is ASCII, so that any place is one to cut at.
         let kept = text.get(..self.left).unwrap_or(text);
-        self.left -= kept.len();
+        self.left = self.left.saturating_sub(kept.len());
         self.out.write_str(kept)?;
         if self.left == 0 {
             return Err(fmt::Error);
@@ -314,23 +315,18 @@ impl Line<'_, '_> {
     /// Whatever does not parse is left out here, as a password may be in it.
     fn pap(&mut self, payload: &[u8]) -> fmt::Result {
         self.write_str("[PAP")?;
+        if let Ok(packet) = ControlPacket::parse(payload) {
+            self.code(&PAP_CODES, packet.code.0, packet.id)?;
+        }
         match PapPacket::parse(payload) {
-            Ok(PapPacket::AuthenticateRequest { id, peer_id, .. }) => write!(
-                self,
-                " AuthReq id={id:#x} user={} password=<hidden>",
-                Quoted(peer_id)
-            )?,
-            Ok(PapPacket::AuthenticateAck { id, message }) => {
-                write!(self, " AuthAck id={id:#x} {}", Quoted(message))?;
+            Ok(PapPacket::AuthenticateRequest { peer_id, .. }) => {
+                write!(self, " user={} password=<hidden>", Quoted(peer_id))?;
             }
-            Ok(PapPacket::AuthenticateNak { id, message }) => {
-                write!(self, " AuthNak id={id:#x} {}", Quoted(message))?;
-            }
-            Err(_) => {
-                if let Ok(packet) = ControlPacket::parse(payload) {
-                    self.code(&[], packet.code.0, packet.id)?;
-                }
-            }
+            Ok(
+                PapPacket::AuthenticateAck { message, .. }
+                | PapPacket::AuthenticateNak { message, .. },
+            ) => write!(self, " {}", Quoted(message))?,
+            Err(_) => {}
         }
         self.write_char(']')
     }
@@ -386,5 +382,198 @@ impl Display for Quoted<'_> {
             }?;
         }
         f.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The frame of a packet, its protocol's number in front.
+    #[track_caller]
+    fn assert_reads(protocol: Protocol, packet: &[u8], line: &str) {
+        let frame = [&[0xFF, 0x03], &protocol.0.to_be_bytes()[..], packet].concat();
+        assert_eq!(describe(&frame).to_string(), line);
+        // With Address and Control left out it reads the same.
+        assert_eq!(describe(&frame[2..]).to_string(), line);
+    }
+
+    #[test]
+    fn every_lcp_option_has_its_name() {
+        let options = [
+            &[1, 4, 0x05, 0x78][..],
+            &[2, 6, 0xFF, 0xFF, 0xFF, 0xFF],
+            &[3, 4, 0xC0, 0x23],
+            &[3, 5, 0xC2, 0x23, 0x05],
+            &[3, 5, 0xC2, 0x23, 0x80],
+            &[3, 5, 0xC2, 0x23, 0x06],
+            &[3, 4, 0xC2, 0x27],
+            &[4, 8, 0xC0, 0x25, 0, 0, 0, 9],
+            &[7, 2],
+            &[8, 2],
+            &[13, 3, 6],
+            &[17, 4, 0x05, 0xDC],
+            &[18, 2],
+            &[19, 9, 3, 0, 1, 2, 3, 4, 5],
+            &[19, 7, 2, 10, 0, 0, 1],
+            &[19, 5, 1, 0xAB, 0xCD],
+            // Of a known kind, but too short; and of no known kind.
+            &[1, 3, 5],
+            &[40, 3, 7],
+        ]
+        .concat();
+        let mut packet = vec![4, 9, 0, u8::try_from(options.len() + 4).expect("short")];
+        packet.extend(options);
+        assert_reads(
+            Protocol::LCP,
+            &packet,
+            "[LCP ConfRej id=0x9 <mru 1400> <asyncmap 0xffffffff> <auth pap> <auth chap MD5> \
+             <auth chap MS> <auth chap 06> <auth eap> <quality lqr 00 00 00 09> <pcomp> <accomp> \
+             <callback CBCP> <mrru 1500> <ssnhf> <endpoint [MAC:00:01:02:03:04:05]> \
+             <endpoint [IP:10.0.0.1]> <endpoint [local:ab.cd]> < 01 03 05> < 28 03 07>]",
+        );
+    }
+
+    #[test]
+    fn malformed_options_end_the_list_in_hexadecimal() {
+        assert_reads(
+            Protocol::LCP,
+            &[1, 1, 0, 9, 7, 2, 5, 6, 1],
+            "[LCP ConfReq id=0x1 <pcomp> 05 06 01]",
+        );
+    }
+
+    #[test]
+    fn lcp_codes_beyond_configuration() {
+        let cases: [(&[u8], &str); 7] = [
+            (
+                &[8, 2, 0, 10, 0x80, 0xFD, 1, 1, 0, 4],
+                "[LCP ProtRej id=0x2 80 fd 01 01 00 04]",
+            ),
+            (&[7, 3, 0, 6, 0x0F, 0x01], "[LCP CodeRej id=0x3 0f 01]"),
+            (
+                &[11, 4, 0, 9, 0, 0, 0, 5, 6],
+                "[LCP DiscReq id=0x4 magic=0x5 06]",
+            ),
+            (
+                &[12, 1, 0, 10, 0, 0, 0, 5, b'H', b'"'],
+                r#"[LCP Ident id=0x1 magic=0x5 "H\""]"#,
+            ),
+            (
+                &[13, 1, 0, 13, 0, 0, 0, 5, 0, 0, 0, 60, b'!'],
+                r#"[LCP TimeRem id=0x1 magic=0x5 seconds=60 "!"]"#,
+            ),
+            // The reason for an end is text when it begins like one.
+            (&[5, 1, 0, 6, 0x00, 0x41], "[LCP TermReq id=0x1 00 41]"),
+            (&[99, 1, 0, 4], "[LCP code=0x63 id=0x1]"),
+        ];
+        for (packet, line) in cases {
+            assert_reads(Protocol::LCP, packet, line);
+        }
+    }
+
+    #[test]
+    fn ccp_options_and_resets() {
+        assert_reads(
+            Protocol::CCP,
+            &[
+                1, 1, 0, 28, 18, 6, 1, 0, 0, 0xE1, 18, 6, 0, 2, 0, 0x60, 1, 2, 26, 4, 0x79, 1, 21,
+                3, 0x2F, 17, 3, 0xAA,
+            ],
+            "[CCP ConfReq id=0x1 <mppe +H +M +S +L -D +C> \
+             <mppe -H -M +S +L -D -C +U (00 02 00 60)> <predictor 1> \
+             <deflate 15 method 9 check 1> <bsd v1 15> < 11 03 aa>]",
+        );
+        assert_reads(Protocol::CCP, &[14, 7, 0, 4], "[CCP ResetReq id=0x7]");
+        assert_reads(Protocol::CCP, &[15, 7, 0, 4], "[CCP ResetAck id=0x7]");
+        // LCP's codes are none of CCP's.
+        assert_reads(
+            Protocol::CCP,
+            &[9, 7, 0, 8, 0, 0, 0, 1],
+            "[CCP code=0x9 id=0x7 00 00 00 01]",
+        );
+        assert_reads(
+            Protocol::CCP,
+            &[5, 2, 0, 6, b'n', b'o'],
+            r#"[CCP TermReq id=0x2"no"]"#,
+        );
+    }
+
+    #[test]
+    fn ipcp_options() {
+        assert_reads(
+            Protocol::IPCP,
+            &[
+                1, 1, 0, 36, 1, 10, 10, 0, 0, 1, 10, 0, 0, 2, 2, 6, 0, 0x2D, 15, 1, 2, 4, 0, 0x61,
+                130, 6, 10, 0, 0, 3, 132, 6, 10, 0, 0, 4,
+            ],
+            "[IPCP ConfReq id=0x1 <addrs 10.0.0.1 10.0.0.2> <compress VJ 0f 01> <compress 0x61> \
+             <ms-wins 10.0.0.3> <ms-wins 10.0.0.4>]",
+        );
+    }
+
+    #[test]
+    fn what_is_not_text_is_escaped_in_octal() {
+        assert_reads(
+            Protocol::CHAP,
+            b"\x03\x01\x00\x0d\x1b[2J\n\r\t\\\xff",
+            r#"[CHAP Success id=0x1 "\033[2J\n\r\t\\\377"]"#,
+        );
+    }
+
+    #[test]
+    fn eap_names_its_types() {
+        assert_reads(
+            Protocol::EAP,
+            &[1, 5, 0, 5, 1],
+            "[EAP Request id=0x5 Identity]",
+        );
+        assert_reads(
+            Protocol::EAP,
+            &[2, 5, 0, 6, 99, 7],
+            "[EAP Response id=0x5 type=0x63 07]",
+        );
+        assert_reads(Protocol::EAP, &[3, 5, 0, 4], "[EAP Success id=0x5]");
+    }
+
+    #[test]
+    fn padding_stands_behind_the_bracket() {
+        assert_reads(
+            Protocol::LCP,
+            &[6, 1, 0, 4, 0, 0],
+            "[LCP TermAck id=0x1] 00 00",
+        );
+    }
+
+    #[test]
+    fn user_data_and_unknown_protocols_are_cut_short() {
+        assert_reads(
+            Protocol::COMPRESSED,
+            &[0x90, 0, 1, 2, 3, 4, 5, 6, 7, 8],
+            "[Compressed data] 90 00 01 02 03 04 05 06 ...",
+        );
+        assert_reads(Protocol(0xC029), &[1, 2], "[proto=0xc029] 01 02");
+        let line = format!("[proto=0x8207]{} ...", " aa".repeat(32));
+        assert_reads(Protocol(0x8207), &[0xAA; 33], &line);
+    }
+
+    #[test]
+    fn a_line_ends_where_that_of_pppd_does() {
+        let mut packet = vec![3, 1, 0x10, 0x04];
+        packet.extend([b'x'; 4096]);
+        let frame = [&[0xFF, 0x03, 0xC2, 0x23], &packet[..]].concat();
+        let line = describe(&frame).to_string();
+        assert_eq!(line.len(), LINE_LEN_MAX);
+        assert!(line.starts_with("[CHAP Success id=0x1 \"xxx"));
+    }
+
+    #[test]
+    fn a_malformed_pap_request_shows_nothing() {
+        assert_reads(
+            Protocol::PAP,
+            b"\x01\x01\x00\x0c\x03mia\x09mia",
+            "[PAP AuthReq id=0x1]",
+        );
+        assert_reads(Protocol::PAP, b"mia123", "[PAP]");
     }
 }

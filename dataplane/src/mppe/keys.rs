@@ -67,6 +67,52 @@ impl StartKey {
     }
 }
 
+/// A key that RC4 runs on. Keys of 8 octets are kept twice in a row, which RC4 cannot tell from
+/// once: so every key has 16 octets, and ciphers need not look at the strength.
+#[derive(Clone, Copy, PartialEq, Eq, Zeroize)]
+pub struct SessionKey([u8; 16]);
+
+impl SessionKey {
+    /// Reduces the first octets of a digest to a key (RFC 3078 7.3, RFC 3079 3.1 to 3.3): 40- and
+    /// 56-bit keys get their fixed octets.
+    pub(super) const fn reduce(strength: KeyStrength, digest: &[u8; 16]) -> Self {
+        let mut octets = *digest;
+        match strength {
+            KeyStrength::Bits40 => {
+                octets[0] = 0xD1;
+                octets[1] = 0x26;
+                octets[2] = 0x9E;
+            }
+            KeyStrength::Bits56 => octets[0] = 0xD1,
+            KeyStrength::Bits128 => return Self(octets),
+        }
+        Self::doubled(&octets)
+    }
+
+    /// The first 8 octets, twice.
+    pub(super) const fn doubled(octets: &[u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = *octets;
+        Self([a, b, c, d, e, f, g, h, a, b, c, d, e, f, g, h])
+    }
+
+    /// All 16 octets.
+    pub(super) const fn whole(octets: &[u8; 16]) -> Self {
+        Self(*octets)
+    }
+
+    /// 16 octets to run RC4 on.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionKey(<hidden>)")
+    }
+}
+
 impl std::fmt::Debug for StartKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "StartKey({:?}, <hidden>)", self.strength)

@@ -1,0 +1,171 @@
+//! What a link is configured with, what it agrees on, and what it says to a person.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::proto::auth::{AuthMethods, Secrets};
+use crate::proto::outbox::printable;
+
+/// Everything that decides how a link is negotiated. Defaults are pppd's.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// Our name for authentication (`name`).
+    pub name: String,
+    /// Name to take for the peer instead of the one it gives (`remotename`).
+    pub remote_name: Option<String>,
+    /// Methods that we let a peer use to prove who it is; empty is `noauth`.
+    pub require: AuthMethods,
+    /// Methods that we are ready to prove ourselves with (those not refused).
+    pub allow: AuthMethods,
+    /// Secrets to prove ourselves with (as peer).
+    pub secrets: Arc<dyn Secrets>,
+    /// LCP options and timers.
+    pub lcp: LcpConfig,
+    /// MPPE; `None` is `nomppe` or `noccp`.
+    pub mppe: Option<MppeConfig>,
+    /// What we ask of IPCP. A server replaces it with what the verdict brings.
+    pub addresses: Addresses,
+}
+
+/// LCP options and every protocol's timers (pppd's `lcp-*`, `ipcp-*`, `chap-*` defaults).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LcpConfig {
+    /// Largest packet that we receive, octets; announced when not 1500.
+    pub mru: u16,
+    /// Largest packet that we send, octets, whatever the peer's MRU allows.
+    pub mtu: u16,
+    /// `asyncmap`: announced when `Some`.
+    pub accm: Option<u32>,
+    /// Ask for protocol field compression (not `nopcomp`), and allow the peer to.
+    pub pfc: bool,
+    /// Ask for address/control compression (not `noaccomp`), and allow the peer to.
+    pub acfc: bool,
+    /// Ask for a magic number (not `nomagic`).
+    pub magic: bool,
+    /// Restart timer (RFC 1661 4.6).
+    pub restart_ms: u64,
+    /// Configure-Requests without an answer.
+    pub max_configure: u32,
+    /// Terminate-Requests without an answer.
+    pub max_terminate: u32,
+    /// Configure-Naks before rejecting.
+    pub max_failure: u32,
+    /// Between LCP Echo-Requests; 0 sends none.
+    pub echo_interval_ms: u64,
+    /// Unanswered Echo-Requests until the link is dead; 0 never.
+    pub echo_failure: u32,
+    /// For the whole of authentication, either role.
+    pub auth_timeout_ms: u64,
+    /// For the whole way from call to network; 0 is no limit.
+    pub setup_timeout_ms: u64,
+}
+
+impl Default for LcpConfig {
+    fn default() -> Self {
+        Self {
+            mru: 1500,
+            mtu: 1456,
+            accm: Some(0),
+            pfc: true,
+            acfc: true,
+            magic: true,
+            restart_ms: 3_000,
+            max_configure: 10,
+            max_terminate: 2,
+            max_failure: 10,
+            echo_interval_ms: 30_000,
+            echo_failure: 4,
+            auth_timeout_ms: 60_000,
+            setup_timeout_ms: 90_000,
+        }
+    }
+}
+
+/// Which MPPE this side agrees to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MppeConfig {
+    /// Without MPPE the link ends.
+    pub require: bool,
+    /// 40-bit keys may be used.
+    pub allow_40: bool,
+    /// 56-bit keys may be used.
+    pub allow_56: bool,
+    /// 128-bit keys may be used.
+    pub allow_128: bool,
+    /// Stateful mode may be agreed when the peer insists (`mppe-stateful`); stateless is asked for
+    /// first, as pppd does.
+    pub allow_stateful: bool,
+    /// Ask for stateful mode from the start.
+    pub prefer_stateful: bool,
+}
+
+/// Addresses to ask for or to give in IPCP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Ours; `None` asks the peer for one.
+    pub local: Option<Ipv4Addr>,
+    /// The peer's; `None` takes what the peer says.
+    pub remote: Option<Ipv4Addr>,
+    /// Take another address for us than `local` when the peer insists.
+    pub accept_local: bool,
+    /// Take another address for the peer than `remote` when it insists.
+    pub accept_remote: bool,
+    /// Ask the peer for DNS servers (`usepeerdns`).
+    pub ask_dns: bool,
+    /// Ask the peer for WINS servers (`usepeerwins`).
+    pub ask_wins: bool,
+    /// DNS servers to give (`ms-dns`).
+    pub dns: [Option<Ipv4Addr>; 2],
+    /// WINS servers to give (`ms-wins`).
+    pub wins: [Option<Ipv4Addr>; 2],
+}
+
+/// What the network layer agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Our address.
+    pub local: Ipv4Addr,
+    /// The peer's.
+    pub remote: Ipv4Addr,
+    /// DNS servers that the peer named.
+    pub dns: [Option<Ipv4Addr>; 2],
+    /// WINS servers that the peer named.
+    pub wins: [Option<Ipv4Addr>; 2],
+    /// The largest IP packet to send, octets: the smaller of the peer's MRU and our `mtu`.
+    pub mtu: u16,
+    /// The peer takes compressed protocol fields.
+    pub compress_protocol: bool,
+    /// The peer takes compressed address and control fields.
+    pub compress_address_control: bool,
+    /// IP passes only encrypted.
+    pub require_encryption: bool,
+    /// In the words of `status`: `MPPE 128-bit stateless`, or `none`.
+    pub cipher: String,
+}
+
+/// A line for the log that is not a packet; `Display` is pppd's wording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Report {
+    /// `CHAP authentication succeeded` and the like: complete words, no newline.
+    Line(String),
+    /// LCP is up.
+    LinkUp,
+    /// The peer proved who it is (server): its name.
+    PeerAuthenticated(String),
+    /// MPPE is up, in pppd's words: `MPPE 128-bit stateless compression enabled`.
+    CipherUp(String),
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(words) | Self::CipherUp(words) => f.write_str(words),
+            Self::LinkUp => f.write_str("LCP is up"),
+            Self::PeerAuthenticated(name) => {
+                write!(f, "Peer {} authenticated", printable(name.as_bytes()))
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What a worker needs of the outside world: the seam where a simulator takes the ring's place.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use crate::counters::Counter;
+use crate::frame::{Frame, Slot, Slots};
+use crate::program::TunId;
+
+/// The ring, or what stands for it.
+///
+/// Slots: whoever has a [`Slot`] owns it. `wait` hands slots to the worker; `send`, `write` and
+/// `release` take them back. A worker that keeps one keeps it out of the receive buffers.
+pub trait Io: Slots {
+    /// Starts everything that was queued with `send` and `write`, then waits until something
+    /// arrives, a command is posted, or the time is `deadline_ms`; without one, for as long as it
+    /// takes. A deadline that has passed makes it look without waiting. Appends to `arrivals`,
+    /// which must be empty, and returns the time: milliseconds on a clock that never goes back.
+    ///
+    /// # Errors
+    /// The worker cannot go on.
+    fn wait(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<u64, IoError>;
+
+    /// A slot for a packet that the worker makes itself: control frames and acknowledgments have
+    /// slots of their own, so that data cannot take them all.
+    fn take_slot(&mut self) -> Option<Slot>;
+
+    /// Gives a slot back.
+    fn release(&mut self, slot: Slot);
+
+    /// Sends a GRE packet, without outer IP header, to `peer`, from `local` when it is given.
+    /// What the network refuses is counted and dropped.
+    fn send(&mut self, frame: Frame, peer: Ipv4Addr, local: Option<Ipv4Addr>);
+
+    /// Writes an inner IP packet to a TUN device. Without such a device it is counted and dropped.
+    fn write(&mut self, tun: TunId, frame: Frame);
+
+    /// Reads from this TUN device from now on. False, and the device is closed, when `tun` is
+    /// already in use or there are too many.
+    fn attach(&mut self, tun: TunId, fd: OwnedFd) -> bool;
+
+    /// Closes the TUN device. What has been read from it may still arrive.
+    fn detach(&mut self, tun: TunId);
+
+    /// Lets what was queued with `send` go out, closes all devices, and stops receiving.
+    fn close(&mut self);
+}
+
+/// What one turn of waiting brought. Its vectors are allocated once: each entry holds a slot, so
+/// there cannot be more than slots.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    /// GRE packets, each with its outer IPv4 header.
+    pub gre: Vec<Frame>,
+    /// Inner IP packets, each with `limits::HEADROOM_BYTES` of headroom.
+    pub tun: Vec<(TunId, Frame)>,
+    /// TUN devices that someone has deleted.
+    pub tuns_lost: Vec<TunId>,
+}
+
+impl Arrivals {
+    /// Room for everything that an arena of so many slots can bring.
+    #[must_use]
+    pub fn with_capacity(slots: usize, tuns: usize) -> Self {
+        Self {
+            gre: Vec::with_capacity(slots),
+            tun: Vec::with_capacity(slots),
+            tuns_lost: Vec::with_capacity(tuns),
+        }
+    }
+
+    /// A device has been deleted. It may be said more than once in a turn: by reads and writes.
+    pub fn lose(&mut self, tun: TunId) {
+        if !self.tuns_lost.contains(&tun) {
+            self.tuns_lost.push(tun);
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.gre.clear();
+        self.tun.clear();
+        self.tuns_lost.clear();
+    }
+}
+
+/// Why a worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum IoError {
+    /// The ring does not work any more.
+    #[error("io_uring_enter failed: {0}; the worker's tunnels are down, start it again")]
+    Ring(std::io::Error),
+    /// The GRE socket does nothing but fail.
+    #[error("receiving from the GRE socket fails again and again: {0}")]
+    Receive(std::io::Error),
+}
+
+/// What a worker's input and output met. Only the worker writes, anyone may read.
+#[derive(Debug, Default)]
+pub struct IoCounters {
+    /// Turns of the loop.
+    pub turns: Counter,
+    /// GRE packets received.
+    pub gre_received: Counter,
+    /// GRE packets that the kernel took.
+    pub gre_sent: Counter,
+    /// GRE packets that the kernel refused: no route, no memory, too long, firewall.
+    pub send_failed: Counter,
+    /// Packets read from TUN devices.
+    pub tun_read: Counter,
+    /// Packets that TUN devices took.
+    pub tun_written: Counter,
+    /// Packets that a TUN device refused (it is down), or for a device that is not attached.
+    pub write_failed: Counter,
+    /// Times that a receiver ran out of buffers: packets wait in the kernel then.
+    pub shortages: Counter,
+    /// Punted frames dropped: a session had too many, or control does not keep up.
+    pub punts_dropped: Counter,
+    /// Commands that could not be obeyed: no such session, or too many.
+    pub commands_refused: Counter,
+}

@@ -1,0 +1,109 @@
+//! Every bound of the data plane, each with its why. Nothing here depends on a stranger.
+
+/// Packets that one call of `encap` or `decap` takes. Key derivation is serial and RC4 runs a few
+/// lanes abreast, so 64 is far beyond the point of diminishing returns and keeps a batch in L1/L2.
+pub const BATCH_PACKETS: usize = 64;
+
+/// Octets of one arena slot: an Ethernet-sized packet with all its headers, and room to spare.
+pub const SLOT_BYTES: usize = 2048;
+
+/// Headroom that a packet read from TUN needs in its slot: GRE (16), FF 03 (2), protocol (2),
+/// MPPE (2), inner protocol (2) are 24; a virtio-net header and an outer IPv4 header may precede.
+pub const HEADROOM_BYTES: usize = 64;
+
+/// Packets that one session holds while it waits for an earlier one. More than a handful overtake
+/// each other only where a path changes, and then waiting does not help.
+pub const REORDER_PACKETS: usize = 16;
+
+/// Packets that all sessions of one worker hold together; each keeps an arena slot from the
+/// receive ring. Beyond it a session gives its gap up at once.
+pub const HELD_PACKETS_MAX: usize = 1024;
+
+/// How long a gap is waited for. Userland peers wait 300 ms; but every true loss stalls what is
+/// behind it for this time, and networks that reorder do so within a few milliseconds.
+pub const REORDER_TIMEOUT_MS: u64 = 50;
+
+/// A sequence number at most this far behind is a late packet; farther away, it is a jump.
+pub const LATE_WINDOW: u32 = 1024;
+
+/// Packets in a row that must agree before a jump of the sequence number is believed without
+/// proof. A decrypted packet is proof.
+pub const RESYNC_PACKETS: u8 = 3;
+
+/// A jump back, or a clear packet's jump in an encrypted session, is believed only when nothing
+/// was accepted for this long.
+pub const RESYNC_QUIET_MS: u64 = 1000;
+
+/// Receive window that control announces (RFC 2637 2.7): acknowledgments must come more often.
+pub const RECEIVE_WINDOW_PACKETS: u16 = 64;
+
+/// Packets received since the last acknowledgment after which one is sent alone.
+pub const ACK_EVERY_PACKETS: u32 = 32;
+
+/// Time after which an owed acknowledgment is sent alone.
+pub const ACK_DELAY_MS: u64 = 200;
+
+/// MPPE keys that one packet may make us skip: an outage of two rounds of the 12-bit count. A key
+/// costs 0.4 us, so that is a pause of 3 ms.
+pub const KEYS_SKIPPED_MAX: u32 = 8192;
+
+/// MPPE keys that one session may skip in each `KEY_BUDGET_INTERVAL_MS`: forged packets cost a
+/// worker at most 3 % of its time.
+pub const KEY_BUDGET: u32 = 8192;
+
+/// See `KEY_BUDGET`.
+pub const KEY_BUDGET_INTERVAL_MS: u64 = 100;
+
+/// Packets in a row that fail to decrypt before a session may be called lost.
+pub const MPPE_FAILURES_MAX: u32 = 32;
+
+/// Time without any packet that decrypts, after which so many failures mean that the peer's key
+/// and ours have parted for good.
+pub const MPPE_LOST_MS: u64 = 5000;
+
+/// Pause between two CCP Reset-Requests for one loss.
+pub const RESET_REQUEST_INTERVAL_MS: u64 = 1000;
+
+/// Notices of sessions that wait for the worker to pass them on; it does after every batch.
+pub const NOTICES_MAX: usize = 1024;
+
+/// Verdicts that one batch yields at most: each packet its own, and those it sets free.
+pub const VERDICTS_MAX: usize = BATCH_PACKETS * (1 + REORDER_PACKETS);
+
+const _: () = assert!(ACK_EVERY_PACKETS < RECEIVE_WINDOW_PACKETS as u32);
+const _: () = assert!(REORDER_PACKETS < LATE_WINDOW as usize);
+const _: () = assert!(REORDER_PACKETS.is_power_of_two());
+const _: () = assert!(HELD_PACKETS_MAX >= REORDER_PACKETS);
+const _: () = assert!(SLOT_BYTES <= u16::MAX as usize);
+const _: () = assert!(KEYS_SKIPPED_MAX <= KEY_BUDGET);
+const _: () = assert!(HEADROOM_BYTES >= 24);
+
+/// Receive buffers of a worker that are for GRE, and as many more that are for TUN, unless
+/// configured: 8 MiB, and twice what sessions may hold for reordering.
+pub const RECEIVE_SLOTS: u16 = 2048;
+
+/// Bounds of that configuration: a full batch of both kinds must fit, and slots have 16-bit names.
+pub const RECEIVE_SLOTS_RANGE: std::ops::RangeInclusive<u16> = 256..=16384;
+
+/// Slots for packets that a worker makes itself: injected frames and acknowledgments. A turn that
+/// needs more goes on in the next, when some have been sent.
+pub const CONTROL_SLOTS: u16 = 256;
+
+/// TUN devices that one worker serves: one a session, and a shared one.
+pub const TUNS_MAX: usize = 4096;
+
+/// Room in the notice queue that punted frames leave for notices that must not be lost.
+pub const NOTICES_RESERVED: usize = 64;
+
+/// Frames that one session may punt at once. A negotiation takes some twenty.
+pub const PUNT_BURST: u32 = 64;
+
+/// Time after which a session may punt one more. LCP echo and CCP resets come more slowly.
+pub const PUNT_INTERVAL_MS: u64 = 10;
+
+/// Errors in a row, without a packet between them, after which the GRE socket is given up.
+pub const RECEIVE_ERRORS_MAX: u32 = 256;
+
+const _: () = assert!(RECEIVE_SLOTS as usize >= 2 * HELD_PACKETS_MAX);
+const _: () = assert!(*RECEIVE_SLOTS_RANGE.start() as usize >= 2 * BATCH_PACKETS);
+const _: () = assert!(2 * *RECEIVE_SLOTS_RANGE.end() as usize + CONTROL_SLOTS as usize <= 1 << 16);

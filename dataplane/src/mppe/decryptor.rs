@@ -1,0 +1,378 @@
+//! The receiving half of MPPE (RFC 3078 5 to 8).
+//!
+//! Nothing authenticates a packet, so keys move on in two steps: a packet's key is derived from
+//! the *pending* position, and only what proves to be a packet commits it. A batch of packets can
+//! be derived before the first of them is deciphered; when one proves false, those that it made
+//! look late are tried again from the *committed* position.
+
+use zeroize::Zeroize;
+
+use super::keys::{KeyMode, SessionKey, StartKey};
+use super::plaintext::{self, EVIDENCE_LEN};
+use super::rc4::Rc4;
+use super::rekey::KeySchedule;
+use crate::counters::DropReason;
+use crate::limits;
+use crate::wire::mppe::{COHERENCY_COUNTS, MppeHeader};
+
+/// A place in the chain of keys: the key of the packet with this coherency count.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    key: SessionKey,
+    coherency_count: u16,
+    /// GRE sequence number of that packet; `None` before the first.
+    sequence: Option<u32>,
+}
+
+/// The key of one packet, and the place that it commits when it proves good.
+#[derive(Clone, Copy, Debug)]
+pub struct Derived {
+    position: Position,
+    /// Keys derived and not used by any packet seen.
+    pub skipped: u32,
+}
+
+impl Derived {
+    /// What deciphers the packet.
+    #[must_use]
+    pub const fn key(&self) -> SessionKey {
+        self.position.key
+    }
+}
+
+/// Why no key was derived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The packet is behind another one that is not proved yet: try again when it is.
+    Undecided,
+    /// It cannot be deciphered.
+    Drop(DropReason),
+}
+
+/// What the peer must be told, or control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Stateful: a CCP Reset-Request is due.
+    ResetNeeded,
+    /// Nothing decrypts any more.
+    Lost,
+}
+
+/// Keys and counts of the direction from the peer to us.
+#[derive(Debug)]
+pub struct Decryptor {
+    schedule: KeySchedule,
+    committed: Position,
+    pending: Position,
+    /// Stateful: the cipher that runs on from packet to packet.
+    running: Option<Box<Rc4>>,
+    budget: Budget,
+    failures: u32,
+    /// When a packet last proved good, or the first failure before any did.
+    good_ms: Option<u64>,
+    lost_reported: bool,
+    reset_needed: bool,
+    reset_reported_ms: Option<u64>,
+}
+
+impl Decryptor {
+    /// The state before the first packet, whose coherency count is 0.
+    #[must_use]
+    pub fn new(start_key: &StartKey, mode: KeyMode) -> Self {
+        let mut schedule = KeySchedule::new(start_key);
+        let start = Position {
+            key: schedule.initial(),
+            coherency_count: COHERENCY_COUNTS - 1,
+            sequence: None,
+        };
+        Self {
+            schedule,
+            committed: start,
+            pending: start,
+            running: match mode {
+                KeyMode::Stateless => None,
+                KeyMode::Stateful => Some(Box::new(Rc4::new(start.key.as_bytes()))),
+            },
+            budget: Budget::default(),
+            failures: 0,
+            good_ms: None,
+            lost_reported: false,
+            reset_needed: false,
+            reset_reported_ms: None,
+        }
+    }
+
+    /// Whether every packet has a key of its own, to be had from [`Self::derive`]; otherwise
+    /// packets go through [`Self::decrypt_next`] in order.
+    #[must_use]
+    pub const fn is_stateless(&self) -> bool {
+        self.running.is_none()
+    }
+
+    /// Stateless: derives the key of a packet, and moves the pending position to it. `sequence` is
+    /// the packet's GRE sequence number, which tells how often the count wrapped in an outage.
+    ///
+    /// # Errors
+    /// When the packet is behind another that is not yet proved, or its key is out of reach.
+    pub fn derive(
+        &mut self,
+        header: MppeHeader,
+        sequence: u32,
+        now_ms: u64,
+    ) -> Result<Derived, Refusal> {
+        let derived = self.derive_from(self.pending, header, sequence, now_ms)?;
+        self.pending = derived.position;
+        Ok(derived)
+    }
+
+    /// The same from the committed position, for a packet that was refused as undecided: all
+    /// packets before it have proved good or false by now.
+    ///
+    /// # Errors
+    /// When its key is out of reach.
+    pub fn derive_again(
+        &mut self,
+        header: MppeHeader,
+        sequence: u32,
+        now_ms: u64,
+    ) -> Result<Derived, DropReason> {
+        self.pending = self.committed;
+        match self.derive_from(self.committed, header, sequence, now_ms) {
+            Ok(derived) => Ok(derived),
+            Err(Refusal::Drop(reason)) => Err(reason),
+            Err(Refusal::Undecided) => Err(DropReason::BadMppe),
+        }
+    }
+
+    fn derive_from(
+        &mut self,
+        from: Position,
+        header: MppeHeader,
+        sequence: u32,
+        now_ms: u64,
+    ) -> Result<Derived, Refusal> {
+        // RFC 3078 3.1: stateless packets always have the flushed bit.
+        if !header.encrypted || !header.flushed {
+            return Err(Refusal::Drop(DropReason::BadMppe));
+        }
+        let distance = distance(from.coherency_count, header.coherency_count);
+        let undecided = from.coherency_count != self.committed.coherency_count;
+        if undecided && (distance == 0 || distance > COHERENCY_COUNTS / 2) {
+            return Err(Refusal::Undecided);
+        }
+
+        let mut steps = u32::from(distance);
+        let sent = from.sequence.map_or(0, |last| sequence.wrapping_sub(last));
+        if sent < 1 << 31 {
+            // Every encrypted packet takes a sequence number: more of them than counts there are
+            // means that the count went around.
+            steps += sent.saturating_sub(steps) / u32::from(COHERENCY_COUNTS)
+                * u32::from(COHERENCY_COUNTS);
+        }
+        let Some(skipped) = steps.checked_sub(1) else {
+            return Err(Refusal::Drop(DropReason::BadMppe));
+        };
+        if skipped > limits::KEYS_SKIPPED_MAX || !self.budget.spend(skipped, now_ms) {
+            return Err(Refusal::Drop(DropReason::KeyBudget));
+        }
+        let mut key = from.key;
+        for _ in 0..steps {
+            key = self.schedule.next(&key);
+        }
+        Ok(Derived {
+            position: Position {
+                key,
+                coherency_count: header.coherency_count,
+                sequence: Some(sequence),
+            },
+            skipped,
+        })
+    }
+
+    /// Judges a deciphered packet. Good: commits its key. False: nothing has happened, but that
+    /// the failure is remembered.
+    pub fn prove(&mut self, derived: &Derived, plain: &[u8], now_ms: u64) -> bool {
+        let expected = derived.skipped == 0;
+        let proved = plaintext::is_packet(plain, plain.len(), expected);
+        if proved {
+            self.committed = derived.position;
+            self.succeed(now_ms);
+        } else {
+            self.fail(now_ms);
+        }
+        // Whatever was derived from here in this batch is derived already.
+        self.pending = self.committed;
+        proved
+    }
+
+    /// Stateless: whether a packet far out of sequence is the peer's, without touching it or any
+    /// state but the budget.
+    pub fn vouch(&mut self, header: MppeHeader, cipher: &[u8], sequence: u32, now_ms: u64) -> bool {
+        let Ok(derived) = self.derive_from(self.committed, header, sequence, now_ms) else {
+            return false;
+        };
+        let mut copy = [0; EVIDENCE_LEN];
+        let evidence = &mut copy[..cipher.len().min(EVIDENCE_LEN)];
+        evidence.copy_from_slice(&cipher[..evidence.len()]);
+        Rc4::new(derived.position.key.as_bytes()).apply(evidence);
+        let vouched = plaintext::is_packet(evidence, cipher.len(), false);
+        if vouched {
+            // The same keys are derived once more when the packet's turn comes.
+            self.budget.refund(derived.skipped);
+        }
+        vouched
+    }
+
+    /// Stateful: deciphers the next packet in place, or refuses it and keeps its state.
+    ///
+    /// # Errors
+    /// The reason to drop it. A packet out of order needs a reset ([`Self::trouble`]).
+    pub fn decrypt_next(
+        &mut self,
+        header: MppeHeader,
+        text: &mut [u8],
+        now_ms: u64,
+    ) -> Result<(), DropReason> {
+        let Some(running) = &mut self.running else {
+            return Err(DropReason::BadMppe);
+        };
+        if !header.encrypted {
+            return Err(DropReason::BadMppe);
+        }
+        let next = (self.committed.coherency_count + 1) % COHERENCY_COUNTS;
+        let is_flag = header.coherency_count & 0x00FF == 0x00FF;
+        if header.flushed || is_flag {
+            return self.decrypt_flushed(header, next, text, now_ms);
+        }
+        if header.coherency_count != next {
+            // The peer goes on without us; but a packet that follows still counts, for this one
+            // may be forged.
+            self.reset_needed = true;
+            return Err(DropReason::AwaitingFlush);
+        }
+
+        let before = Rc4::clone(running);
+        running.apply(text);
+        if !plaintext::is_packet(text, text.len(), true) {
+            **running = before;
+            self.fail(now_ms);
+            return Err(DropReason::BadPlaintext);
+        }
+        self.committed.coherency_count = header.coherency_count;
+        self.succeed(now_ms);
+        Ok(())
+    }
+
+    /// A packet that starts afresh (RFC 3078 8.2): first the key changes of flag packets that were
+    /// lost. A flag packet changes the key itself. In any other flushed packet, the RFC keeps the
+    /// current key and ppp_mppe takes the next one: whichever makes sense of it is right.
+    fn decrypt_flushed(
+        &mut self,
+        header: MppeHeader,
+        next: u16,
+        text: &mut [u8],
+        now_ms: u64,
+    ) -> Result<(), DropReason> {
+        let is_flag = header.coherency_count & 0x00FF == 0x00FF;
+        let missed_flags = ((next & 0x00FF) + distance(next, header.coherency_count)) >> 8;
+        let expected = header.coherency_count == next;
+        let mut key = self.committed.key;
+        for _ in 0..missed_flags + u16::from(is_flag) {
+            key = self.schedule.next(&key);
+        }
+        let attempts = if is_flag { 1 } else { 2 };
+        for attempt in 0..attempts {
+            let mut rc4 = Rc4::new(key.as_bytes());
+            rc4.apply(text);
+            if plaintext::is_packet(text, text.len(), expected && attempt == 0) {
+                self.committed.key = key;
+                self.committed.coherency_count = header.coherency_count;
+                if let Some(running) = &mut self.running {
+                    **running = rc4;
+                }
+                self.succeed(now_ms);
+                return Ok(());
+            }
+            // The same stream once more undoes it.
+            Rc4::new(key.as_bytes()).apply(text);
+            key = self.schedule.next(&key);
+        }
+        self.fail(now_ms);
+        Err(DropReason::BadPlaintext)
+    }
+
+    /// What is wrong, once for each time that it must be told.
+    pub fn trouble(&mut self, now_ms: u64) -> Option<Trouble> {
+        let due = self
+            .reset_reported_ms
+            .is_none_or(|last| now_ms >= last + limits::RESET_REQUEST_INTERVAL_MS);
+        if self.reset_needed && due {
+            self.reset_reported_ms = Some(now_ms);
+            return Some(Trouble::ResetNeeded);
+        }
+        let silent = self
+            .good_ms
+            .is_some_and(|good| now_ms >= good + limits::MPPE_LOST_MS);
+        if self.failures >= limits::MPPE_FAILURES_MAX && silent && !self.lost_reported {
+            self.lost_reported = true;
+            return Some(Trouble::Lost);
+        }
+        None
+    }
+
+    /// A packet was refused for want of keys.
+    pub fn fail(&mut self, now_ms: u64) {
+        self.good_ms.get_or_insert(now_ms);
+        self.failures = self.failures.saturating_add(1);
+        // A running cipher that makes no sense has lost its place.
+        self.reset_needed |= self.running.is_some();
+    }
+
+    const fn succeed(&mut self, now_ms: u64) {
+        self.good_ms = Some(now_ms);
+        self.failures = 0;
+        self.lost_reported = false;
+        self.reset_needed = false;
+        self.reset_reported_ms = None;
+    }
+}
+
+impl Drop for Decryptor {
+    fn drop(&mut self) {
+        self.committed.key.zeroize();
+        self.pending.key.zeroize();
+        if let Some(running) = &mut self.running {
+            running.zeroize();
+        }
+    }
+}
+
+/// Steps from one coherency count to another, around the wrap.
+const fn distance(from: u16, to: u16) -> u16 {
+    (to + COHERENCY_COUNTS - from) % COHERENCY_COUNTS
+}
+
+/// Keys that may still be skipped: what a forger can make us compute is bounded in time.
+#[derive(Debug, Default)]
+struct Budget {
+    since_ms: u64,
+    spent: u32,
+}
+
+impl Budget {
+    const fn spend(&mut self, keys: u32, now_ms: u64) -> bool {
+        if now_ms >= self.since_ms + limits::KEY_BUDGET_INTERVAL_MS {
+            self.since_ms = now_ms;
+            self.spent = 0;
+        }
+        if keys > limits::KEY_BUDGET - self.spent {
+            return false;
+        }
+        self.spent += keys;
+        true
+    }
+
+    const fn refund(&mut self, keys: u32) {
+        self.spent = self.spent.saturating_sub(keys);
+    }
+}

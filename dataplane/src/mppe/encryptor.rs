@@ -1,0 +1,108 @@
+//! The sending half of MPPE (RFC 3078 5 to 8).
+
+use zeroize::Zeroize;
+
+use super::keys::{KeyMode, SessionKey, StartKey};
+use super::rc4::Rc4;
+use super::rekey::KeySchedule;
+use crate::wire::mppe::{COHERENCY_COUNTS, MppeHeader};
+
+/// Keys and counts of the direction from us to the peer.
+#[derive(Debug)]
+pub struct Encryptor {
+    schedule: KeySchedule,
+    key: SessionKey,
+    coherency_count: u16,
+    /// Stateful: the cipher that runs on from packet to packet.
+    running: Option<Box<Rc4>>,
+    reset: bool,
+}
+
+/// How the next packet is enciphered.
+#[derive(Clone, Copy, Debug)]
+pub enum Cipher {
+    /// Stateless: from the start of this key's stream, whenever it suits.
+    Own(SessionKey),
+    /// Stateful: with [`Encryptor::encrypt_next`], before the next packet is prepared.
+    Running,
+}
+
+impl Encryptor {
+    /// The state before the first packet, whose coherency count is 0.
+    #[must_use]
+    pub fn new(start_key: &StartKey, mode: KeyMode) -> Self {
+        let mut schedule = KeySchedule::new(start_key);
+        let key = schedule.initial();
+        Self {
+            schedule,
+            key,
+            coherency_count: 0,
+            running: match mode {
+                KeyMode::Stateless => None,
+                KeyMode::Stateful => Some(Box::new(Rc4::new(key.as_bytes()))),
+            },
+            reset: false,
+        }
+    }
+
+    /// Moves keys and counts on to the next packet.
+    ///
+    /// Stateless: every packet has the next key (RFC 3078 7.1), also the first, and the flushed
+    /// bit. Stateful: the key changes with every flag packet, whose count ends in FF (7.2), and
+    /// flag packets carry the flushed bit, because the peers in the field insist on it.
+    pub fn prepare(&mut self) -> (MppeHeader, Cipher) {
+        if self.reset {
+            // After a Reset-Request, peers disagree on whether the flushed packet has the current
+            // key (RFC 3078 8.2) or the next one (ppp_mppe). In a flag packet it has the next key
+            // for all of them, so the count is moved on to the next flag packet: to the peer the
+            // packets between were lost too.
+            self.coherency_count |= 0x00FF;
+            self.reset = false;
+        }
+        let coherency_count = self.coherency_count;
+        self.coherency_count = (coherency_count + 1) % COHERENCY_COUNTS;
+        let is_flag = coherency_count & 0x00FF == 0x00FF;
+
+        let flushed = self.running.is_none() || is_flag;
+        if flushed {
+            self.key = self.schedule.next(&self.key);
+        }
+        let cipher = match &mut self.running {
+            None => Cipher::Own(self.key),
+            Some(running) => {
+                if flushed {
+                    **running = Rc4::new(self.key.as_bytes());
+                }
+                Cipher::Running
+            }
+        };
+        let header = MppeHeader {
+            flushed,
+            encrypted: true,
+            coherency_count,
+        };
+        (header, cipher)
+    }
+
+    /// Enciphers the packet just prepared as [`Cipher::Running`].
+    pub fn encrypt_next(&mut self, text: &mut [u8]) {
+        if let Some(running) = &mut self.running {
+            running.apply(text);
+        }
+    }
+
+    /// The peer has lost its place (CCP Reset-Request): the next packet starts afresh. Stateless
+    /// packets all do.
+    pub const fn reset(&mut self) {
+        self.reset = self.running.is_some();
+    }
+}
+
+impl Drop for Encryptor {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        if let Some(running) = &mut self.running {
+            running.zeroize();
+        }
+    }
+}

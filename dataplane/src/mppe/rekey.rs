@@ -1,0 +1,200 @@
+//! The chain of session keys of one direction (RFC 3078 7.3, GetNewKeyFromSHA).
+//!
+//! A step is one SHA-1 over start key, pad, session key, pad, and one RC4 of the digest under
+//! itself. The message has always the same length, so it is kept padded, as the two blocks that
+//! SHA-1 sees, and a step writes only the session key into them.
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::keys::{KeyStrength, SessionKey, StartKey};
+use super::rc4::Rc4;
+
+const PAD_LEN: usize = 40;
+const PAD1: u8 = 0x00;
+const PAD2: u8 = 0xF2;
+
+/// Initial state of SHA-1 (FIPS 180-4 5.3.1).
+const SHA1_INITIAL: [u32; 5] = [
+    0x6745_2301,
+    0xEFCD_AB89,
+    0x98BA_DCFE,
+    0x1032_5476,
+    0xC3D2_E1F0,
+];
+
+/// Derives the session keys of one direction, one from another.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct KeySchedule {
+    blocks: [[u8; 64]; 2],
+    #[zeroize(skip)]
+    strength: KeyStrength,
+}
+
+impl KeySchedule {
+    /// The schedule of a start key.
+    #[must_use]
+    pub fn new(start_key: &StartKey) -> Self {
+        let strength = start_key.strength();
+        let key_len = strength.key_len();
+        let message_len = 2 * (key_len + PAD_LEN);
+
+        let mut blocks = [[0; 64]; 2];
+        let message = blocks.as_flattened_mut();
+        message[..key_len].copy_from_slice(start_key.as_bytes());
+        message[key_len..key_len + PAD_LEN].fill(PAD1);
+        message[message_len - PAD_LEN..message_len].fill(PAD2);
+        // SHA-1 ends a message with one bit and its length in bits (FIPS 180-4 5.1.1).
+        message[message_len] = 0x80;
+        message[120..].copy_from_slice(&(message_len as u64 * 8).to_be_bytes());
+        Self { blocks, strength }
+    }
+
+    /// The first session key (RFC 3079 3.1 to 3.3).
+    #[must_use]
+    pub fn initial(&mut self) -> SessionKey {
+        let mut start_key = [0; 16];
+        let key_len = self.strength.key_len();
+        start_key[..key_len].copy_from_slice(&self.blocks[0][..key_len]);
+        let digest = self.digest(&start_key);
+        SessionKey::reduce(self.strength, &digest)
+    }
+
+    /// The session key that follows `key`.
+    #[must_use]
+    pub fn next(&mut self, key: &SessionKey) -> SessionKey {
+        let interim = self.digest(key.as_bytes());
+        let mut octets = interim;
+        match self.strength {
+            KeyStrength::Bits128 => {
+                Rc4::new(SessionKey::whole(&interim).as_bytes()).apply(&mut octets);
+            }
+            KeyStrength::Bits40 | KeyStrength::Bits56 => {
+                Rc4::new(SessionKey::doubled(&interim).as_bytes()).apply(&mut octets);
+            }
+        }
+        SessionKey::reduce(self.strength, &octets)
+    }
+
+    /// The first 16 octets of GetNewKeyFromSHA's digest, of which 8-octet keys use half.
+    fn digest(&mut self, session_key: &[u8; 16]) -> [u8; 16] {
+        let key_len = self.strength.key_len();
+        let at = key_len + PAD_LEN;
+        self.blocks.as_flattened_mut()[at..at + key_len].copy_from_slice(&session_key[..key_len]);
+
+        let mut state = SHA1_INITIAL;
+        sha1::block_api::compress(&mut state, &self.blocks);
+        let mut digest = [0; 16];
+        for (octets, word) in digest.as_chunks_mut().0.iter_mut().zip(state) {
+            *octets = word.to_be_bytes();
+        }
+        digest
+    }
+}
+
+impl std::fmt::Debug for KeySchedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeySchedule({:?}, <hidden>)", self.strength)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rc4::{KeyInit, StreamCipher};
+    use sha1::{Digest, Sha1};
+
+    use super::*;
+
+    fn start_key(strength: KeyStrength, hex: &str) -> StartKey {
+        let octets = hex::decode(hex).expect("hex");
+        let mut padded = [0; 16];
+        padded[..octets.len()].copy_from_slice(&octets);
+        StartKey::new(strength, &padded)
+    }
+
+    /// `start` in hexadecimal, the session key and the sample message under it.
+    fn check_sample(strength: KeyStrength, start: &str, session: &str, message: &str) {
+        let key = KeySchedule::new(&start_key(strength, start)).initial();
+        let key_len = strength.key_len();
+        assert_eq!(hex::encode(&key.as_bytes()[..key_len]), session);
+        let mut text = *b"test message";
+        Rc4::new(key.as_bytes()).apply(&mut text);
+        assert_eq!(hex::encode(text), message);
+    }
+
+    #[test]
+    fn samples_of_rfc_3079_3_5_come_out() {
+        check_sample(
+            KeyStrength::Bits40,
+            "8b7cdc149b993a1b",
+            "d1269ec49fa62e3e",
+            "929137917e5803d668d75898",
+        );
+        check_sample(
+            KeyStrength::Bits56,
+            "8b7cdc149b993a1b",
+            "d15c00c49fa62e3e",
+            // The RFC prints 58 as the last octet. Every implementation of RC4 says B8.
+            "3f106833fa448da842bc57b8",
+        );
+        check_sample(
+            KeyStrength::Bits128,
+            "8b7cdc149b993a1ba118cb153f56dccb",
+            "405cb2247a7956e6e211007ae27b22d4",
+            "81848317df68846272fb5abe",
+        );
+    }
+
+    #[test]
+    fn samples_of_rfc_3079_2_5_come_out() {
+        for (strength, start, session) in [
+            (KeyStrength::Bits40, "76a152936096d783", "d1269e538cec4a08"),
+            (KeyStrength::Bits56, "76a152936096d783", "d10801538cec4a08"),
+            (
+                KeyStrength::Bits128,
+                "a8947850cfc0acc1d1789fb62ddcddb0",
+                "59d159bc09f76f1da2a86a28ffec0b1e",
+            ),
+        ] {
+            let key = KeySchedule::new(&start_key(strength, start)).initial();
+            assert_eq!(hex::encode(&key.as_bytes()[..strength.key_len()]), session);
+        }
+    }
+
+    /// The RFC's text word for word, with other implementations of both algorithms.
+    fn plain_step(strength: KeyStrength, start: &[u8], session: &[u8]) -> Vec<u8> {
+        let mut sha1 = Sha1::new();
+        sha1.update(start);
+        sha1.update([0x00; 40]);
+        sha1.update(session);
+        sha1.update([0xF2; 40]);
+        let interim = sha1.finalize()[..strength.key_len()].to_vec();
+        let mut key = interim.clone();
+        rc4::Rc4::new_from_slice(&interim)
+            .expect("a key of 8 or 16 octets")
+            .apply_keystream(&mut key);
+        match strength {
+            KeyStrength::Bits40 => key[..3].copy_from_slice(&[0xD1, 0x26, 0x9E]),
+            KeyStrength::Bits56 => key[0] = 0xD1,
+            KeyStrength::Bits128 => {}
+        }
+        key
+    }
+
+    proptest! {
+        #[test]
+        fn the_chain_is_the_rfc_text(octets: [u8; 16]) {
+            for strength in [KeyStrength::Bits40, KeyStrength::Bits56, KeyStrength::Bits128] {
+                let start_key = StartKey::new(strength, &octets);
+                let mut schedule = KeySchedule::new(&start_key);
+                let mut key = schedule.initial();
+                for _ in 0..20 {
+                    let old = &key.as_bytes()[..strength.key_len()];
+                    let expected = plain_step(strength, start_key.as_bytes(), old);
+                    key = schedule.next(&key);
+                    prop_assert_eq!(&key.as_bytes()[..strength.key_len()], &expected[..]);
+                }
+            }
+        }
+    }
+}

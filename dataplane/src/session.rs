@@ -1,0 +1,482 @@
+//! Sessions of one worker: by Call ID on the way in, by inner address on the way out.
+//!
+//! Only `install` and the setting of keys allocate; packets find everything in place.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::address_table::AddressTable;
+use crate::counters::{DropReason, SessionCounters, WorkerCounters};
+use crate::decap::{Batch, Verdict};
+use crate::limits;
+use crate::mppe::decryptor::{Decryptor, Trouble};
+use crate::mppe::encryptor::Encryptor;
+use crate::program::{CallId, MppeSpec, NetworkSpec, SessionSpec};
+use crate::sequence::{ReceiveWindow, SendSequence};
+use crate::wire::ppp::Compression;
+
+/// One call as its worker sees it.
+#[derive(Debug)]
+pub struct Session {
+    call_id: CallId,
+    peer: Ipv4Addr,
+    local: Option<Ipv4Addr>,
+    pub(crate) peer_call_id: Option<u16>,
+    pub(crate) network: Option<NetworkSpec>,
+    pub(crate) window: ReceiveWindow,
+    pub(crate) sent: SendSequence,
+    pub(crate) decryptor: Option<Decryptor>,
+    pub(crate) encryptor: Option<Encryptor>,
+    counters: Arc<SessionCounters>,
+    /// Whether the session stands in the queue of this name: once at most.
+    in_gaps: bool,
+    in_owing: bool,
+    in_urgent: bool,
+}
+
+impl Session {
+    fn new(spec: &SessionSpec) -> Self {
+        Self {
+            call_id: spec.call_id,
+            peer: spec.peer,
+            local: spec.local,
+            peer_call_id: spec.peer_call_id,
+            network: None,
+            window: ReceiveWindow::new(),
+            sent: SendSequence::new(),
+            decryptor: None,
+            encryptor: None,
+            counters: Arc::clone(&spec.counters),
+            in_gaps: false,
+            in_owing: false,
+            in_urgent: false,
+        }
+    }
+
+    /// Ours.
+    #[must_use]
+    pub const fn call_id(&self) -> CallId {
+        self.call_id
+    }
+
+    /// Where its packets go.
+    #[must_use]
+    pub const fn peer(&self) -> Ipv4Addr {
+        self.peer
+    }
+
+    /// Outer source address, when it must be a particular one.
+    #[must_use]
+    pub const fn local(&self) -> Option<Ipv4Addr> {
+        self.local
+    }
+
+    /// What `OpenNetwork` brought, while it is open.
+    #[must_use]
+    pub const fn network(&self) -> Option<&NetworkSpec> {
+        self.network.as_ref()
+    }
+
+    /// What it carried.
+    #[must_use]
+    pub fn counters(&self) -> &SessionCounters {
+        &self.counters
+    }
+
+    /// Packets sent that the peer has not acknowledged.
+    #[must_use]
+    pub const fn unacknowledged(&self) -> u32 {
+        self.sent.unacknowledged()
+    }
+
+    /// See [`crate::program::Command::SetPeerCallId`].
+    pub const fn set_peer_call_id(&mut self, peer_call_id: u16) {
+        self.peer_call_id = Some(peer_call_id);
+    }
+
+    /// See [`crate::program::Command::SetReceiveKey`].
+    pub fn set_receive_key(&mut self, mppe: Option<&MppeSpec>) {
+        self.decryptor = mppe.map(|mppe| Decryptor::new(&mppe.start_key, mppe.mode));
+    }
+
+    /// See [`crate::program::Command::SetSendKey`].
+    pub fn set_send_key(&mut self, mppe: Option<&MppeSpec>) {
+        self.encryptor = mppe.map(|mppe| Encryptor::new(&mppe.start_key, mppe.mode));
+    }
+
+    /// See [`crate::program::Command::ResetSendKey`].
+    pub const fn reset_send_key(&mut self) {
+        if let Some(encryptor) = &mut self.encryptor {
+            encryptor.reset();
+        }
+    }
+
+    pub(crate) const fn compression(&self) -> Compression {
+        match &self.network {
+            Some(network) => Compression {
+                protocol: network.compress_protocol,
+                address_control: network.compress_address_control,
+            },
+            None => Compression {
+                protocol: false,
+                address_control: false,
+            },
+        }
+    }
+}
+
+/// Why a session could not be installed: a fault in control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum InstallError {
+    /// Call ID modulo workers is another worker.
+    #[error("call {0:?} belongs to another worker: install it there")]
+    Foreign(CallId),
+    /// The Call ID is in use.
+    #[error("call {0:?} is already installed: remove it first")]
+    InUse(CallId),
+}
+
+/// What a session has to tell control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionNotice {
+    /// See [`crate::program::Notice::ResetNeeded`].
+    ResetNeeded(CallId),
+    /// See [`crate::program::Notice::MppeLost`].
+    MppeLost(CallId),
+}
+
+/// All sessions of one worker, in a fixed array.
+#[derive(Debug)]
+pub struct SessionTable {
+    sessions: Vec<Option<Box<Session>>>,
+    worker: u16,
+    workers: u16,
+    addresses: AddressTable,
+    counters: Arc<WorkerCounters>,
+    /// Packets held for reordering by all sessions together.
+    pub(crate) held_count: usize,
+    /// Sessions with a gap, by the time at which to look; times only grow along a queue.
+    gaps: VecDeque<(u64, CallId)>,
+    /// Sessions that owe an acknowledgment, likewise.
+    owing: VecDeque<(u64, CallId)>,
+    /// Sessions that owe so many that it must be sent at once.
+    urgent: VecDeque<CallId>,
+    notices: VecDeque<SessionNotice>,
+}
+
+impl SessionTable {
+    /// The table of worker `worker` of `workers`: it owns the calls whose ID modulo `workers` is
+    /// `worker`.
+    ///
+    /// # Panics
+    /// When `worker` is not less than `workers`.
+    #[must_use]
+    pub fn new(worker: u16, workers: u16, counters: Arc<WorkerCounters>) -> Self {
+        assert!(worker < workers, "worker {worker} of {workers}");
+        let capacity = (1_usize << 16).div_ceil(usize::from(workers));
+        Self {
+            sessions: std::iter::repeat_with(|| None).take(capacity).collect(),
+            worker,
+            workers,
+            addresses: AddressTable::new(capacity),
+            counters,
+            held_count: 0,
+            gaps: VecDeque::with_capacity(capacity),
+            owing: VecDeque::with_capacity(capacity),
+            urgent: VecDeque::with_capacity(capacity),
+            notices: VecDeque::with_capacity(limits::NOTICES_MAX),
+        }
+    }
+
+    /// Makes a session.
+    ///
+    /// # Errors
+    /// When the Call ID is in use, or is not this worker's.
+    pub fn install(&mut self, spec: &SessionSpec) -> Result<(), InstallError> {
+        if spec.call_id.0 % self.workers != self.worker {
+            return Err(InstallError::Foreign(spec.call_id));
+        }
+        let index = self.index(spec.call_id);
+        match &mut self.sessions[index] {
+            Some(_) => Err(InstallError::InUse(spec.call_id)),
+            free => {
+                *free = Some(Box::new(Session::new(spec)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets a session and its address. Frames it still held are appended to `out`, which should
+    /// be empty, as dropped. False when there was no such session.
+    pub fn remove(&mut self, call_id: CallId, out: &mut Batch) -> bool {
+        self.close_network(call_id);
+        let Some(mut session) = self.slot_of(call_id).and_then(Option::take) else {
+            return false;
+        };
+        self.held_count -= session.window.held_count();
+        while session.window.held_count() > 0 {
+            session.window.give_up_gap(0, &mut |_, frame| {
+                self.counters.count_drop(DropReason::Removed);
+                out.decide(frame, Verdict::Drop(DropReason::Removed));
+            });
+        }
+        self.gaps.retain(|(_, other)| *other != call_id);
+        self.owing.retain(|(_, other)| *other != call_id);
+        self.urgent.retain(|other| *other != call_id);
+        true
+    }
+
+    /// IP flows. With `shared`, packets for `network.peer` find the session by address. False when
+    /// there is no such session, or no room in the address table.
+    pub fn open_network(&mut self, call_id: CallId, network: NetworkSpec, shared: bool) -> bool {
+        self.close_network(call_id);
+        if self.get(call_id).is_none() || (shared && !self.addresses.insert(network.peer, call_id))
+        {
+            return false;
+        }
+        if let Some(session) = self.get_mut(call_id) {
+            session.network = Some(network);
+        }
+        true
+    }
+
+    /// IP stops. False when there is no such session.
+    pub fn close_network(&mut self, call_id: CallId) -> bool {
+        let Some(session) = self.get_mut(call_id) else {
+            return false;
+        };
+        if let Some(network) = session.network.take() {
+            // The address may be another session's by now.
+            if self.addresses.get(network.peer) == Some(call_id) {
+                self.addresses.remove(network.peer);
+            }
+        }
+        true
+    }
+
+    /// The session of one of our Call IDs.
+    #[must_use]
+    pub fn get(&self, call_id: CallId) -> Option<&Session> {
+        if call_id.0 % self.workers != self.worker {
+            return None;
+        }
+        self.sessions.get(self.index(call_id))?.as_deref()
+    }
+
+    /// The session of one of our Call IDs.
+    pub fn get_mut(&mut self, call_id: CallId) -> Option<&mut Session> {
+        self.slot_of(call_id)?.as_deref_mut()
+    }
+
+    /// The session whose peer has this address inside the tunnel (shared TUN devices only).
+    #[must_use]
+    pub fn by_address(&self, inner: Ipv4Addr) -> Option<CallId> {
+        self.addresses.get(inner)
+    }
+
+    /// A session that owes an acknowledgment and whose time has come, for
+    /// [`crate::encap::acknowledge`]. Each comes once: what is not acknowledged then goes with the
+    /// next packet to that peer, or after the next packet from it.
+    pub fn next_owing(&mut self, now_ms: u64) -> Option<CallId> {
+        while let Some(call_id) = self.urgent.pop_front() {
+            if let Some(session) = self.get_mut(call_id) {
+                session.in_urgent = false;
+                if session.window.acknowledgment_deadline_ms() == Some(0) {
+                    return Some(call_id);
+                }
+            }
+        }
+        while let Some((at_ms, call_id)) = self.owing.front().copied() {
+            if at_ms > now_ms {
+                return None;
+            }
+            self.owing.pop_front();
+            let Some(session) = self.get_mut(call_id) else {
+                continue;
+            };
+            session.in_owing = false;
+            match session.window.acknowledgment_deadline_ms() {
+                None => {}
+                Some(due_ms) if due_ms <= now_ms => return Some(call_id),
+                Some(due_ms) => {
+                    session.in_owing = true;
+                    self.owing.push_back((due_ms, call_id));
+                }
+            }
+        }
+        None
+    }
+
+    /// What sessions have to tell control, until `None`.
+    pub fn next_notice(&mut self) -> Option<SessionNotice> {
+        self.notices.pop_front()
+    }
+
+    /// When `next_owing` or [`crate::decap::release_expired`] has work next, if nothing else
+    /// happens. It may turn out to be nothing.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        if !self.urgent.is_empty() {
+            return Some(0);
+        }
+        let gap_ms = self.gaps.front().map(|(at_ms, _)| *at_ms);
+        let owing_ms = self.owing.front().map(|(at_ms, _)| *at_ms);
+        gap_ms.into_iter().chain(owing_ms).min()
+    }
+
+    /// What this worker dropped.
+    #[must_use]
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.counters
+    }
+
+    /// Takes the first session from the queue of gaps whose gap has been waited for long enough.
+    pub(crate) fn next_expired(&mut self, now_ms: u64) -> Option<CallId> {
+        while let Some((at_ms, call_id)) = self.gaps.front().copied() {
+            if at_ms > now_ms {
+                return None;
+            }
+            self.gaps.pop_front();
+            let Some(session) = self.get_mut(call_id) else {
+                continue;
+            };
+            session.in_gaps = false;
+            match session.window.gap_deadline_ms() {
+                Some(due_ms) if due_ms <= now_ms => return Some(call_id),
+                _ => self.queue(call_id),
+            }
+        }
+        None
+    }
+
+    /// Puts a session into the queues where its state belongs.
+    pub(crate) fn queue(&mut self, call_id: CallId) {
+        let index = self.index(call_id);
+        let Some(Some(session)) = self.sessions.get_mut(index) else {
+            return;
+        };
+        if let Some(due_ms) = session.window.gap_deadline_ms()
+            && !session.in_gaps
+        {
+            session.in_gaps = true;
+            self.gaps.push_back((due_ms, call_id));
+        }
+        match session.window.acknowledgment_deadline_ms() {
+            Some(0) if !session.in_urgent => {
+                session.in_urgent = true;
+                self.urgent.push_back(call_id);
+            }
+            Some(due_ms) if due_ms > 0 && !session.in_owing => {
+                session.in_owing = true;
+                self.owing.push_back((due_ms, call_id));
+            }
+            _ => {}
+        }
+    }
+
+    /// Queues what the session's decryptor complains of.
+    pub(crate) fn note_trouble(&mut self, call_id: CallId, now_ms: u64) {
+        if self.notices.len() >= limits::NOTICES_MAX {
+            return;
+        }
+        let Some(session) = self.get_mut(call_id) else {
+            return;
+        };
+        let trouble = session
+            .decryptor
+            .as_mut()
+            .and_then(|decryptor| decryptor.trouble(now_ms));
+        let notice = match trouble {
+            None => return,
+            Some(Trouble::ResetNeeded) => {
+                session.counters.resyncs.add(1);
+                SessionNotice::ResetNeeded(call_id)
+            }
+            Some(Trouble::Lost) => SessionNotice::MppeLost(call_id),
+        };
+        self.notices.push_back(notice);
+    }
+
+    fn slot_of(&mut self, call_id: CallId) -> Option<&mut Option<Box<Session>>> {
+        if call_id.0 % self.workers != self.worker {
+            return None;
+        }
+        let index = self.index(call_id);
+        self.sessions.get_mut(index)
+    }
+
+    const fn index(&self, call_id: CallId) -> usize {
+        (call_id.0 / self.workers) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::TunId;
+
+    fn spec(call_id: u16) -> SessionSpec {
+        SessionSpec {
+            call_id: CallId(call_id),
+            peer: Ipv4Addr::new(192, 0, 2, 1),
+            local: None,
+            peer_call_id: Some(7),
+            counters: Arc::default(),
+        }
+    }
+
+    fn network(peer: Ipv4Addr) -> NetworkSpec {
+        NetworkSpec {
+            tun: TunId(0),
+            local: Ipv4Addr::new(10, 0, 0, 1),
+            peer,
+            compress_protocol: false,
+            compress_address_control: false,
+            require_encryption: false,
+            check_source: false,
+        }
+    }
+
+    #[test]
+    fn a_worker_owns_its_share_of_call_ids() {
+        let mut table = SessionTable::new(2, 3, Arc::default());
+        assert_eq!(table.install(&spec(5)), Ok(()));
+        assert_eq!(table.install(&spec(65_534)), Ok(()));
+        let in_use = Err(InstallError::InUse(CallId(5)));
+        assert_eq!(table.install(&spec(5)), in_use);
+        let foreign = Err(InstallError::Foreign(CallId(6)));
+        assert_eq!(table.install(&spec(6)), foreign);
+        assert!(table.get(CallId(5)).is_some());
+        assert!(table.get(CallId(3)).is_none(), "another worker's call");
+        assert!(table.get(CallId(65_535)).is_none());
+        let mut out = Batch::new();
+        assert!(table.remove(CallId(5), &mut out));
+        assert!(!table.remove(CallId(5), &mut out));
+        assert!(table.get(CallId(5)).is_none());
+    }
+
+    #[test]
+    fn an_address_lives_as_long_as_its_network() {
+        let mut table = SessionTable::new(0, 1, Arc::default());
+        let inner = Ipv4Addr::new(10, 0, 0, 9);
+        assert!(!table.open_network(CallId(1), network(inner), true));
+        assert_eq!(table.install(&spec(1)), Ok(()));
+        assert_eq!(table.install(&spec(2)), Ok(()));
+        assert!(table.open_network(CallId(1), network(inner), true));
+        assert_eq!(table.by_address(inner), Some(CallId(1)));
+        // A client that dials in again before its old call has ended takes its address along.
+        assert!(table.open_network(CallId(2), network(inner), true));
+        assert!(table.remove(CallId(1), &mut Batch::new()));
+        assert_eq!(table.by_address(inner), Some(CallId(2)));
+        assert!(table.close_network(CallId(2)));
+        assert_eq!(table.by_address(inner), None);
+    }
+
+    #[test]
+    fn a_session_is_small_enough_for_ten_thousand() {
+        assert!(size_of::<Session>() * 10_000 < 16 << 20);
+    }
+}

@@ -1,0 +1,218 @@
+//! An [`Io`] in memory: what a worker meets in tests and in the simulator.
+//!
+//! The simulator puts packets into `gre_arrives` and `tun_arrives`, moves the clock with
+//! `set_now_ms`, lets the worker turn, and takes what came out from `sent` and `written`.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use crate::frame::{Frame, Slot, Slots, VecArena};
+use crate::io::{Arrivals, Io, IoError};
+use crate::limits;
+use crate::program::TunId;
+
+/// A GRE packet on its way to the peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Where to.
+    pub peer: Ipv4Addr,
+    /// Where from, when it must be a particular address.
+    pub local: Option<Ipv4Addr>,
+    /// The GRE packet, without outer IP header.
+    pub packet: Vec<u8>,
+}
+
+/// The world in memory. Nothing in it waits: `wait` returns at once.
+#[derive(Debug)]
+pub struct SimIo {
+    arena: VecArena,
+    receive_free: Vec<Slot>,
+    control_free: Vec<Slot>,
+    /// Slots from this on are for control.
+    control_first: u16,
+    now_ms: u64,
+    gre: VecDeque<Vec<u8>>,
+    tun: VecDeque<(TunId, Vec<u8>)>,
+    tuns: Vec<TunId>,
+    lost: Vec<TunId>,
+    sent: Vec<Sent>,
+    written: Vec<(TunId, Vec<u8>)>,
+    /// Slots of packets sent that have not been given back yet.
+    in_flight: Vec<Slot>,
+    is_network_stuck: bool,
+}
+
+impl SimIo {
+    /// A world with so many slots for received packets, and so many for the worker's own.
+    #[must_use]
+    pub fn new(receive_slots: u16, control_slots: u16) -> Self {
+        let slots = receive_slots + control_slots;
+        Self {
+            arena: VecArena::new(slots, limits::SLOT_BYTES as u16),
+            receive_free: (0..receive_slots).map(Slot).collect(),
+            control_free: (receive_slots..slots).map(Slot).collect(),
+            control_first: receive_slots,
+            now_ms: 0,
+            gre: VecDeque::new(),
+            tun: VecDeque::new(),
+            tuns: Vec::new(),
+            lost: Vec::new(),
+            sent: Vec::new(),
+            written: Vec::new(),
+            in_flight: Vec::new(),
+            is_network_stuck: false,
+        }
+    }
+
+    /// A GRE packet, with its outer IPv4 header, has come to the socket.
+    pub fn gre_arrives(&mut self, packet: &[u8]) {
+        self.gre.push_back(packet.to_vec());
+    }
+
+    /// The host sends an inner IP packet through a TUN device.
+    pub fn tun_arrives(&mut self, tun: TunId, packet: &[u8]) {
+        self.tun.push_back((tun, packet.to_vec()));
+    }
+
+    /// Someone has deleted a TUN device.
+    pub fn tun_vanishes(&mut self, tun: TunId) {
+        self.lost.push(tun);
+    }
+
+    /// Sets the clock: it must not go back.
+    pub fn set_now_ms(&mut self, now_ms: u64) {
+        assert!(now_ms >= self.now_ms, "the clock never goes back");
+        self.now_ms = now_ms;
+    }
+
+    /// While the network is stuck, what is sent keeps its slot.
+    pub fn set_network_stuck(&mut self, is_stuck: bool) {
+        self.is_network_stuck = is_stuck;
+    }
+
+    /// What has been sent since the last call, in this order.
+    pub fn take_sent(&mut self) -> Vec<Sent> {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// What has been written to TUN devices since the last call, in this order.
+    pub fn take_written(&mut self) -> Vec<(TunId, Vec<u8>)> {
+        std::mem::take(&mut self.written)
+    }
+
+    /// Attaches a TUN device of this world; there is no descriptor behind it.
+    pub fn attach_sim(&mut self, tun: TunId) -> bool {
+        let is_new = !self.tuns.contains(&tun);
+        if is_new {
+            self.tuns.push(tun);
+        }
+        is_new
+    }
+
+    /// TUN devices that are attached.
+    #[must_use]
+    pub fn tuns(&self) -> &[TunId] {
+        &self.tuns
+    }
+
+    /// Slots that nobody uses. When nothing is in flight or held, it is all of them.
+    #[must_use]
+    pub fn free_slots(&self) -> usize {
+        self.receive_free.len() + self.control_free.len()
+    }
+
+    fn receive(&mut self, packet: &[u8]) -> Option<Frame> {
+        let slot = self.receive_free.pop()?;
+        let headroom = limits::HEADROOM_BYTES;
+        let len = packet.len().min(limits::SLOT_BYTES - headroom);
+        Some(self.arena.fill(slot, headroom as u16, &packet[..len]))
+    }
+}
+
+impl Io for SimIo {
+    fn wait(&mut self, _deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<u64, IoError> {
+        if !self.is_network_stuck {
+            for slot in std::mem::take(&mut self.in_flight) {
+                self.release(slot);
+            }
+        }
+        while let Some(packet) = self.gre.pop_front() {
+            let Some(frame) = self.receive(&packet) else {
+                self.gre.push_front(packet);
+                break;
+            };
+            arrivals.gre.push(frame);
+        }
+        while let Some((tun, packet)) = self.tun.pop_front() {
+            if !self.tuns.contains(&tun) {
+                continue;
+            }
+            let Some(frame) = self.receive(&packet) else {
+                self.tun.push_front((tun, packet));
+                break;
+            };
+            arrivals.tun.push((tun, frame));
+        }
+        arrivals.tuns_lost.append(&mut self.lost);
+        Ok(self.now_ms)
+    }
+
+    fn take_slot(&mut self) -> Option<Slot> {
+        self.control_free.pop()
+    }
+
+    fn release(&mut self, slot: Slot) {
+        let free = if slot.0 < self.control_first {
+            &mut self.receive_free
+        } else {
+            &mut self.control_free
+        };
+        assert!(!free.contains(&slot), "{slot:?} is released twice");
+        free.push(slot);
+    }
+
+    fn send(&mut self, frame: Frame, peer: Ipv4Addr, local: Option<Ipv4Addr>) {
+        let packet = frame.bytes(&self.arena).to_vec();
+        self.sent.push(Sent {
+            peer,
+            local,
+            packet,
+        });
+        self.in_flight.push(frame.slot);
+    }
+
+    fn write(&mut self, tun: TunId, frame: Frame) {
+        if self.tuns.contains(&tun) {
+            let packet = frame.bytes(&self.arena).to_vec();
+            self.written.push((tun, packet));
+        }
+        self.release(frame.slot);
+    }
+
+    fn attach(&mut self, tun: TunId, _fd: OwnedFd) -> bool {
+        self.attach_sim(tun)
+    }
+
+    fn detach(&mut self, tun: TunId) {
+        self.tuns.retain(|&attached| attached != tun);
+    }
+
+    fn close(&mut self) {
+        self.tuns.clear();
+    }
+}
+
+impl Slots for SimIo {
+    fn slot(&self, slot: Slot) -> &[u8] {
+        self.arena.slot(slot)
+    }
+
+    fn slot_mut(&mut self, slot: Slot) -> &mut [u8] {
+        self.arena.slot_mut(slot)
+    }
+
+    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
+        self.arena.slots_mut(slots)
+    }
+}

@@ -1,0 +1,452 @@
+//! The world through io_uring: implements [`Io`] for a worker.
+//!
+//! Slots are parted once, by what they are for, so that no direction can starve another:
+//!
+//! ```text
+//! 0 ............... receive_slots ............... 2 * receive_slots ...... + CONTROL_SLOTS
+//! | filled by the GRE socket    | filled by TUN devices        | filled by the worker   |
+//! ```
+//!
+//! A slot that is released goes back to the ring of buffers that it came from. While packets wait
+//! to be sent or written, their slots are away, and the kernel queues or drops what would have
+//! come into them: back-pressure without a queue of our own.
+
+mod arena;
+mod buffers;
+mod devices;
+mod outbox;
+mod ring;
+mod setup;
+mod token;
+
+use std::mem::ManuallyDrop;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use io_uring::types::{CancelBuilder, Fd};
+use io_uring::{cqueue, opcode};
+
+use self::arena::Arena;
+use self::buffers::BufferRing;
+use self::devices::{Devices, ReadFailure, SINGLE_READS};
+use self::outbox::Outbox;
+use self::ring::Ring;
+use self::token::Token;
+use crate::frame::{Frame, Slot, Slots};
+use crate::io::{Arrivals, Io, IoCounters, IoError};
+use crate::limits;
+use crate::mailbox::Mailbox;
+use crate::program::TunId;
+use crate::sys::probe::{RingError, RingFeatures};
+
+/// Buffer group of the GRE socket.
+const GROUP_GRE: u16 = 0;
+
+/// Buffer group of the TUN devices.
+const GROUP_TUN: u16 = 1;
+
+/// Packets in one turn from which on the worker counts as busy, and waits for more to come
+/// together.
+const BUSY_PACKETS: usize = 16;
+
+/// How long a busy worker waits for packets to come together: what it costs in delay at most.
+const GATHER_NS: u64 = 50_000;
+
+/// Rounds, of `CLOSE_ROUND_NS` each at most, in which what is in flight must end when a worker
+/// closes.
+const CLOSE_ROUNDS: u32 = 50;
+
+/// See `CLOSE_ROUNDS`.
+const CLOSE_ROUND_NS: u64 = 10_000_000;
+
+/// The ring of one worker, with everything that its operations touch.
+#[derive(Debug)]
+pub struct Uring {
+    ring: Ring,
+    gre: OwnedFd,
+    devices: Devices,
+    memory: ManuallyDrop<Memory>,
+    receive_slots: u16,
+    control_free: Vec<Slot>,
+    mailbox: Arc<Mailbox>,
+    counters: Arc<IoCounters>,
+    has_read_multishot: bool,
+    completed: Vec<cqueue::Entry>,
+    is_receiving: bool,
+    is_polling: bool,
+    is_busy: bool,
+    /// Sends that have not completed.
+    sends: usize,
+    /// Errors since the last packet, and the latest of them.
+    receive_errors: (u32, i32),
+    started: Instant,
+}
+
+/// What the kernel reads and writes on its own. It is freed only when nothing is in flight.
+#[derive(Debug)]
+struct Memory {
+    gre_buffers: BufferRing,
+    tun_buffers: BufferRing,
+    outbox: Outbox,
+    arena: Arena,
+}
+
+impl Uring {
+    /// Slots of an arena with so many for each direction.
+    #[must_use]
+    pub const fn slots(receive_slots: u16) -> usize {
+        2 * receive_slots as usize + limits::CONTROL_SLOTS as usize
+    }
+
+    /// Sets up the ring of the calling thread, which alone may use it: `receive_slots` slots, a
+    /// power of two, for each direction.
+    ///
+    /// # Errors
+    /// The kernel has no io_uring for us, or not enough memory: see [`RingError`].
+    pub fn new(
+        gre: OwnedFd,
+        receive_slots: u16,
+        features: RingFeatures,
+        mailbox: Arc<Mailbox>,
+        counters: Arc<IoCounters>,
+    ) -> Result<Self, RingError> {
+        let slots = Self::slots(receive_slots);
+        let ring = Ring::new(slots + limits::TUNS_MAX)?;
+        let gre_buffers = BufferRing::register(&ring.submitter(), GROUP_GRE, receive_slots)?;
+        let tun_buffers = BufferRing::register(&ring.submitter(), GROUP_TUN, receive_slots)?;
+        let memory = Memory {
+            gre_buffers,
+            tun_buffers,
+            outbox: Outbox::new(slots),
+            arena: Arena::new(slots),
+        };
+        let reads_wanted = if features.read_multishot {
+            1
+        } else {
+            SINGLE_READS
+        };
+        let mut uring = Self {
+            completed: Vec::with_capacity(ring.completions_max()),
+            ring,
+            gre,
+            devices: Devices::new(reads_wanted),
+            memory: ManuallyDrop::new(memory),
+            receive_slots,
+            control_free: Vec::with_capacity(usize::from(limits::CONTROL_SLOTS)),
+            mailbox,
+            counters,
+            has_read_multishot: features.read_multishot,
+            is_receiving: false,
+            is_polling: false,
+            is_busy: false,
+            sends: 0,
+            receive_errors: (0, 0),
+            started: Instant::now(),
+        };
+        for slot in (0..slots as u16).map(Slot) {
+            uring.release(slot);
+        }
+        Ok(uring)
+    }
+
+    /// Starts what must always be in flight and is not.
+    fn arm(&mut self) {
+        self.memory.gre_buffers.publish();
+        self.memory.tun_buffers.publish();
+        if !self.is_receiving && self.memory.gre_buffers.has_available() {
+            let group = self.memory.gre_buffers.group();
+            let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group).build();
+            // SAFETY: it fills buffers of the group only, which the arena has lent.
+            unsafe { self.ring.push(entry, Token::Receive) };
+            self.is_receiving = true;
+        }
+        if !self.is_polling {
+            let wake = Fd(self.mailbox.command_fd().as_raw_fd());
+            let entry = opcode::PollAdd::new(wake, libc::POLLIN as u32).build();
+            // SAFETY: it touches no memory.
+            unsafe { self.ring.push(entry, Token::Wake) };
+            self.is_polling = true;
+        }
+        while self.memory.tun_buffers.has_available()
+            && let Some((device, fd)) = self.devices.begin_read()
+        {
+            self.read(device, Fd(fd));
+        }
+    }
+
+    fn read(&mut self, device: u16, fd: Fd) {
+        let group = self.memory.tun_buffers.group();
+        let entry = if self.has_read_multishot {
+            // The length is that of the buffer that is taken.
+            opcode::ReadMulti::new(fd, 0, group).build()
+        } else {
+            let len = (limits::SLOT_BYTES - limits::HEADROOM_BYTES) as u32;
+            opcode::Read::new(fd, std::ptr::null_mut(), len)
+                .buf_group(group)
+                .build()
+                .flags(io_uring::squeue::Flags::BUFFER_SELECT)
+        };
+        // SAFETY: it fills buffers of the group only, which the arena has lent.
+        unsafe { self.ring.push(entry, Token::Read { device }) };
+    }
+
+    fn enter(&mut self, deadline_ms: Option<u64>) -> Result<(), IoError> {
+        let now_ms = self.now_ms();
+        let (want, timeout_ns) = match deadline_ms {
+            Some(deadline_ms) if deadline_ms <= now_ms => (1, Some(0)),
+            // What is queued mostly completes at once, which is not what is waited for.
+            _ if self.is_busy => (self.ring.queued() + BUSY_PACKETS, Some(GATHER_NS)),
+            Some(deadline_ms) => (1, Some((deadline_ms - now_ms).saturating_mul(1_000_000))),
+            None => (1, None),
+        };
+        self.ring.enter(want, timeout_ns).map_err(IoError::Ring)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Does with every completion what is to be done.
+    fn reap(&mut self, arrivals: &mut Arrivals) {
+        let mut completed = std::mem::take(&mut self.completed);
+        self.ring.collect(&mut completed);
+        for entry in completed.drain(..) {
+            match Token::from_bits(entry.user_data()) {
+                Some(Token::Receive) => self.received(&entry, arrivals),
+                Some(Token::Read { device }) => self.have_read(device, &entry, arrivals),
+                Some(Token::Send { slot }) => self.sent(slot, entry.result()),
+                Some(Token::Write { device, slot }) => {
+                    self.written(device, slot, entry.result(), arrivals);
+                }
+                Some(Token::Wake) => {
+                    self.is_polling = false;
+                    self.mailbox.clear_command();
+                }
+                Some(Token::Cancel) | None => {}
+            }
+        }
+        self.completed = completed;
+        self.is_busy = arrivals.gre.len() + arrivals.tun.len() >= BUSY_PACKETS;
+    }
+
+    fn received(&mut self, entry: &cqueue::Entry, arrivals: &mut Arrivals) {
+        self.is_receiving &= cqueue::more(entry.flags());
+        match self.take_buffer(entry) {
+            Ok(frame) => {
+                self.receive_errors.0 = 0;
+                self.counters.gre_received.add(1);
+                arrivals.gre.push(frame);
+            }
+            Err(libc::ENOBUFS) => self.counters.shortages.add(1),
+            Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
+            Err(errno) => self.receive_errors = (self.receive_errors.0 + 1, errno),
+        }
+    }
+
+    fn have_read(&mut self, device: u16, entry: &cqueue::Entry, arrivals: &mut Arrivals) {
+        let result = self.take_buffer(entry);
+        let tun = self.devices.tun(device);
+        let failure = result.err().map(devices::classify_read);
+        if !cqueue::more(entry.flags()) {
+            let again = failure != Some(ReadFailure::Lost);
+            self.devices.end_read(device, again);
+        }
+        match (tun, result, failure) {
+            (Some(tun), Ok(frame), _) => {
+                self.counters.tun_read.add(1);
+                arrivals.tun.push((tun, frame));
+            }
+            (None, Ok(frame), _) => self.release(frame.slot),
+            (Some(tun), _, Some(ReadFailure::Lost)) => arrivals.lose(tun),
+            (_, _, Some(ReadFailure::NoBuffer)) => self.counters.shortages.add(1),
+            _ => {}
+        }
+    }
+
+    /// The packet in the buffer that the kernel has used, or the error number.
+    fn take_buffer(&mut self, entry: &cqueue::Entry) -> Result<Frame, i32> {
+        let result = entry.result();
+        let Some(buffer) = cqueue::buffer_select(entry.flags()) else {
+            // Without a buffer there is no packet: 0 would say that the socket was shut down.
+            return Err(if result < 0 { -result } else { libc::EAGAIN });
+        };
+        let slot = Slot(buffer);
+        self.memory.arena.take_back(slot);
+        self.buffers_of(slot).consume();
+        match u16::try_from(result) {
+            Ok(len @ 1..) => Ok(Frame::new(slot, limits::HEADROOM_BYTES as u16, len)),
+            _ => {
+                self.release(slot);
+                Err(if result < 0 { -result } else { libc::EAGAIN })
+            }
+        }
+    }
+
+    /// The ring that a slot belongs to; not for those of control.
+    fn buffers_of(&mut self, slot: Slot) -> &mut BufferRing {
+        if slot.0 < self.receive_slots {
+            &mut self.memory.gre_buffers
+        } else {
+            &mut self.memory.tun_buffers
+        }
+    }
+
+    fn sent(&mut self, slot: Slot, result: i32) {
+        self.sends -= 1;
+        // Whatever the network refuses is lost as any packet may be; the tunnel goes on.
+        let outcome = if result < 0 {
+            &self.counters.send_failed
+        } else {
+            &self.counters.gre_sent
+        };
+        outcome.add(1);
+        self.memory.arena.take_back(slot);
+        self.release(slot);
+    }
+
+    fn written(&mut self, device: u16, slot: Slot, result: i32, arrivals: &mut Arrivals) {
+        let tun = self.devices.end_write(device);
+        if result < 0 {
+            self.counters.write_failed.add(1);
+            if let Some(tun) = tun.filter(|_| devices::is_lost_to_write(-result)) {
+                arrivals.lose(tun);
+            }
+        } else {
+            self.counters.tun_written.add(1);
+        }
+        self.memory.arena.take_back(slot);
+        self.release(slot);
+    }
+
+    fn cancel(&mut self, what: CancelBuilder) {
+        let entry = opcode::AsyncCancel2::new(what).build();
+        // SAFETY: it touches no memory.
+        unsafe { self.ring.push(entry, Token::Cancel) };
+    }
+
+    /// One round of closing: what arrives is thrown away. False when the ring does not work.
+    fn close_round(&mut self, arrivals: &mut Arrivals) -> bool {
+        let is_entered = self.ring.enter(1, Some(CLOSE_ROUND_NS)).is_ok();
+        self.reap(arrivals);
+        let gre = arrivals.gre.drain(..);
+        for frame in gre.chain(arrivals.tun.drain(..).map(|(_, frame)| frame)) {
+            self.release(frame.slot);
+        }
+        arrivals.clear();
+        is_entered
+    }
+}
+
+impl Io for Uring {
+    fn wait(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<u64, IoError> {
+        self.arm();
+        self.enter(deadline_ms)?;
+        self.reap(arrivals);
+        let (errors, errno) = self.receive_errors;
+        if errors > limits::RECEIVE_ERRORS_MAX {
+            return Err(IoError::Receive(std::io::Error::from_raw_os_error(errno)));
+        }
+        Ok(self.now_ms())
+    }
+
+    fn take_slot(&mut self) -> Option<Slot> {
+        self.control_free.pop()
+    }
+
+    fn release(&mut self, slot: Slot) {
+        if slot.0 >= 2 * self.receive_slots {
+            self.control_free.push(slot);
+            return;
+        }
+        let begin = self.memory.arena.lend(slot);
+        self.buffers_of(slot).push(slot, begin);
+    }
+
+    fn send(&mut self, frame: Frame, peer: Ipv4Addr, local: Option<Ipv4Addr>) {
+        let slot = frame.slot;
+        let packet = self.memory.arena.lend_packet(frame);
+        let (outbox, len) = (&mut self.memory.outbox, frame.len());
+        let message = outbox.address(slot, packet, len, peer, local);
+        let entry = opcode::SendMsg::new(Fd(self.gre.as_raw_fd()), message).build();
+        self.sends += 1;
+        // SAFETY: packet and message are those of a slot that the arena has lent until the
+        // operation has completed.
+        unsafe { self.ring.push(entry, Token::Send { slot }) };
+    }
+
+    fn write(&mut self, tun: TunId, frame: Frame) {
+        let slot = frame.slot;
+        let Some((device, fd)) = self.devices.begin_write(tun) else {
+            self.counters.write_failed.add(1);
+            self.release(slot);
+            return;
+        };
+        let packet = self.memory.arena.lend_packet(frame);
+        let entry = opcode::Write::new(Fd(fd), packet.as_ptr(), frame.len() as u32).build();
+        // SAFETY: the packet is in a slot that the arena has lent until the operation has
+        // completed.
+        unsafe { self.ring.push(entry, Token::Write { device, slot }) };
+    }
+
+    fn attach(&mut self, tun: TunId, fd: OwnedFd) -> bool {
+        self.devices.attach(tun, fd)
+    }
+
+    fn detach(&mut self, tun: TunId) {
+        if let Some(device) = self.devices.detach(tun) {
+            let reads = Token::Read { device }.to_bits();
+            self.cancel(CancelBuilder::user_data(reads).all());
+        }
+    }
+
+    fn close(&mut self) {
+        let mut arrivals = Arrivals::default();
+        let mut rounds_left = CLOSE_ROUNDS;
+        while self.sends > 0 && rounds_left > 0 && self.close_round(&mut arrivals) {
+            rounds_left -= 1;
+        }
+        while let Some(tun) = self.devices.any() {
+            self.detach(tun);
+        }
+        self.cancel(CancelBuilder::any());
+        rounds_left = CLOSE_ROUNDS;
+        while self.ring.in_flight() > 0 && rounds_left > 0 && self.close_round(&mut arrivals) {
+            rounds_left -= 1;
+        }
+    }
+}
+
+impl Slots for Uring {
+    fn slot(&self, slot: Slot) -> &[u8] {
+        self.memory.arena.slot(slot)
+    }
+
+    fn slot_mut(&mut self, slot: Slot) -> &mut [u8] {
+        self.memory.arena.slot_mut(slot)
+    }
+
+    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
+        self.memory.arena.slots_mut(slots)
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        if self.ring.in_flight() > 0 {
+            self.close();
+        }
+        if self.ring.in_flight() > 0 {
+            // The kernel may still write into this memory: it is given up, never freed.
+            return;
+        }
+        for group in [GROUP_GRE, GROUP_TUN] {
+            // It fails only when there is no such group, and then there is nothing to do.
+            let _ = self.ring.submitter().unregister_buf_ring(group);
+        }
+        // SAFETY: this is the only place that drops it, `self` is not used any more, and the
+        // kernel has nothing in flight and no buffer left to use.
+        unsafe { ManuallyDrop::drop(&mut self.memory) };
+    }
+}

@@ -1,0 +1,490 @@
+//! The one loop of the data plane, and nothing else.
+//!
+//! ```text
+//! wait -> commands -> GRE batch -> decap -> TUN writes, punts -> TUN batch -> encap -> sends
+//!      -> acknowledgments owed -> reorder time-outs -> notices -> wait
+//! ```
+//!
+//! Everything is taken in batches; nothing here allocates, locks, reads a clock or logs for a
+//! packet, except that a punted frame is copied, and those are rare and bounded.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::counters::{DropReason, WorkerCounters};
+use crate::decap::{Batch, Decided, Verdict, decap, release_expired};
+use crate::encap::{Outgoing, acknowledge, encap, encap_control};
+use crate::frame::Frame;
+use crate::io::{Arrivals, Io, IoCounters, IoError};
+use crate::limits;
+use crate::mailbox::Mailbox;
+use crate::program::{CallId, Command, Notice, SessionSpec, TunId};
+use crate::session::{SessionNotice, SessionTable};
+
+/// A worker: sessions, and the world that their packets come from.
+#[derive(Debug)]
+pub struct Worker<I: Io> {
+    io: I,
+    mailbox: Arc<Mailbox>,
+    io_counters: Arc<IoCounters>,
+    sessions: SessionTable,
+    sessions_left: usize,
+    /// A command that waits for a slot; those behind it wait with it.
+    stalled: Option<Command>,
+    /// In the order of their ids.
+    tuns: Vec<Tun>,
+    punt_budgets: PuntBudgets,
+    arrivals: Arrivals,
+    decided: Batch,
+    outgoing: Vec<Outgoing>,
+    now_ms: u64,
+    /// There is work left that needs nothing but another turn.
+    has_more: bool,
+    /// There is work left that needs a slot.
+    is_short: bool,
+    has_notified: bool,
+    is_stopping: bool,
+}
+
+/// Whose worker this is and how large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerSpec {
+    /// Which worker, from 0.
+    pub index: u16,
+    /// Of how many.
+    pub count: u16,
+    /// Sessions that can be installed at once.
+    pub max_sessions: usize,
+    /// Slots of the arena: what can arrive in one turn.
+    pub slots: usize,
+}
+
+/// Whether a worker goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It does.
+    Continue,
+    /// It has been told to stop, and has done what was queued.
+    Stop,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Tun {
+    id: TunId,
+    owner: Option<CallId>,
+}
+
+impl<I: Io> Worker<I> {
+    /// A worker without sessions.
+    #[must_use]
+    pub fn new(
+        spec: WorkerSpec,
+        io: I,
+        mailbox: Arc<Mailbox>,
+        counters: Arc<WorkerCounters>,
+        io_counters: Arc<IoCounters>,
+    ) -> Self {
+        Self {
+            io,
+            mailbox,
+            io_counters,
+            sessions: SessionTable::new(spec.index, spec.count, counters),
+            sessions_left: spec.max_sessions,
+            stalled: None,
+            tuns: Vec::with_capacity(limits::TUNS_MAX.min(spec.max_sessions + 1)),
+            punt_budgets: PuntBudgets::new(spec.max_sessions),
+            arrivals: Arrivals::with_capacity(spec.slots, limits::TUNS_MAX),
+            decided: Batch::new(),
+            outgoing: Vec::with_capacity(limits::BATCH_PACKETS),
+            now_ms: 0,
+            has_more: false,
+            is_short: false,
+            has_notified: false,
+            is_stopping: false,
+        }
+    }
+
+    /// Turns until it is told to stop or cannot go on, and closes everything.
+    pub fn run(&mut self) {
+        let reason = loop {
+            match self.turn() {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Stop) => break None,
+                Err(error) => break Some(error.to_string()),
+            }
+        };
+        self.io.close();
+        if let Some(reason) = reason {
+            self.mailbox.notify(Notice::Failed { reason });
+        }
+    }
+
+    /// Waits once, and does everything that has come.
+    ///
+    /// # Errors
+    /// The worker cannot go on.
+    pub fn turn(&mut self) -> Result<Flow, IoError> {
+        self.arrivals.clear();
+        let deadline_ms = self.next_deadline_ms();
+        self.now_ms = self.io.wait(deadline_ms, &mut self.arrivals)?;
+        self.io_counters.turns.add(1);
+        self.obey_commands();
+        self.forget_lost_tuns();
+        self.take_gre();
+        self.take_tun();
+        self.acknowledge_owed();
+        self.release_expired();
+        self.pass_notices_on();
+        if self.is_stopping {
+            return Ok(Flow::Stop);
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// The world of this worker: a simulator looks at it between turns.
+    #[must_use]
+    pub const fn io(&self) -> &I {
+        &self.io
+    }
+
+    /// The world of this worker: a simulator changes it between turns.
+    pub const fn io_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// When `turn` has something to do, though nothing arrives: for a simulator's clock.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let sessions = self.sessions.next_deadline_ms();
+        match (self.has_more, self.is_short) {
+            (true, _) => Some(self.now_ms),
+            // A packet that has gone out brings its slot back and ends the wait; should the
+            // network take none, this keeps the worker from spinning.
+            (false, true) => Some(sessions.map_or(u64::MAX, |ms| ms).min(self.now_ms + 1)),
+            (false, false) => sessions,
+        }
+    }
+
+    fn obey_commands(&mut self) {
+        while !self.is_stopping {
+            let next = self.stalled.take().or_else(|| self.mailbox.next_command());
+            let Some(command) = next else { return };
+            self.stalled = self.obey(command);
+            if self.stalled.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Does what control says. Gives the command back when it has to wait for a slot.
+    fn obey(&mut self, command: Command) -> Option<Command> {
+        let done = match command {
+            Command::Install(spec) => self.install(&spec),
+            Command::SetPeerCallId {
+                call_id,
+                peer_call_id,
+            } => self.with_session(call_id, |s| s.set_peer_call_id(peer_call_id)),
+            Command::Inject { call_id, frame } => return self.inject(call_id, frame),
+            Command::SetReceiveKey { call_id, mppe } => {
+                self.with_session(call_id, |s| s.set_receive_key(mppe.as_ref()))
+            }
+            Command::SetSendKey { call_id, mppe } => {
+                self.with_session(call_id, |s| s.set_send_key(mppe.as_ref()))
+            }
+            Command::ResetSendKey { call_id } => self.with_session(call_id, |s| s.reset_send_key()),
+            Command::OpenNetwork { call_id, network } => {
+                let is_shared = self.owner_of(network.tun).is_some_and(|o| o.is_none());
+                self.sessions.open_network(call_id, network, is_shared)
+            }
+            Command::CloseNetwork { call_id } => self.sessions.close_network(call_id),
+            Command::Remove { call_id } => self.remove(call_id),
+            Command::AttachTun { tun, fd, owner } => {
+                let is_attached = self.io.attach(tun, fd);
+                if is_attached && let Err(index) = self.position(tun) {
+                    self.tuns.insert(index, Tun { id: tun, owner });
+                }
+                is_attached
+            }
+            Command::DetachTun { tun } => {
+                self.io.detach(tun);
+                self.forget_tun(tun)
+            }
+            Command::Stop => {
+                self.is_stopping = true;
+                true
+            }
+        };
+        if !done {
+            self.io_counters.commands_refused.add(1);
+        }
+        None
+    }
+
+    fn with_session(
+        &mut self,
+        call_id: CallId,
+        change: impl FnOnce(&mut crate::session::Session),
+    ) -> bool {
+        self.sessions.get_mut(call_id).map(change).is_some()
+    }
+
+    fn install(&mut self, spec: &SessionSpec) -> bool {
+        if self.sessions_left == 0 || self.sessions.install(spec).is_err() {
+            return false;
+        }
+        self.sessions_left -= 1;
+        self.punt_budgets.open(spec.call_id, self.now_ms);
+        true
+    }
+
+    fn remove(&mut self, call_id: CallId) -> bool {
+        self.decided.clear();
+        if !self.sessions.remove(call_id, &mut self.decided) {
+            return false;
+        }
+        self.carry_out();
+        self.sessions_left += 1;
+        self.punt_budgets.close(call_id);
+        true
+    }
+
+    fn inject(&mut self, call_id: CallId, bytes: Bytes) -> Option<Command> {
+        let fits = bytes.len() <= limits::SLOT_BYTES - limits::HEADROOM_BYTES;
+        let Some(session) = self.sessions.get_mut(call_id).filter(|_| fits) else {
+            self.io_counters.commands_refused.add(1);
+            return None;
+        };
+        let Some(slot) = self.io.take_slot() else {
+            return Some(Command::Inject {
+                call_id,
+                frame: bytes,
+            });
+        };
+        let mut frame = Frame::new(slot, limits::HEADROOM_BYTES as u16, bytes.len() as u16);
+        frame.bytes_mut(&mut self.io).copy_from_slice(&bytes);
+        match encap_control(session, &mut self.io, &mut frame, self.now_ms) {
+            Ok(()) => self.io.send(frame, session.peer(), session.local()),
+            Err(_) => {
+                self.io_counters.commands_refused.add(1);
+                self.io.release(slot);
+            }
+        }
+        None
+    }
+
+    fn owner_of(&self, tun: TunId) -> Option<Option<CallId>> {
+        self.position(tun).ok().map(|index| self.tuns[index].owner)
+    }
+
+    fn position(&self, tun: TunId) -> Result<usize, usize> {
+        self.tuns.binary_search_by_key(&tun, |t| t.id)
+    }
+
+    fn forget_tun(&mut self, tun: TunId) -> bool {
+        let index = self.position(tun);
+        index.map(|index| self.tuns.remove(index)).is_ok()
+    }
+
+    fn forget_lost_tuns(&mut self) {
+        while let Some(tun) = self.arrivals.tuns_lost.pop() {
+            self.io.detach(tun);
+            if self.forget_tun(tun) {
+                self.notify(Notice::TunLost { tun });
+            }
+        }
+    }
+
+    fn take_gre(&mut self) {
+        let gre = std::mem::take(&mut self.arrivals.gre);
+        for batch in gre.chunks(limits::BATCH_PACKETS) {
+            self.decided.clear();
+            let (sessions, io) = (&mut self.sessions, &mut self.io);
+            decap(sessions, io, batch, &mut self.decided, self.now_ms);
+            self.carry_out();
+        }
+        self.arrivals.gre = gre;
+    }
+
+    /// Does with each frame what has been decided; every slot finds its new owner here.
+    fn carry_out(&mut self) {
+        for &Decided { frame, verdict } in self.decided.as_slice() {
+            match verdict {
+                Verdict::Deliver { tun, .. } => {
+                    self.io.write(tun, frame);
+                    continue;
+                }
+                Verdict::Punt { call_id } => {
+                    let has_room = self.mailbox.has_room_for_punt();
+                    if has_room && self.punt_budgets.spend(call_id, self.now_ms) {
+                        let frame = Bytes::copy_from_slice(frame.bytes(&self.io));
+                        let notice = Notice::Punt { call_id, frame };
+                        self.has_notified |= self.mailbox.notify(notice);
+                    } else {
+                        self.io_counters.punts_dropped.add(1);
+                    }
+                }
+                Verdict::Drop(_) | Verdict::Consumed => {}
+            }
+            self.io.release(frame.slot);
+        }
+    }
+
+    fn take_tun(&mut self) {
+        let arrived = std::mem::take(&mut self.arrivals.tun);
+        for batch in arrived.chunks(limits::BATCH_PACKETS) {
+            self.outgoing.clear();
+            self.route(batch);
+            let (sessions, io) = (&mut self.sessions, &mut self.io);
+            encap(sessions, io, &mut self.outgoing, self.now_ms);
+            self.send_outgoing();
+        }
+        self.arrivals.tun = arrived;
+    }
+
+    /// Finds the session of each packet.
+    fn route(&mut self, batch: &[(TunId, Frame)]) {
+        // Neighbours come from the same device nearly always.
+        let mut latest: Option<(TunId, Option<Option<CallId>>)> = None;
+        for &(tun, frame) in batch {
+            let owner = match latest {
+                Some((same, owner)) if same == tun => owner,
+                _ => self.owner_of(tun),
+            };
+            latest = Some((tun, owner));
+            let session = match owner {
+                // Read before the device was detached.
+                None => Err(DropReason::NetworkClosed),
+                Some(Some(call_id)) => Ok(call_id),
+                Some(None) => self.by_destination(frame),
+            };
+            match session {
+                Ok(call_id) => self.outgoing.push(Outgoing::new(call_id, frame)),
+                Err(reason) => {
+                    self.sessions.counters().count_drop(reason);
+                    self.io.release(frame.slot);
+                }
+            }
+        }
+    }
+
+    fn by_destination(&self, frame: Frame) -> Result<CallId, DropReason> {
+        let destination = inner_destination(frame.bytes(&self.io));
+        let destination = destination.ok_or(DropReason::BadInnerIp)?;
+        let session = self.sessions.by_address(destination);
+        session.ok_or(DropReason::NoRoute)
+    }
+
+    fn send_outgoing(&mut self) {
+        for outgoing in &self.outgoing {
+            let session = self.sessions.get(outgoing.call_id);
+            match session.filter(|_| outgoing.dropped.is_none()) {
+                Some(session) => {
+                    let (peer, local) = (session.peer(), session.local());
+                    self.io.send(outgoing.frame, peer, local);
+                }
+                None => self.io.release(outgoing.frame.slot),
+            }
+        }
+    }
+
+    fn acknowledge_owed(&mut self) {
+        self.is_short = self.stalled.is_some();
+        while let Some(call_id) = self.sessions.next_owing(self.now_ms) {
+            let Some(slot) = self.io.take_slot() else {
+                self.is_short = true;
+                return;
+            };
+            let mut frame = Frame::new(slot, limits::HEADROOM_BYTES as u16, 0);
+            let session = self.sessions.get_mut(call_id);
+            let owed = session.and_then(|session| {
+                let is_made = acknowledge(session, &mut self.io, &mut frame);
+                is_made.then(|| (session.peer(), session.local()))
+            });
+            match owed {
+                Some((peer, local)) => self.io.send(frame, peer, local),
+                None => {
+                    self.io.release(slot);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn release_expired(&mut self) {
+        self.decided.clear();
+        let (sessions, io) = (&mut self.sessions, &mut self.io);
+        self.has_more = release_expired(sessions, io, &mut self.decided, self.now_ms);
+        self.carry_out();
+    }
+
+    fn pass_notices_on(&mut self) {
+        while self.mailbox.has_room() {
+            let notice = match self.sessions.next_notice() {
+                Some(SessionNotice::ResetNeeded(call_id)) => Notice::ResetNeeded { call_id },
+                Some(SessionNotice::MppeLost(call_id)) => Notice::MppeLost { call_id },
+                None => break,
+            };
+            self.notify(notice);
+        }
+        if std::mem::take(&mut self.has_notified) {
+            self.mailbox.wake_control();
+        }
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        // Full though a reserve is kept: control has stopped listening, and nobody is to be told.
+        self.has_notified |= self.mailbox.notify(notice);
+    }
+}
+
+/// Destination address of an IPv4 packet (RFC 791 3.1).
+fn inner_destination(packet: &[u8]) -> Option<Ipv4Addr> {
+    let header = packet.first_chunk::<20>()?;
+    let [.., a, b, c, d] = *header;
+    (header[0] >> 4 == 4).then(|| Ipv4Addr::new(a, b, c, d))
+}
+
+/// How many frames each session may still punt: a bucket of `limits::PUNT_BURST` tokens that gets
+/// one back every `limits::PUNT_INTERVAL_MS`. Who floods control's queue with one session does not
+/// close it to the others.
+#[derive(Debug)]
+struct PuntBudgets(std::collections::HashMap<CallId, PuntBudget>);
+
+#[derive(Clone, Copy, Debug)]
+struct PuntBudget {
+    tokens: u32,
+    refilled_ms: u64,
+}
+
+impl PuntBudgets {
+    fn new(sessions: usize) -> Self {
+        Self(std::collections::HashMap::with_capacity(sessions))
+    }
+
+    fn open(&mut self, call_id: CallId, now_ms: u64) {
+        let full = PuntBudget {
+            tokens: limits::PUNT_BURST,
+            refilled_ms: now_ms,
+        };
+        self.0.insert(call_id, full);
+    }
+
+    fn close(&mut self, call_id: CallId) {
+        self.0.remove(&call_id);
+    }
+
+    fn spend(&mut self, call_id: CallId, now_ms: u64) -> bool {
+        let Some(budget) = self.0.get_mut(&call_id) else {
+            return false;
+        };
+        let intervals = now_ms.saturating_sub(budget.refilled_ms) / limits::PUNT_INTERVAL_MS;
+        budget.refilled_ms += intervals * limits::PUNT_INTERVAL_MS;
+        let refill = u32::try_from(intervals).unwrap_or(limits::PUNT_BURST);
+        budget.tokens = limits::PUNT_BURST.min(budget.tokens.saturating_add(refill));
+        let has_token = budget.tokens > 0;
+        budget.tokens -= u32::from(has_token);
+        has_token
+    }
+}

@@ -1,0 +1,356 @@
+//! The ring, the GRE socket and TUN devices of a worker on this kernel, without any session.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::namespaces::{Namespace, ip, may_run};
+use dataplane::frame::Frame;
+use dataplane::io::{Arrivals, Io, IoCounters};
+use dataplane::limits;
+use dataplane::mailbox::Mailbox;
+use dataplane::program::{Command, TunId};
+use dataplane::sys::gre_socket::{self, GreSocketConfig};
+use dataplane::sys::probe::{self, RingFeatures};
+use dataplane::sys::tun;
+use dataplane::uring::Uring;
+
+const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const SLOTS: u16 = 256;
+const TUN: TunId = TunId(5);
+
+/// A ring with its socket, which has to live in one thread.
+struct World {
+    uring: Uring,
+    arrivals: Arrivals,
+    mailbox: Arc<Mailbox>,
+    counters: Arc<IoCounters>,
+}
+
+impl World {
+    fn new(index: u16, count: u16, features: RingFeatures) -> Self {
+        let socket = GreSocketConfig {
+            index,
+            count,
+            local: None,
+            mark: None,
+        };
+        let gre = gre_socket::open(&socket).unwrap();
+        let mailbox = Arc::new(Mailbox::new(16, limits::NOTICES_RESERVED + 16).unwrap());
+        let counters = Arc::new(IoCounters::default());
+        let (theirs, counted) = (Arc::clone(&mailbox), Arc::clone(&counters));
+        Self {
+            uring: Uring::new(gre, SLOTS, features, theirs, counted).unwrap(),
+            arrivals: Arrivals::default(),
+            mailbox,
+            counters,
+        }
+    }
+
+    /// Waits until `is_enough` or for two seconds.
+    fn wait_until(&mut self, is_enough: impl Fn(&Self) -> bool) -> bool {
+        let begun = Instant::now();
+        let mut now_ms = 0;
+        while begun.elapsed() < Duration::from_secs(2) {
+            now_ms = self
+                .uring
+                .wait(Some(now_ms + 20), &mut self.arrivals)
+                .unwrap();
+            if is_enough(self) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn send(&mut self, packet: &[u8], local: Option<Ipv4Addr>) {
+        let slot = self.uring.take_slot().expect("a control slot is free");
+        let headroom = limits::HEADROOM_BYTES as u16;
+        let frame = Frame::new(slot, headroom, packet.len() as u16);
+        frame.bytes_mut(&mut self.uring).copy_from_slice(packet);
+        self.uring.send(frame, LOOPBACK, local);
+    }
+
+    fn take_gre(&mut self) -> Vec<Vec<u8>> {
+        let frames = std::mem::take(&mut self.arrivals.gre);
+        let packets = frames.iter().map(|frame| {
+            let packet = frame.bytes(&self.uring).to_vec();
+            self.uring.release(frame.slot);
+            packet
+        });
+        packets.collect()
+    }
+}
+
+/// A GRE packet as in RFC 2637 4.1, with sequence number and four octets of payload.
+fn gre(call_id: u16, sequence: u32) -> Vec<u8> {
+    let mut packet = vec![0x30, 0x01, 0x88, 0x0B, 0, 4];
+    packet.extend(call_id.to_be_bytes());
+    packet.extend(sequence.to_be_bytes());
+    packet.extend(b"data");
+    packet
+}
+
+fn features() -> RingFeatures {
+    probe::probe().expect("this kernel has io_uring")
+}
+
+#[test]
+fn gre_crosses_the_socket_from_the_chosen_address_and_without_dont_fragment() {
+    if !may_run("ring::gre_crosses_the_socket_from_the_chosen_address_and_without_dont_fragment") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        let (first, second) = (gre(7, 1), gre(8, 2));
+        world.send(&first, None);
+        world.send(&second, Some(Ipv4Addr::new(127, 0, 0, 2)));
+        assert!(world.wait_until(|world| world.arrivals.gre.len() == 2));
+        let packets = world.take_gre();
+        assert_eq!(
+            (&packets[0][20..], &packets[1][20..]),
+            (&first[..], &second[..])
+        );
+        assert_eq!(packets[0][12..16], [127, 0, 0, 1]);
+        assert_eq!(packets[1][12..16], [127, 0, 0, 2]);
+        for packet in packets {
+            assert_eq!(packet[6] & 0x40, 0, "Don't Fragment is set");
+        }
+    });
+}
+
+#[test]
+fn each_worker_sees_its_own_calls_alone() {
+    if !may_run("ring::each_worker_sees_its_own_calls_alone") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut worlds: Vec<World> = (0..3).map(|i| World::new(i, 3, features())).collect();
+        for world in &mut worlds {
+            // Multishot receives begin with the first wait.
+            world.wait_until(|_| true);
+        }
+        for call_id in 0..30 {
+            worlds[0].send(&gre(call_id, 0), None);
+        }
+        // Not ours: version 0, no key, another protocol, and too short for a call ID.
+        let mut strangers = [gre(0, 0), gre(0, 0), gre(0, 0), gre(0, 0)];
+        strangers[0][1] = 0;
+        strangers[1][0] = 0x10;
+        strangers[2][3] = 0x0C;
+        strangers[3].truncate(7);
+        strangers
+            .iter()
+            .for_each(|packet| worlds[0].send(packet, None));
+        worlds[0].send(&gre(33, 0), None);
+        for (index, world) in worlds.iter_mut().enumerate() {
+            let expected = if index == 0 { 11 } else { 10 };
+            world.wait_until(|world| world.arrivals.gre.len() >= expected);
+            let packets = world.take_gre();
+            let call_ids = packets.iter().map(|p| u16::from_be_bytes([p[26], p[27]]));
+            let call_ids: Vec<u16> = call_ids.collect();
+            assert_eq!(call_ids.len(), expected, "{call_ids:?}");
+            assert!(
+                call_ids.iter().all(|id| usize::from(id % 3) == index),
+                "{call_ids:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_flood_beyond_all_buffers_is_received_after_it() {
+    if !may_run("ring::a_flood_beyond_all_buffers_is_received_after_it") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        let mut sent = 0;
+        // Nothing that arrives is released before all 256 buffers are used up.
+        while world.counters.shortages.get() == 0 {
+            for _ in 0..100 {
+                world.send(&gre(1, sent), None);
+                sent += 1;
+            }
+            world.wait_until(|_| true);
+            assert!(sent < 10_000, "a shortage must come");
+        }
+        let mut received = 0;
+        while received < sent {
+            received += world.take_gre().len() as u32;
+            assert!(received == sent || world.wait_until(|w| !w.arrivals.gre.is_empty()));
+        }
+        assert_eq!(world.counters.gre_received.get(), u64::from(sent));
+        assert_eq!(world.counters.gre_sent.get(), u64::from(sent));
+    });
+}
+
+#[test]
+fn what_the_network_refuses_is_counted_and_its_slot_comes_back() {
+    if !may_run("ring::what_the_network_refuses_is_counted_and_its_slot_comes_back") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        let unreachable = Ipv4Addr::new(192, 0, 2, 1);
+        for _ in 0..u32::from(limits::CONTROL_SLOTS) * 2 {
+            let slot = world.uring.take_slot().expect("slots come back");
+            let frame = Frame::new(slot, limits::HEADROOM_BYTES as u16, 16);
+            world.uring.send(frame, unreachable, None);
+            world.wait_until(|_| true);
+        }
+        let refused = u64::from(limits::CONTROL_SLOTS) * 2;
+        assert_eq!(world.counters.send_failed.get(), refused);
+    });
+}
+
+#[test]
+fn a_command_ends_the_wait() {
+    if !may_run("ring::a_command_ends_the_wait") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        let mailbox = Arc::clone(&world.mailbox);
+        for _ in 0..3 {
+            let mailbox = Arc::clone(&mailbox);
+            let poster = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                mailbox.post(Command::Stop).unwrap();
+            });
+            // Without the wake-up this would wait for ever.
+            world.uring.wait(None, &mut world.arrivals).unwrap();
+            poster.join().unwrap();
+        }
+    });
+}
+
+fn open_tun(name: &str, address: &str) -> (OwnedFd, String) {
+    let (fd, name) = tun::open(name).unwrap();
+    ip(&format!("address add {address}/24 dev {name}"));
+    ip(&format!("link set {name} up mtu 1400"));
+    (fd, name)
+}
+
+fn is_udp(packet: &[u8]) -> bool {
+    packet[0] >> 4 == 4 && packet[9] == 17
+}
+
+/// Sends an UDP packet of the host through TUN, and back to where it came from.
+fn udp_crosses_tun(features: RingFeatures) {
+    let mut world = World::new(0, 1, features);
+    let (fd, name) = open_tun("ppp%d", "10.9.0.1");
+    assert_eq!(name, "ppp0");
+    assert!(world.uring.attach(TUN, fd));
+    let host = UdpSocket::bind("10.9.0.1:4000").unwrap();
+    host.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    for round in 0..100u32 {
+        let payload = round.to_be_bytes().repeat(300);
+        host.send_to(&payload, "10.9.0.2:4000").unwrap();
+        let mut frame = None;
+        let begun = Instant::now();
+        while frame.is_none() && begun.elapsed() < Duration::from_secs(2) {
+            world.wait_until(|world| !world.arrivals.tun.is_empty());
+            // Beside ours there are router solicitations.
+            for (tun, arrived) in std::mem::take(&mut world.arrivals.tun) {
+                assert_eq!(tun, TUN);
+                if is_udp(arrived.bytes(&world.uring)) {
+                    frame = Some(arrived);
+                } else {
+                    world.uring.release(arrived.slot);
+                }
+            }
+        }
+        let frame = frame.expect("a packet comes out of TUN");
+        assert_eq!(usize::from(frame.start), limits::HEADROOM_BYTES);
+        let packet = frame.bytes_mut(&mut world.uring);
+        assert_eq!(packet[28..], payload);
+        // With the addresses exchanged, and the ports equal, all checksums stay right.
+        let (source, destination) = packet[12..20].split_at_mut(4);
+        source.swap_with_slice(destination);
+        world.uring.write(TUN, frame);
+        world.wait_until(|_| true);
+        let mut answer = [0; 1500];
+        let len = host.recv(&mut answer).expect("the packet comes back");
+        assert_eq!(answer[..len], payload);
+    }
+    assert_eq!(world.counters.write_failed.get(), 0);
+    world.uring.detach(TUN);
+    assert!(
+        world.wait_until(|_| !ip("-o link").contains("ppp0")),
+        "the device is gone"
+    );
+    // The name is free again at once, and packets for a detached device are dropped.
+    assert_eq!(open_tun("ppp%d", "10.9.0.1").1, "ppp0");
+    let slot = world.uring.take_slot().unwrap();
+    world.uring.write(TUN, Frame::new(slot, 64, 20));
+    assert_eq!(world.counters.write_failed.get(), 1);
+}
+
+#[test]
+fn udp_crosses_tun_with_multishot_reads() {
+    if !may_run("ring::udp_crosses_tun_with_multishot_reads") || !features().read_multishot {
+        return;
+    }
+    Namespace::new().run(|| udp_crosses_tun(features()));
+}
+
+#[test]
+fn udp_crosses_tun_with_single_reads() {
+    if !may_run("ring::udp_crosses_tun_with_single_reads") {
+        return;
+    }
+    let older = RingFeatures {
+        read_multishot: false,
+        ..features()
+    };
+    Namespace::new().run(move || udp_crosses_tun(older));
+}
+
+#[test]
+fn a_deleted_device_is_lost_and_one_that_is_down_is_not() {
+    if !may_run("ring::a_deleted_device_is_lost_and_one_that_is_down_is_not") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        let (fd, name) = open_tun("tun7", "10.9.0.1");
+        assert!(world.uring.attach(TUN, fd));
+        ip(&format!("link set {name} down"));
+        let slot = world.uring.take_slot().unwrap();
+        world.uring.write(TUN, Frame::new(slot, 64, 20));
+        assert!(world.wait_until(|world| world.counters.write_failed.get() == 1));
+        assert!(world.arrivals.tuns_lost.is_empty());
+        ip(&format!("link delete {name}"));
+        assert!(world.wait_until(|world| !world.arrivals.tuns_lost.is_empty()));
+        assert_eq!(world.arrivals.tuns_lost, [TUN]);
+        world.uring.detach(TUN);
+        assert!(world.uring.attach(TUN, open_tun("tun7", "10.9.0.1").0));
+    });
+}
+
+#[test]
+fn closing_the_ring_closes_socket_and_devices_at_once() {
+    if !may_run("ring::closing_the_ring_closes_socket_and_devices_at_once") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        for (index, name) in ["tun0", "tun1"].into_iter().enumerate() {
+            let (fd, _) = open_tun(name, &format!("10.9.{index}.1"));
+            assert!(world.uring.attach(TunId(index as u32), fd));
+        }
+        world.send(&gre(1, 1), None);
+        world.wait_until(|_| true);
+        drop(world);
+        assert!(!ip("-o link").contains("tun"));
+        assert_eq!(
+            std::fs::read_to_string("/proc/thread-self/net/raw")
+                .unwrap()
+                .lines()
+                .count(),
+            1
+        );
+    });
+}
