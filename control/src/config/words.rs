@@ -37,6 +37,12 @@ impl Word {
         &self.octets
     }
 
+    /// The same, moved out.
+    #[must_use]
+    pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
+        self.octets
+    }
+
     /// The same for people: what is not UTF-8 is replaced.
     #[must_use]
     pub fn to_text(&self) -> String {
