@@ -656,7 +656,8 @@ mod tests {
     #[test]
     fn two_name_servers_and_both_addresses_reach_the_link() {
         let dir = how_to(&format!(
-            "{HEAD}10.0.0.1:10.0.0.2\nms-dns 10.0.0.3\nms-dns 10.0.0.4\nusepeerdns\npersist\nidle 60\n"
+            "{HEAD}10.0.0.1:10.0.0.2\nms-dns 10.0.0.3\nms-dns 10.0.0.4\nusepeerdns\npersist\n\
+             idle 60\n"
         ));
         let config = test2(&dir, &Flags::default()).unwrap();
         let addresses = config.link.addresses;

@@ -11,7 +11,7 @@ use super::address_spec::parse_list;
 use super::client::{LogConfig, link_config, read_secrets};
 use super::error::{ConfigError, Place, nearest};
 use super::pppd_options::PppdOptions;
-use super::server::{LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts};
+use super::server::{LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME};
 use super::{PPTP_PORT, source};
 
 /// pptpd's `DEFAULT_LOCAL_IP_LIST`.
@@ -258,6 +258,7 @@ impl PptpdConf {
                 ..log
             },
             warnings,
+            welcome: WELCOME.to_owned(),
         })
     }
 }
@@ -284,6 +285,7 @@ fn parse_count(value: &str, low: u32, high: u32) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
     use std::fs;
 
@@ -405,7 +407,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_end_in_a_server_or_an_error(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_octets_end_in_a_server_or_an_error(text in vec(any::<u8>(), 0..200)) {
             let _ = parse("f", &text, Path::new("/nonexistent"), "host");
         }
     }

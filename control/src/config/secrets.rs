@@ -1,5 +1,6 @@
 //! chap-secrets and pap-secrets (pppd(8), AUTHENTICATION): `client server secret [addresses]`.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -112,6 +113,8 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub struct SecretsTable {
     entries: Vec<Entry>,
+    /// Client -> indices in `entries`, ascending; a server may have very many users.
+    by_client: HashMap<String, Vec<usize>>,
     /// What a person should know: lines that are not understood. Never shows a secret.
     pub warnings: Vec<String>,
 }
@@ -171,8 +174,11 @@ impl SecretsTable {
                 )),
             }
         }
+        let client = client.to_text();
+        let indices = self.by_client.entry(client.clone()).or_default();
+        indices.push(self.entries.len());
         self.entries.push(Entry {
-            client: client.to_text(),
+            client,
             server: server.to_text(),
             secret,
             addresses,
@@ -190,7 +196,13 @@ impl SecretsTable {
     #[must_use]
     pub fn find(&self, client: &str, server: &str) -> Option<&Entry> {
         let mut best: Option<(u8, &Entry)> = None;
-        for entry in &self.entries {
+        let of = |client: &str| self.by_client.get(client).map_or(&[][..], Vec::as_slice);
+        // A line for this client never has the same rank as one for all clients.
+        for entry in of(client)
+            .iter()
+            .chain(of("*"))
+            .filter_map(|&i| self.entries.get(i))
+        {
             if let Some(rank) = entry.rank(client, server)
                 && best.is_none_or(|(best_rank, _)| rank > best_rank)
             {
@@ -325,6 +337,7 @@ impl Secrets for FlagSecret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
     use std::fs;
 
@@ -372,7 +385,8 @@ mod tests {
     #[test]
     fn addresses_allow_and_deny_in_their_order() {
         let table = table(
-            "mia * x !10.0.0.1 10.0.0.0/24 192.168.1.7 192.168.1.8\nbob * x\nann * x *\neve * x -\n",
+            "mia * x !10.0.0.1 10.0.0.0/24 192.168.1.7 192.168.1.8\nbob * x\n\
+             ann * x *\neve * x -\n",
         );
         let mia = table.find("mia", "z").unwrap();
         assert_eq!(mia.fixed_address(), Some(Ipv4Addr::new(192, 168, 1, 7)));
@@ -491,7 +505,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_end_in_a_table_or_an_error(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn any_octets_end_in_a_table_or_an_error(text in vec(any::<u8>(), 0..300)) {
             if let Ok(table) = SecretsTable::parse("f", &text) {
                 prop_assert!(table.warnings.len() <= WARNINGS_MAX);
                 let _ = table.find("mia", "zidler");

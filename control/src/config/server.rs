@@ -150,6 +150,8 @@ pub struct ServerConfig {
     pub log: LogConfig,
     /// What a person should know.
     pub warnings: Vec<String>,
+    /// Text of the CHAP Success or PAP Ack, which the peer's log shows.
+    pub welcome: String,
 }
 
 impl ServerConfig {
@@ -175,6 +177,9 @@ impl ServerConfig {
         }
     }
 }
+
+/// pppd's words.
+pub(super) const WELCOME: &str = "Access granted";
 
 /// Every address of this host.
 pub(super) const LISTEN_ANY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PPTP_PORT);

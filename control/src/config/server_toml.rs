@@ -15,7 +15,9 @@ use super::address_spec::{parse_list, parse_ranges};
 use super::client::LogConfig;
 use super::error::{ConfigError, Place};
 use super::secrets::FileSecrets;
-use super::server::{LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts};
+use super::server::{
+    LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
+};
 use super::{PPTP_PORT, source};
 
 /// A complete file with every key and its meaning.
@@ -127,6 +129,7 @@ struct Auth {
     chap_secrets: PathBuf,
     pap_secrets: PathBuf,
     single_session: Single,
+    welcome: Option<String>,
 }
 
 impl Default for Auth {
@@ -137,6 +140,7 @@ impl Default for Auth {
             chap_secrets: "chap-secrets".into(),
             pap_secrets: "pap-secrets".into(),
             single_session: Single::Allow,
+            welcome: None,
         }
     }
 }
@@ -458,6 +462,7 @@ impl File {
                 debug: self.log.debug,
             },
             warnings,
+            welcome: auth.welcome.unwrap_or_else(|| WELCOME.to_owned()),
         })
     }
 
@@ -559,6 +564,7 @@ impl From<LimitsSection> for Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     const NO_DIR: &str = "/nonexistent";
@@ -670,7 +676,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_end_in_a_server_or_an_error(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_octets_end_in_a_server_or_an_error(text in vec(any::<u8>(), 0..200)) {
             let _ = parse("s.toml", &text, Path::new(NO_DIR), "host");
         }
     }

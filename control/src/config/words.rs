@@ -225,6 +225,7 @@ const fn is_space(c: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     fn words(text: &[u8]) -> Vec<(Vec<u8>, u32, bool)> {
@@ -315,7 +316,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_end_in_words_or_an_error(text in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn any_octets_end_in_words_or_an_error(text in vec(any::<u8>(), 0..400)) {
             let mut words = Words::new("f", &text);
             let mut count = 0;
             while let Ok(Some(_)) = words.next_word() {

@@ -12,7 +12,7 @@ use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Notice, SessionSpec, TunId};
 use dataplane::sys::tun;
 
-use crate::namespaces::{Namespace, ip, may_run};
+use crate::namespaces::{Namespace, comes_true, ip, may_run, raw_sockets};
 
 const TUN: TunId = TunId(1);
 const WAIT: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ impl Side {
             "address add {} peer {} dev ppp0",
             end.inner, peer.inner
         ));
-        ip("link set ppp0 up mtu 1396");
+        ip("link set ppp0 mtu 1396");
         let network = NetworkSpec {
             tun: TUN,
             local: end.inner,
@@ -124,6 +124,7 @@ impl Side {
         self.worker.send(command).unwrap();
     }
 
+    #[track_caller]
     fn notice(&self) -> Notice {
         let begun = Instant::now();
         while begun.elapsed() < WAIT {
@@ -133,9 +134,10 @@ impl Side {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        panic!("no notice comes");
+        panic!("no notice comes: {:?}", self.worker.io_counters());
     }
 
+    #[track_caller]
     fn expect_punt(&self, end: End, expected: &[u8]) {
         match self.notice() {
             Notice::Punt { call_id, frame } => {
@@ -174,6 +176,9 @@ impl Tunnel {
             side_b.open(B, A, mode);
             side_b
         });
+        // The kernel greets the network of a device that comes up, so both must be ready before.
+        a.ip("link set ppp0 up");
+        b.ip("link set ppp0 up");
         Self {
             a: (a, side_a),
             b: (b, side_b),
@@ -200,9 +205,8 @@ impl Tunnel {
         for (namespace, side) in [self.a, self.b] {
             namespace.run(move || {
                 side.worker.stop();
-                assert!(!ip("-o link").contains("ppp0"));
-                let sockets = std::fs::read_to_string("/proc/thread-self/net/raw").unwrap();
-                assert_eq!(sockets.lines().count(), 1, "only the heading: {sockets}");
+                assert!(comes_true(|| !ip("-o link").contains("ppp0")));
+                assert!(comes_true(|| raw_sockets() == 0));
             });
         }
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
@@ -85,11 +86,13 @@ fn mistakes_are_in_the_words_of_pppd_with_their_line() {
         ),
         (
             "\nmru 100",
-            "In file /etc/ppp/options.pptp, line 2: mru value must be between 128 and 16384, not 100",
+            "In file /etc/ppp/options.pptp, line 2: \
+             mru value must be between 128 and 16384, not 100",
         ),
         (
             "mtu 1400x",
-            "In file /etc/ppp/options.pptp, line 1: invalid numeric parameter '1400x' for mtu option",
+            "In file /etc/ppp/options.pptp, line 1: \
+             invalid numeric parameter '1400x' for mtu option",
         ),
         (
             "unit -1",
@@ -102,7 +105,8 @@ fn mistakes_are_in_the_words_of_pppd_with_their_line() {
         ),
         (
             "call ../options",
-            "In file /etc/ppp/options.pptp, line 1: call option value may not contain .. or start with /",
+            "In file /etc/ppp/options.pptp, line 1: \
+             call option value may not contain .. or start with /",
         ),
     ] {
         assert_eq!(error(text), message);
@@ -279,7 +283,7 @@ ipparam 192.168.2.0
 
 proptest! {
     #[test]
-    fn any_octets_end_in_options_or_an_error(text in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn any_octets_end_in_options_or_an_error(text in vec(any::<u8>(), 0..400)) {
         if let Ok(options) = read(&text) {
             let _ = options.dump_text();
         }
@@ -287,7 +291,7 @@ proptest! {
 
     #[test]
     fn any_words_of_the_table_end_in_options_or_an_error(
-        picks in proptest::collection::vec((any::<prop::sample::Index>(), "[-0-9a-z:.,= ]{0,12}"), 0..40),
+        picks in vec((any::<prop::sample::Index>(), "[-0-9a-z:.,= ]{0,12}"), 0..40)
     ) {
         let names: Vec<_> = crate::config::option_table::rows()
             .filter(|row| !matches!(row.name, "file" | "call"))
