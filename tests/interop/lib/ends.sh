@@ -107,6 +107,12 @@ fail() {
     exit 1
 }
 
+# complain WHAT: the case fails, and goes on to find out more.
+complain() {
+    echo "FAILED: $*" >&2
+    touch "$scratch/complaints"
+}
+
 skip() {
     echo "SKIPPED: $*" >&2
     exit 77
