@@ -21,6 +21,7 @@ use crate::io::{Arrivals, Io, IoCounters, IoError};
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::program::{CallId, Command, Notice, SessionSpec, TunId};
+use crate::punt_budget::PuntBudgets;
 use crate::session::{SessionNotice, SessionTable};
 
 /// A worker: sessions, and the world that their packets come from.
@@ -449,49 +450,6 @@ fn inner_destination(packet: &[u8]) -> Option<Ipv4Addr> {
     (header[0] >> 4 == 4).then(|| Ipv4Addr::new(a, b, c, d))
 }
 
-/// How many frames each session may still punt: a bucket of `limits::PUNT_BURST` tokens that gets
-/// one back every `limits::PUNT_INTERVAL_MS`. Who floods control's queue with one session does not
-/// close it to the others.
-#[derive(Debug)]
-struct PuntBudgets(std::collections::HashMap<CallId, PuntBudget>);
-
-#[derive(Clone, Copy, Debug)]
-struct PuntBudget {
-    tokens: u32,
-    refilled_ms: u64,
-}
-
-impl PuntBudgets {
-    fn new(sessions: usize) -> Self {
-        Self(std::collections::HashMap::with_capacity(sessions))
-    }
-
-    fn open(&mut self, call_id: CallId, now_ms: u64) {
-        let full = PuntBudget {
-            tokens: limits::PUNT_BURST,
-            refilled_ms: now_ms,
-        };
-        self.0.insert(call_id, full);
-    }
-
-    fn close(&mut self, call_id: CallId) {
-        self.0.remove(&call_id);
-    }
-
-    fn spend(&mut self, call_id: CallId, now_ms: u64) -> bool {
-        let Some(budget) = self.0.get_mut(&call_id) else {
-            return false;
-        };
-        let intervals = now_ms.saturating_sub(budget.refilled_ms) / limits::PUNT_INTERVAL_MS;
-        budget.refilled_ms += intervals * limits::PUNT_INTERVAL_MS;
-        let refill = u32::try_from(intervals).unwrap_or(limits::PUNT_BURST);
-        budget.tokens = limits::PUNT_BURST.min(budget.tokens.saturating_add(refill));
-        let has_token = budget.tokens > 0;
-        budget.tokens -= u32::from(has_token);
-        has_token
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -758,22 +716,6 @@ mod tests {
             200 - u64::from(limits::PUNT_BURST)
         );
         b.assert_no_slot_is_missing();
-    }
-
-    #[test]
-    fn a_punt_budget_refills_with_time_and_never_beyond_the_burst() {
-        let mut budgets = PuntBudgets::new(1);
-        let (session, interval_ms) = (CallId(9), limits::PUNT_INTERVAL_MS);
-        assert!(
-            !budgets.spend(session, 0),
-            "without a session there is no budget"
-        );
-        budgets.open(session, 0);
-        let mut spend_all = |now_ms| (0..1000).filter(|_| budgets.spend(session, now_ms)).count();
-        assert_eq!(spend_all(0), limits::PUNT_BURST as usize);
-        assert_eq!(spend_all(interval_ms - 1), 0);
-        assert_eq!(spend_all(interval_ms * 3 + 1), 3);
-        assert_eq!(spend_all(u64::MAX), limits::PUNT_BURST as usize);
     }
 
     #[test]

@@ -155,6 +155,38 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// Defaults for everything but who may come in and which addresses there are.
+    #[must_use]
+    pub fn new(
+        link: LinkConfig,
+        secrets: Arc<FileSecrets>,
+        local: LocalAddresses,
+        pool: AddressRanges,
+    ) -> Self {
+        Self {
+            listen: vec![LISTEN_ANY],
+            link,
+            secrets,
+            local,
+            pool,
+            delegate: false,
+            workers: None,
+            interface_prefix: "pptp".to_owned(),
+            interface_per_session: false,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            single_session: SingleSession::default(),
+            ipparam: true,
+            proxy_arp: false,
+            scripts_dir: None,
+            pid_file: None,
+            vrf: None,
+            log: LogConfig::default(),
+            warnings: Vec::new(),
+            welcome: WELCOME.to_owned(),
+        }
+    }
+
     /// The pool with no address given yet, and the server's own set aside.
     #[must_use]
     pub fn address_pool(&self) -> AddressPool {

@@ -462,7 +462,7 @@ impl File {
                 debug: self.log.debug,
             },
             warnings,
-            welcome: auth.welcome.unwrap_or_else(|| WELCOME.to_owned()),
+            welcome: self.auth.welcome.unwrap_or_else(|| WELCOME.to_owned()),
         })
     }
 

@@ -342,21 +342,10 @@ impl Link {
             Protocol::IPCP if self.phase == Phase::Network => {
                 self.handle_ipcp(now, frame.payload);
             }
-            Protocol::CCP | Protocol::IPCP if self.phase == Phase::Authenticate => {
-                self.repeat_response(now);
-            }
             // Out of phase (RFC 1661 3.4, 3.5), or the data plane's.
             Protocol::CHAP | Protocol::PAP | Protocol::CCP | Protocol::IPCP => {}
             Protocol::IPV4 | Protocol::IPV6 | Protocol::COMPRESSED => {}
             unknown => self.reject_protocol(now, unknown, frame.payload),
-        }
-    }
-
-    /// The peer has gone on to the network phase while we wait for its Success: that was lost, and
-    /// it says it again when the Response comes again (RFC 1994 4.2).
-    fn repeat_response(&mut self, now: Time) {
-        if let Proving::Chap(chap) = &self.proving {
-            chap.repeat_response(&mut self.around.at(now));
         }
     }
 

@@ -200,6 +200,18 @@ impl Tunnel {
         }
     }
 
+    /// Does what control does when a packet was lost and the keys change only now and then: asks
+    /// the other end for a fresh start (RFC 3078 7.2, CCP Reset-Request).
+    fn pass_resets_on(&self) {
+        for (from, to) in [(&self.a.1, (&self.b.1, B)), (&self.b.1, (&self.a.1, A))] {
+            while let Some(notice) = from.worker.try_recv() {
+                assert!(matches!(notice, Notice::ResetNeeded { .. }), "{notice:?}");
+                let call_id = to.1.call_id;
+                to.0.worker.send(Command::ResetSendKey { call_id }).unwrap();
+            }
+        }
+    }
+
     /// Stops both workers; nothing of them is left.
     fn end(self) {
         for (namespace, side) in [self.a, self.b] {
@@ -246,6 +258,16 @@ fn udp_is_echoed(tunnel: &Tunnel) {
     echo.join().unwrap();
 }
 
+fn send_and_receive(mut stream: TcpStream, len: usize) {
+    stream.set_read_timeout(Some(WAIT * 4)).unwrap();
+    let sent = pattern(len, 0);
+    stream.write_all(&sent).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer == sent, "{} of {len} octets came back", answer.len());
+}
+
 /// As much TCP as fills queues and windows, one way and then back.
 fn tcp_is_echoed(tunnel: &Tunnel, len: usize) {
     let listener = tunnel.b.0.run(|| TcpListener::bind((B.inner, 7)).unwrap());
@@ -255,14 +277,13 @@ fn tcp_is_echoed(tunnel: &Tunnel, len: usize) {
         stream.read_to_end(&mut all).unwrap();
         stream.write_all(&all).unwrap();
     });
-    let mut stream = tunnel.a.0.run(|| TcpStream::connect((B.inner, 7)).unwrap());
-    stream.set_read_timeout(Some(WAIT * 4)).unwrap();
-    let sent = pattern(len, 0);
-    stream.write_all(&sent).unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert!(answer == sent, "{} of {len} octets came back", answer.len());
+    let stream = tunnel.a.0.run(|| TcpStream::connect((B.inner, 7)).unwrap());
+    let client = std::thread::spawn(move || send_and_receive(stream, len));
+    while !client.is_finished() {
+        tunnel.pass_resets_on();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    client.join().unwrap();
     echo.join().unwrap();
 }
 

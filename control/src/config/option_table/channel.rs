@@ -70,6 +70,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "the receive window is large and fixed",
     ),
     harmless("pptp_sock", COUNT, NO_DEVICE),
+    harmless(
+        "pptpd-original-ip",
+        Takes::Text,
+        "scripts are told the client's address",
+    ),
     harmless("loglevel", COUNT, "the log's detail is set by debug"),
 ];
 
