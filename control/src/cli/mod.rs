@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
 mod down;
 mod serve;
@@ -35,6 +36,7 @@ enum Command {
     Status(status::Status),
     Serve(serve::Serve),
     Demo(demo::Demo),
+    Bench(bench::Bench),
 }
 
 /// Reads the arguments of the process, does what they say, and returns the exit status: pppd's
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Bench(bench) => bench.run(),
     }
 }
 

@@ -101,7 +101,7 @@ impl Kernel {
     #[must_use]
     pub const fn lanes(self) -> usize {
         match self {
-            Self::Portable => 3,
+            Self::Portable => 2,
             #[cfg(target_arch = "x86_64")]
             Self::X86_64(_) => 4,
         }
