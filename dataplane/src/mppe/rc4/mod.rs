@@ -11,6 +11,8 @@ mod lanes;
 mod x86_64;
 
 pub use lanes::{Packets, encipher, encipher_with, first_octets};
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::Sse41;
 
 use zeroize::Zeroize;
 
@@ -81,18 +83,13 @@ pub enum Kernel {
     X86_64(Sse41),
 }
 
-/// Proof that the machine has SSE4.1.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sse41(());
-
 impl Kernel {
     /// The fastest one that this machine runs.
     #[must_use]
     pub fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if x86_64::is_available() {
-            return Self::X86_64(Sse41(()));
+        if let Some(sse41) = Sse41::detect() {
+            return Self::X86_64(sse41);
         }
         Self::Portable
     }
@@ -123,7 +120,7 @@ impl Kernel {
         match self {
             Self::Portable => schedule(bank, active),
             #[cfg(target_arch = "x86_64")]
-            Self::X86_64(_) => x86_64::schedule(bank, active),
+            Self::X86_64(sse41) => sse41.schedule(bank, active),
         }
     }
 
@@ -132,7 +129,7 @@ impl Kernel {
         match self {
             Self::Portable => schedule_one(state, key),
             #[cfg(target_arch = "x86_64")]
-            Self::X86_64(_) => x86_64::schedule_one(state, key),
+            Self::X86_64(sse41) => sse41.schedule_one(state, key),
         }
     }
 
@@ -142,7 +139,7 @@ impl Kernel {
         match self {
             Self::Portable => generate(bank, active, octets),
             #[cfg(target_arch = "x86_64")]
-            Self::X86_64(_) => x86_64::generate(bank, active, octets),
+            Self::X86_64(sse41) => sse41.generate(bank, active, octets),
         }
     }
 }
@@ -182,9 +179,9 @@ impl Rc4 {
         match self.kernel {
             Kernel::Portable => self.apply_words(words),
             #[cfg(target_arch = "x86_64")]
-            Kernel::X86_64(_) => {
+            Kernel::X86_64(sse41) => {
                 for word in words {
-                    let stream = x86_64::generate_one(&mut self.state, &mut self.place);
+                    let stream = sse41.generate_one(&mut self.state, &mut self.place);
                     *word = (u64::from_le_bytes(*word) ^ stream).to_le_bytes();
                 }
             }
@@ -225,22 +222,39 @@ impl Zeroize for Rc4 {
 }
 
 fn schedule(bank: &mut Bank, active: usize) {
-    for (state, key) in bank.states.iter_mut().zip(&bank.keys).take(active) {
-        schedule_one(state, key);
+    let Bank { states, keys, .. } = bank;
+    match (states, keys) {
+        ([a, b, ..], [j, k, ..]) if active == 2 => schedule_abreast([a, b], [j, k]),
+        (states, keys) => {
+            for (state, key) in states.iter_mut().zip(keys).take(active) {
+                schedule_one(state, key);
+            }
+        }
     }
 }
 
 fn schedule_one<const L: usize>(state: &mut State, key: &[u8; L]) {
-    *state = State::IDENTITY;
-    let State(words) = state;
-    let mut j = 0_u8;
+    schedule_abreast([state], [key]);
+}
+
+#[inline(always)]
+fn schedule_abreast<const N: usize, const L: usize>(
+    mut states: [&mut State; N],
+    keys: [&[u8; L]; N],
+) {
+    for state in &mut states {
+        **state = State::IDENTITY;
+    }
+    let mut js = [0_u8; N];
     for i in 0..=255_u8 {
-        let x = words[usize::from(i)];
-        j = j
-            .wrapping_add(x as u8)
-            .wrapping_add(key[usize::from(i) % L]);
-        words[usize::from(i)] = words[usize::from(j)];
-        words[usize::from(j)] = x;
+        for ((State(words), key), j) in states.iter_mut().zip(keys).zip(&mut js) {
+            let x = words[usize::from(i)];
+            *j = j
+                .wrapping_add(x as u8)
+                .wrapping_add(key[usize::from(i) % L]);
+            words[usize::from(i)] = words[usize::from(*j)];
+            words[usize::from(*j)] = x;
+        }
     }
 }
 
@@ -260,13 +274,13 @@ fn generate_abreast<const N: usize>(bank: &mut Bank, octets: usize) {
     for at in (STREAM_BYTES - octets..STREAM_BYTES).step_by(8) {
         let mut words = [0_u64; N];
         for shift in 0..8 {
-            for lane in 0..N {
-                let octet = step(&mut bank.states[lane], &mut places[lane]);
-                words[lane] |= u64::from(octet) << (8 * shift);
+            let lanes = words.iter_mut().zip(&mut bank.states).zip(&mut places);
+            for ((word, state), place) in lanes {
+                *word |= u64::from(step(state, place)) << (8 * shift);
             }
         }
-        for lane in 0..N {
-            bank.streams[lane][at..at + 8].copy_from_slice(&words[lane].to_le_bytes());
+        for (word, stream) in words.iter().zip(&mut bank.streams) {
+            stream[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
     }
     bank.places[..N].copy_from_slice(&places);

@@ -23,44 +23,6 @@ use super::{Bank, Place, STREAM_BYTES, STREAM_STEP, State};
 
 const _: () = assert!(STREAM_STEP == 16 && STREAM_BYTES == 512 && size_of::<State>() == 1024);
 
-/// Whether this machine has what is used here beyond the least x86-64: SSE4.1.
-pub(super) fn is_available() -> bool {
-    std::arch::is_x86_feature_detected!("sse4.1")
-}
-
-/// The key-scheduling algorithm on the first `active` lanes.
-pub(super) fn schedule(bank: &mut Bank, active: usize) {
-    bank.states[..active].fill(State::IDENTITY);
-    match active {
-        0 => {}
-        1 => schedule_one(&mut bank.states[0], &bank.keys[0]),
-        2 => schedule_2(bank),
-        3 => schedule_3(bank),
-        _ => schedule_4(bank),
-    }
-}
-
-/// Writes the next `octets` octets of key stream of the first `active` lanes to the end of their
-/// streams.
-///
-/// # Panics
-/// When `octets` is not a positive multiple of `STREAM_STEP` and at most `STREAM_BYTES`.
-pub(super) fn generate(bank: &mut Bank, active: usize, octets: usize) {
-    assert!(octets > 0 && octets <= STREAM_BYTES && octets.is_multiple_of(STREAM_STEP));
-    match active {
-        0 => {}
-        1 => {
-            let (words, _) = bank.streams[0][STREAM_BYTES - octets..].as_chunks_mut();
-            for word in words {
-                *word = generate_one(&mut bank.states[0], &mut bank.places[0]).to_le_bytes();
-            }
-        }
-        2 => generate_2(bank, octets),
-        3 => generate_3(bank, octets),
-        _ => generate_4(bank, octets),
-    }
-}
-
 /// Loads S\[j\], and swaps it with S\[i + n\], which is `a`; `b` is what S\[j\] was.
 macro_rules! swap {
     ($lane:literal, $n:literal, j_first) => {
@@ -213,7 +175,7 @@ macro_rules! schedule_pair {
 /// The functions for several lanes abreast.
 macro_rules! abreast {
     ($schedule:ident, $generate:ident, $($lane:tt $i:ident $j:ident $w:ident),+) => {
-        fn $schedule(bank: &mut Bank) {
+        fn $schedule(self, bank: &mut Bank) {
             // SAFETY: the assembly reads and writes only inside `bank`: S of each lane at indices
             // below 256, for i counts by 16 from 0 to 255 and j is an octet; and the keys. It
             // keeps each S a permutation of the octets. It uses no stack and ends.
@@ -241,7 +203,7 @@ macro_rules! abreast {
             }
         }
 
-        fn $generate(bank: &mut Bank, octets: usize) {
+        fn $generate(self, bank: &mut Bank, octets: usize) {
             $(
                 let mut $i = u64::from(bank.places[$lane].i);
                 let mut $j = u64::from(bank.places[$lane].j);
@@ -281,10 +243,6 @@ macro_rules! abreast {
         }
     };
 }
-
-abreast!(schedule_2, generate_2, 0 i0 j0 w0, 1 i1 j1 w1);
-abreast!(schedule_3, generate_3, 0 i0 j0 w0, 1 i1 j1 w1, 2 i2 j2 w2);
-abreast!(schedule_4, generate_4, 0 i0 j0 w0, 1 i1 j1 w1, 2 i2 j2 w2, 3 i3 j3 w3);
 
 /// Loads words of a stream that is alone: register `$x` has the word `$x` behind `i + $first`.
 macro_rules! load {
@@ -374,96 +332,145 @@ macro_rules! stream_alone {
 #[repr(align(16))]
 struct Aligned([u8; 16]);
 
-/// The key-scheduling algorithm for one stream.
-pub(super) fn schedule_one(state: &mut State, key: &[u8; 16]) {
-    *state = State::IDENTITY;
-    let key = Aligned(*key);
-    // SAFETY: the assembly reads and writes only S at indices below 256, for i counts by 8 from 0
-    // to 248, words up to 7 behind it are used, and j is an octet; and reads `key`, whose address
-    // is a multiple of 16 and is used as it is and with bit 3 set, each with 8 octets. It keeps S
-    // a permutation of the octets. It uses no stack and ends.
-    unsafe {
-        asm!(
-            "2:",
-            wait_for_j!(),
-            load!(0: 0 1 2 3 4 5 6 7),
-            schedule_alone!(0), check!(1, 7, 20, 30),
-            schedule_alone!(1), check!(2, 6, 21, 31),
-            schedule_alone!(2), check!(3, 5, 22, 32),
-            schedule_alone!(3), check!(4, 4, 23, 33),
-            schedule_alone!(4), check!(5, 3, 24, 34),
-            schedule_alone!(5), check!(6, 2, 25, 35),
-            schedule_alone!(6), check!(7, 1, 26, 36),
-            schedule_alone!(7),
-            "xor {key}, 8",
-            "add {i:e}, 8",
-            "cmp {i:e}, 256",
-            "jne 2b",
-            "jmp 9f",
-            "20:", load!(0: 1 2 3 4 5 6 7), "jmp 30b",
-            "21:", load!(0: 2 3 4 5 6 7), "jmp 31b",
-            "22:", load!(0: 3 4 5 6 7), "jmp 32b",
-            "23:", load!(0: 4 5 6 7), "jmp 33b",
-            "24:", load!(0: 5 6 7), "jmp 34b",
-            "25:", load!(0: 6 7), "jmp 35b",
-            "26:", load!(0: 7), "jmp 36b",
-            "9:",
-            state = in(reg) state.0.as_mut_ptr(),
-            key = inout(reg) key.0.as_ptr() => _,
-            i = inout(reg) 0_u64 => _,
-            j = inout(reg) 0_u64 => _,
-            a = out(reg) _,
-            x0 = out(reg) _, x1 = out(reg) _, x2 = out(reg) _, x3 = out(reg) _,
-            x4 = out(reg) _, x5 = out(reg) _, x6 = out(reg) _, x7 = out(reg) _,
-            options(nostack),
-        );
-    }
-}
+/// Proof that this machine has what is used here beyond the least x86-64: SSE4.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sse41(());
 
-/// The next 8 octets of key stream of one stream, the first lowest. `place.i` is a multiple of 8.
-#[inline(always)]
-pub(super) fn generate_one(state: &mut State, place: &mut Place) -> u64 {
-    let mut j = u64::from(place.j);
-    let octets;
-    // SAFETY: the assembly reads and writes only S at indices below 256, for i is a multiple of 8,
-    // words up to 7 behind it and the one at (i + 8) modulo 256 are used, j is an octet, and S a
-    // permutation of the octets, which it stays. It uses no stack and ends.
-    unsafe {
-        asm!(
-            wait_for_j!(),
-            load!(1: 0 1 2 3 4 5 6),
-            load_wrapped!(),
-            "pxor {w}, {w}",
-            stream_alone!(0, 1), check!(2, 7, 20, 30),
-            stream_alone!(1, 2), check!(3, 6, 21, 31),
-            stream_alone!(2, 3), check!(4, 5, 22, 32),
-            stream_alone!(3, 4), check!(5, 4, 23, 33),
-            stream_alone!(4, 5), check!(6, 3, 24, 34),
-            stream_alone!(5, 6), check!(7, 2, 25, 35),
-            stream_alone!(6, 7), check!(8, 1, 26, 36),
-            "add {i:l}, 8",
-            stream_alone!(7, 0),
-            "movq {a}, {w}",
-            "jmp 9f",
-            "20:", load!(1: 1 2 3 4 5 6), load_wrapped!(), "jmp 30b",
-            "21:", load!(1: 2 3 4 5 6), load_wrapped!(), "jmp 31b",
-            "22:", load!(1: 3 4 5 6), load_wrapped!(), "jmp 32b",
-            "23:", load!(1: 4 5 6), load_wrapped!(), "jmp 33b",
-            "24:", load!(1: 5 6), load_wrapped!(), "jmp 34b",
-            "25:", load!(1: 6), load_wrapped!(), "jmp 35b",
-            "26:", load_wrapped!(), "jmp 36b",
-            "9:",
-            state = in(reg) state.0.as_mut_ptr(),
-            i = inout(reg) u64::from(place.i) => _,
-            j = inout(reg) j,
-            a = out(reg) octets,
-            x0 = out(reg) _, x1 = out(reg) _, x2 = out(reg) _, x3 = out(reg) _,
-            x4 = out(reg) _, x5 = out(reg) _, x6 = out(reg) _, x7 = out(reg) _,
-            w = out(xmm_reg) _,
-            options(nostack),
-        );
+impl Sse41 {
+    pub(super) fn detect() -> Option<Self> {
+        std::arch::is_x86_feature_detected!("sse4.1").then_some(Self(()))
     }
-    place.i = place.i.wrapping_add(8);
-    place.j = j as u8;
-    octets
+
+    /// The key-scheduling algorithm on the first `active` lanes.
+    pub(super) fn schedule(self, bank: &mut Bank, active: usize) {
+        bank.states[..active].fill(State::IDENTITY);
+        match active {
+            0 => {}
+            1 => self.schedule_one(&mut bank.states[0], &bank.keys[0]),
+            2 => self.schedule_2(bank),
+            3 => self.schedule_3(bank),
+            _ => self.schedule_4(bank),
+        }
+    }
+
+    /// Writes the next `octets` octets of key stream of the first `active` lanes to the end of their
+    /// streams.
+    ///
+    /// # Panics
+    /// When `octets` is not a positive multiple of `STREAM_STEP` and at most `STREAM_BYTES`.
+    pub(super) fn generate(self, bank: &mut Bank, active: usize, octets: usize) {
+        assert!(octets > 0 && octets <= STREAM_BYTES && octets.is_multiple_of(STREAM_STEP));
+        match active {
+            0 => {}
+            1 => {
+                let (words, _) = bank.streams[0][STREAM_BYTES - octets..].as_chunks_mut();
+                for word in words {
+                    *word = self
+                        .generate_one(&mut bank.states[0], &mut bank.places[0])
+                        .to_le_bytes();
+                }
+            }
+            2 => self.generate_2(bank, octets),
+            3 => self.generate_3(bank, octets),
+            _ => self.generate_4(bank, octets),
+        }
+    }
+
+    /// The key-scheduling algorithm for one stream.
+    pub(super) fn schedule_one(self, state: &mut State, key: &[u8; 16]) {
+        *state = State::IDENTITY;
+        let key = Aligned(*key);
+        // SAFETY: the assembly reads and writes only S at indices below 256, for i counts by 8 from 0
+        // to 248, words up to 7 behind it are used, and j is an octet; and reads `key`, whose address
+        // is a multiple of 16 and is used as it is and with bit 3 set, each with 8 octets. It keeps S
+        // a permutation of the octets. It uses no stack and ends.
+        unsafe {
+            asm!(
+                "2:",
+                wait_for_j!(),
+                load!(0: 0 1 2 3 4 5 6 7),
+                schedule_alone!(0), check!(1, 7, 20, 30),
+                schedule_alone!(1), check!(2, 6, 21, 31),
+                schedule_alone!(2), check!(3, 5, 22, 32),
+                schedule_alone!(3), check!(4, 4, 23, 33),
+                schedule_alone!(4), check!(5, 3, 24, 34),
+                schedule_alone!(5), check!(6, 2, 25, 35),
+                schedule_alone!(6), check!(7, 1, 26, 36),
+                schedule_alone!(7),
+                "xor {key}, 8",
+                "add {i:e}, 8",
+                "cmp {i:e}, 256",
+                "jne 2b",
+                "jmp 9f",
+                "20:", load!(0: 1 2 3 4 5 6 7), "jmp 30b",
+                "21:", load!(0: 2 3 4 5 6 7), "jmp 31b",
+                "22:", load!(0: 3 4 5 6 7), "jmp 32b",
+                "23:", load!(0: 4 5 6 7), "jmp 33b",
+                "24:", load!(0: 5 6 7), "jmp 34b",
+                "25:", load!(0: 6 7), "jmp 35b",
+                "26:", load!(0: 7), "jmp 36b",
+                "9:",
+                state = in(reg) state.0.as_mut_ptr(),
+                key = inout(reg) key.0.as_ptr() => _,
+                i = inout(reg) 0_u64 => _,
+                j = inout(reg) 0_u64 => _,
+                a = out(reg) _,
+                x0 = out(reg) _, x1 = out(reg) _, x2 = out(reg) _, x3 = out(reg) _,
+                x4 = out(reg) _, x5 = out(reg) _, x6 = out(reg) _, x7 = out(reg) _,
+                options(nostack),
+            );
+        }
+    }
+
+    /// The next 8 octets of key stream of one stream, the first lowest. `place.i` is a multiple of 8.
+    #[inline(always)]
+    pub(super) fn generate_one(self, state: &mut State, place: &mut Place) -> u64 {
+        let mut j = u64::from(place.j);
+        let octets;
+        // SAFETY: the assembly reads and writes only S at indices below 256, for i is a multiple of 8,
+        // words up to 7 behind it and the one at (i + 8) modulo 256 are used, j is an octet, and S a
+        // permutation of the octets, which it stays. It uses no stack and ends.
+        unsafe {
+            asm!(
+                wait_for_j!(),
+                load!(1: 0 1 2 3 4 5 6),
+                load_wrapped!(),
+                "pxor {w}, {w}",
+                stream_alone!(0, 1), check!(2, 7, 20, 30),
+                stream_alone!(1, 2), check!(3, 6, 21, 31),
+                stream_alone!(2, 3), check!(4, 5, 22, 32),
+                stream_alone!(3, 4), check!(5, 4, 23, 33),
+                stream_alone!(4, 5), check!(6, 3, 24, 34),
+                stream_alone!(5, 6), check!(7, 2, 25, 35),
+                stream_alone!(6, 7), check!(8, 1, 26, 36),
+                "add {i:l}, 8",
+                stream_alone!(7, 0),
+                "movq {a}, {w}",
+                "jmp 9f",
+                "20:", load!(1: 1 2 3 4 5 6), load_wrapped!(), "jmp 30b",
+                "21:", load!(1: 2 3 4 5 6), load_wrapped!(), "jmp 31b",
+                "22:", load!(1: 3 4 5 6), load_wrapped!(), "jmp 32b",
+                "23:", load!(1: 4 5 6), load_wrapped!(), "jmp 33b",
+                "24:", load!(1: 5 6), load_wrapped!(), "jmp 34b",
+                "25:", load!(1: 6), load_wrapped!(), "jmp 35b",
+                "26:", load_wrapped!(), "jmp 36b",
+                "9:",
+                state = in(reg) state.0.as_mut_ptr(),
+                i = inout(reg) u64::from(place.i) => _,
+                j = inout(reg) j,
+                a = out(reg) octets,
+                x0 = out(reg) _, x1 = out(reg) _, x2 = out(reg) _, x3 = out(reg) _,
+                x4 = out(reg) _, x5 = out(reg) _, x6 = out(reg) _, x7 = out(reg) _,
+                w = out(xmm_reg) _,
+                options(nostack),
+            );
+        }
+        place.i = place.i.wrapping_add(8);
+        place.j = j as u8;
+        octets
+    }
+
+    abreast!(schedule_2, generate_2, 0 i0 j0 w0, 1 i1 j1 w1);
+    abreast!(schedule_3, generate_3, 0 i0 j0 w0, 1 i1 j1 w1, 2 i2 j2 w2);
+    abreast!(schedule_4, generate_4, 0 i0 j0 w0, 1 i1 j1 w1, 2 i2 j2 w2, 3 i3 j3 w3);
 }
