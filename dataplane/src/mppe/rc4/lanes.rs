@@ -4,7 +4,7 @@
 //! others go on where they were. Key stream goes through a small buffer, in whole steps: what is
 //! beyond a packet's end is not used, and the state behind it is given up with the packet.
 
-use super::{Bank, Kernel, LANES_MAX, Place, Rc4, STREAM_BYTES, STREAM_STEP};
+use super::{Bank, Kernel, LANES_MAX, Place, Rc4, STREAM_BYTES, STREAM_STEP, State};
 
 /// Packets that can be enciphered in any order, each from the start of its own key's stream.
 pub trait Packets {
@@ -87,6 +87,7 @@ fn begin(kernel: Kernel, bank: &mut Bank, first: usize, active: usize) {
         return;
     }
     for lane in first..active {
+        bank.states[lane] = State::IDENTITY;
         kernel.schedule_one(&mut bank.states[lane], &bank.keys[lane]);
         bank.places[lane] = Place::default();
     }

@@ -28,7 +28,7 @@ const STREAM_BYTES: usize = 512;
 
 const _: () = assert!(STREAM_BYTES.is_multiple_of(STREAM_STEP));
 
-/// A permutation of the octets.
+/// S: a permutation of the octets, or at least octets. Assembly relies on it.
 #[derive(Clone)]
 #[repr(C, align(64))]
 struct State([u32; 256]);
@@ -116,6 +116,7 @@ impl Kernel {
 
     /// Begins the streams of the first `active` lanes under their `keys`.
     fn schedule(self, bank: &mut Bank, active: usize) {
+        bank.states[..active].fill(State::IDENTITY);
         bank.places[..active].fill(Place::default());
         match self {
             Self::Portable => schedule(bank, active),
@@ -124,7 +125,7 @@ impl Kernel {
         }
     }
 
-    /// Begins one stream.
+    /// Begins one stream; `state` is the identity.
     fn schedule_one(self, state: &mut State, key: &[u8; 16]) {
         match self {
             Self::Portable => schedule_one(state, key),
@@ -214,10 +215,8 @@ impl std::fmt::Debug for Rc4 {
 
 impl Zeroize for Rc4 {
     fn zeroize(&mut self) {
-        // Still a permutation, and nobody's.
-        self.state = State::IDENTITY;
+        self.state.0.zeroize();
         self.place = Place::default();
-        std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
     }
 }
 
@@ -242,9 +241,6 @@ fn schedule_abreast<const N: usize, const L: usize>(
     mut states: [&mut State; N],
     keys: [&[u8; L]; N],
 ) {
-    for state in &mut states {
-        **state = State::IDENTITY;
-    }
     let mut js = [0_u8; N];
     for i in 0..=255_u8 {
         for ((State(words), key), j) in states.iter_mut().zip(keys).zip(&mut js) {

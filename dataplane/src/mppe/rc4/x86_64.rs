@@ -177,8 +177,8 @@ macro_rules! abreast {
     ($schedule:ident, $generate:ident, $($lane:tt $i:ident $j:ident $w:ident),+) => {
         fn $schedule(self, bank: &mut Bank) {
             // SAFETY: the assembly reads and writes only inside `bank`: S of each lane at indices
-            // below 256, for i counts by 16 from 0 to 255 and j is an octet; and the keys. It
-            // keeps each S a permutation of the octets. It uses no stack and ends.
+            // below 256, for i counts by 16 from 0 to 240 and j is an octet; and the keys. It only
+            // swaps words of S. It uses no stack and ends.
             unsafe {
                 asm!(
                     "2:",
@@ -209,9 +209,9 @@ macro_rules! abreast {
                 let mut $j = u64::from(bank.places[$lane].j);
             )+
             // SAFETY: the assembly reads and writes only inside `bank`: S of each lane at indices
-            // below 256, for i is a multiple of 16, j an octet, and every S a permutation of the
-            // octets, which it stays; and the last `octets` of each stream, a multiple of 16 that
-            // is at most its length (`generate` checks both). It uses no stack and ends.
+            // below 256, for i is a multiple of 16, j an octet, and so are all words of S, which it
+            // only swaps; and the last `octets` of each stream, a multiple of 16 that is at most
+            // its length (`generate` has checked). It uses no stack and ends.
             unsafe {
                 asm!(
                     "2:",
@@ -343,7 +343,6 @@ impl Sse41 {
 
     /// The key-scheduling algorithm on the first `active` lanes.
     pub(super) fn schedule(self, bank: &mut Bank, active: usize) {
-        bank.states[..active].fill(State::IDENTITY);
         match active {
             0 => {}
             1 => self.schedule_one(&mut bank.states[0], &bank.keys[0]),
@@ -360,6 +359,11 @@ impl Sse41 {
     /// When `octets` is not a positive multiple of `STREAM_STEP` and at most `STREAM_BYTES`.
     pub(super) fn generate(self, bank: &mut Bank, active: usize, octets: usize) {
         assert!(octets > 0 && octets <= STREAM_BYTES && octets.is_multiple_of(STREAM_STEP));
+        debug_assert!(
+            bank.places
+                .iter()
+                .all(|place| usize::from(place.i) % STREAM_STEP == 0)
+        );
         match active {
             0 => {}
             1 => {
@@ -378,12 +382,11 @@ impl Sse41 {
 
     /// The key-scheduling algorithm for one stream.
     pub(super) fn schedule_one(self, state: &mut State, key: &[u8; 16]) {
-        *state = State::IDENTITY;
         let key = Aligned(*key);
         // SAFETY: the assembly reads and writes only S at indices below 256, for i counts by 8 from 0
         // to 248, words up to 7 behind it are used, and j is an octet; and reads `key`, whose address
-        // is a multiple of 16 and is used as it is and with bit 3 set, each with 8 octets. It keeps S
-        // a permutation of the octets. It uses no stack and ends.
+        // is a multiple of 16 and is used as it is and with bit 3 set, each with 8 octets. It only
+        // swaps words of S. It uses no stack and ends.
         unsafe {
             asm!(
                 "2:",
@@ -425,11 +428,12 @@ impl Sse41 {
     /// The next 8 octets of key stream of one stream, the first lowest. `place.i` is a multiple of 8.
     #[inline(always)]
     pub(super) fn generate_one(self, state: &mut State, place: &mut Place) -> u64 {
+        debug_assert!(place.i.is_multiple_of(8));
         let mut j = u64::from(place.j);
         let octets;
         // SAFETY: the assembly reads and writes only S at indices below 256, for i is a multiple of 8,
-        // words up to 7 behind it and the one at (i + 8) modulo 256 are used, j is an octet, and S a
-        // permutation of the octets, which it stays. It uses no stack and ends.
+        // words up to 7 behind it and the one at (i + 8) modulo 256 are used, j is an octet, and so
+        // are all words of S, which it only swaps. It uses no stack and ends.
         unsafe {
             asm!(
                 wait_for_j!(),
