@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, value_parser};
-use dataplane::frame::{Frame, Slot, Slots, VecArena};
+use dataplane::frame::{Frame, Slot, VecArena};
 use dataplane::limits::{BATCH_PACKETS, HEADROOM_BYTES, SLOT_BYTES};
 use dataplane::mppe::baseline::PlainMppe;
 use dataplane::mppe::cipher_batch::CipherBatch;
@@ -122,7 +122,7 @@ fn measure(rounds: u16) -> Option<Report> {
     plain.run();
     fast.run();
     for (slot, text) in (0..).zip(&plain.texts) {
-        if fast.frame(slot).bytes(&fast.arena) != text {
+        if frame(slot).bytes(&fast.arena) != text {
             return None;
         }
     }
@@ -203,17 +203,17 @@ impl Fast {
         }
     }
 
-    const fn frame(&self, slot: u16) -> Frame {
-        Frame::new(Slot(slot), HEADROOM_BYTES as u16, PACKET_BYTES as u16)
-    }
-
     fn run(&mut self) {
         for slot in 0..BATCH_PACKETS as u16 {
             self.key = self.schedule.next(&self.key);
-            self.batch.push(&mut self.arena, self.frame(slot), self.key);
+            self.batch.push(&mut self.arena, frame(slot), self.key);
         }
         self.batch.run(&mut self.arena);
     }
+}
+
+const fn frame(slot: u16) -> Frame {
+    Frame::new(Slot(slot), HEADROOM_BYTES as u16, PACKET_BYTES as u16)
 }
 
 /// A progress bar, on a terminal, for what takes longer than two seconds.
