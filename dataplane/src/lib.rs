@@ -6,7 +6,7 @@
 //! # Life of a packet
 //!
 //! ```text
-//! out  TUN read (uring) -> session of the device, or by inner destination (session)
+//! out  TUN read (uring) -> packets (offload) -> session of the device, or by inner destination (session)
 //!        -> encap batch [ppp | keys in series | rc4 n abreast | gre] -> GRE send (uring)
 //!
 //! in   GRE receive (uring) -> session by call ID (session)
@@ -28,7 +28,7 @@
 //! *Memory*: everything is allocated before the first packet, and nothing for one; the bounds are
 //! in [`limits`].
 //!
-//! *Purity*: `decap`, `encap`, `sequence`, `mppe` and `wire` read no clock and do no input or
+//! *Purity*: `decap`, `encap`, `offload`, `sequence`, `mppe` and `wire` read no clock and do no input or
 //! output. What does stands behind [`io::Io`]: `uring` in earnest, [`sim_io`] in the simulator.
 //!
 //! *Unsafe code* is in `uring`, `sys` and `mppe::rc4` alone.
@@ -43,6 +43,7 @@ pub mod io;
 pub mod limits;
 pub mod mailbox;
 pub mod mppe;
+pub mod offload;
 pub mod program;
 mod punt_budget;
 mod sequence;

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use crate::frame::{Frame, Slot, Slots, VecArena};
 use crate::io::{Arrivals, Io, IoError};
 use crate::limits;
+use crate::offload::TunFeatures;
 use crate::program::TunId;
 
 /// A GRE packet on its way to the peer.
@@ -196,7 +197,7 @@ impl Io for SimIo {
         self.release(frame.slot);
     }
 
-    fn attach(&mut self, tun: TunId, _fd: OwnedFd) -> bool {
+    fn attach(&mut self, tun: TunId, _fd: OwnedFd, _features: TunFeatures) -> bool {
         self.attach_sim(tun)
     }
 

@@ -201,8 +201,13 @@ impl<I: Io> Worker<I> {
             }
             Command::CloseNetwork { call_id } => self.sessions.close_network(call_id),
             Command::Remove { call_id } => self.remove(call_id),
-            Command::AttachTun { tun, fd, owner } => {
-                let is_attached = self.io.attach(tun, fd);
+            Command::AttachTun {
+                tun,
+                fd,
+                features,
+                owner,
+            } => {
+                let is_attached = self.io.attach(tun, fd, features);
                 if is_attached && let Err(index) = self.position(tun) {
                     self.tuns.insert(index, Tun { id: tun, owner });
                 }
