@@ -7,9 +7,7 @@
 
 use super::VnetHeader;
 use super::checksum::Sum;
-use super::headers::{
-    HEADERS_LEN_MAX, IpHeader, TCP, TCP_LEN_MIN, ipv4, put, tcp, u16_at, u32_at,
-};
+use super::headers::{HEADERS_LEN_MAX, IpHeader, TCP, TCP_LEN_MIN, ipv4, put, tcp, u16_at, u32_at};
 use crate::limits::RUN_PACKETS_MAX;
 
 /// Octets of an IP packet, at most.
@@ -206,8 +204,8 @@ impl Segment {
     /// Whether the checksums are right: what is joined gets new ones.
     fn is_intact(&self, packet: &[u8]) -> bool {
         let (ip_header, segment) = packet.split_at(self.ip.len);
-        let is_ip_intact = !self.ip.is_ipv4 || Sum::default().add(ip_header).holds();
+        let is_ip_intact = !self.ip.is_ipv4 || Sum::default().with(ip_header).holds();
         let sum = self.ip.pseudo_header(ip_header, segment.len());
-        is_ip_intact && sum.add(segment).holds()
+        is_ip_intact && sum.with(segment).holds()
     }
 }

@@ -88,7 +88,7 @@ impl IpHeader {
 
     /// The sum of the pseudo-header for `len` octets behind this header.
     pub(super) fn pseudo_header(&self, header: &[u8], len: usize) -> Sum {
-        Sum::default().add_pseudo_header(self.addresses(header), self.protocol, len)
+        Sum::default().with_pseudo_header(self.addresses(header), self.protocol, len)
     }
 
     /// The length of the whole packet that the header tells.
@@ -105,7 +105,7 @@ impl IpHeader {
         if self.is_ipv4 {
             put_u16(header, ipv4::TOTAL_LEN, packet_len as u16);
             put(header, ipv4::CHECKSUM, [0; 2]);
-            let checksum = Sum::default().add(&header[..self.len]).finish();
+            let checksum = Sum::default().with(&header[..self.len]).finish();
             put(header, ipv4::CHECKSUM, checksum);
         } else {
             put_u16(header, 4, (packet_len - IPV6_LEN) as u16);

@@ -2,6 +2,7 @@
 //! completes checksums that the kernel has left to the device.
 
 use super::VnetHeader;
+use super::checksum::Sum;
 use super::headers::{
     IpHeader, TCP, TCP_LEN_MIN, UDP, UDP_LEN, ipv4, put, put_u16, tcp, u16_at, u32_at, udp,
 };
@@ -135,7 +136,7 @@ impl<'a> Split<'a> {
                 out.copy_from_slice(self.packet);
                 if let Some((start, at)) = checksum {
                     // Zero is written otherwise for all, since only UDP minds.
-                    let sum = super::checksum::Sum::default().add(&out[start..]);
+                    let sum = Sum::default().with(&out[start..]);
                     put(out, at, sum.finish_nonzero());
                 }
                 out.len()
@@ -177,12 +178,12 @@ impl<'a> Split<'a> {
                 segment[tcp::FLAGS] &= !tcp::CWR;
             }
             put(segment, tcp::CHECKSUM, [0; 2]);
-            let checksum = sum.add(segment).finish();
+            let checksum = sum.with(segment).finish();
             put(segment, tcp::CHECKSUM, checksum);
         } else {
             put_u16(segment, udp::LENGTH, segment.len() as u16);
             put(segment, udp::CHECKSUM, [0; 2]);
-            let checksum = sum.add(segment).finish_nonzero();
+            let checksum = sum.with(segment).finish_nonzero();
             put(segment, udp::CHECKSUM, checksum);
         }
     }

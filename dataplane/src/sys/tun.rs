@@ -87,6 +87,21 @@ pub struct TunDevice {
 /// # Errors
 /// See [`TunError`].
 pub fn open(name: &str) -> Result<TunDevice, TunError> {
+    open_when_free(name, open_once)
+}
+
+/// The same without any offload: each read and each write is one packet.
+///
+/// # Errors
+/// See [`TunError`].
+pub fn open_plain(name: &str) -> Result<TunDevice, TunError> {
+    open_when_free(name, open_once_plain)
+}
+
+fn open_when_free(
+    name: &str,
+    open_once: fn(&str) -> Result<TunDevice, TunError>,
+) -> Result<TunDevice, TunError> {
     if !is_name(name) {
         return Err(TunError::BadName { name: name.into() });
     }
@@ -115,29 +130,29 @@ fn is_name(name: &str) -> bool {
 }
 
 fn open_once(name: &str) -> Result<TunDevice, TunError> {
-    let (fd, given_name) = match create(name, true) {
+    match create(name, true) {
         // The name is a good one, so it is the flag that an old kernel does not know.
-        Err(TunError::BadName { .. }) => create(name, false)?,
-        created => {
-            let (fd, given_name) = created?;
-            match agree_on_offload(fd.as_fd()) {
-                Ok(features) => {
-                    return Ok(TunDevice {
-                        fd,
-                        name: given_name,
-                        features,
-                    });
-                }
-                Err(_) => {
-                    drop(fd);
-                    create(name, false)?
-                }
+        Err(TunError::BadName { .. }) => open_once_plain(name),
+        Err(error) => Err(error),
+        Ok((fd, given_name)) => match agree_on_offload(fd.as_fd()) {
+            Ok(features) => Ok(TunDevice {
+                fd,
+                name: given_name,
+                features,
+            }),
+            Err(_) => {
+                drop(fd);
+                open_once_plain(name)
             }
-        }
-    };
+        },
+    }
+}
+
+fn open_once_plain(name: &str) -> Result<TunDevice, TunError> {
+    let (fd, name) = create(name, false)?;
     Ok(TunDevice {
         fd,
-        name: given_name,
+        name,
         features: TunFeatures::default(),
     })
 }
@@ -172,7 +187,8 @@ fn create(name: &str, has_vnet_header: bool) -> Result<(OwnedFd, String), TunErr
 fn agree_on_offload(fd: BorrowedFd<'_>) -> io::Result<TunFeatures> {
     let header_len = VnetHeader::LEN as libc::c_int;
     // SAFETY: the kernel reads one int, which lives until the call returns.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header_len) };
+    let result =
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header_len) };
     Errno::result(result)?;
     let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
     let udp = libc::TUN_F_USO4 | libc::TUN_F_USO6;

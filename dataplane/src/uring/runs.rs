@@ -25,7 +25,12 @@ unsafe impl Send for Runs {}
 
 impl std::fmt::Debug for Runs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Runs({} of {} free)", self.free.len(), self.records.len())
+        write!(
+            f,
+            "Runs({} of {} free)",
+            self.free.len(),
+            self.records.len()
+        )
     }
 }
 

@@ -13,7 +13,8 @@ use dataplane::mailbox::Mailbox;
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, SessionSpec, TunId};
 use dataplane::sys::gre_socket::{self, GreSocketConfig};
-use dataplane::sys::{probe, tun};
+use dataplane::sys::probe;
+use dataplane::sys::tun::{self, TunDevice};
 use dataplane::uring::Uring;
 use dataplane::worker::{Flow, Worker, WorkerSpec};
 
@@ -56,7 +57,7 @@ fn commands(number: u8, peer: u8) -> [Command; 5] {
         let mode = KeyMode::Stateless;
         Some(MppeSpec { start_key, mode })
     };
-    let (fd, name) = tun::open("ppp%d").unwrap();
+    let TunDevice { fd, name, features } = tun::open("ppp%d").unwrap();
     ip(&format!(
         "address add {} peer 10.9.{number}.1 dev {name}",
         inner(number)
@@ -89,7 +90,12 @@ fn commands(number: u8, peer: u8) -> [Command; 5] {
             call_id,
             mppe: mppe(number),
         },
-        Command::AttachTun { tun, fd, owner },
+        Command::AttachTun {
+            tun,
+            fd,
+            features,
+            owner,
+        },
         Command::OpenNetwork { call_id, network },
     ]
 }

@@ -10,7 +10,7 @@ use dataplane::counters::{DropReason, SessionCounters};
 use dataplane::handle::{SendError, StartError, WorkerConfig, WorkerHandle, spawn};
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Notice, SessionSpec, TunId};
-use dataplane::sys::tun;
+use dataplane::sys::tun::{self, TunDevice};
 
 use crate::namespaces::{Namespace, comes_true, ip, may_run, raw_sockets};
 
@@ -79,7 +79,7 @@ impl Side {
             let start_key = StartKey::new(KeyStrength::Bits128, &octets);
             Some(MppeSpec { start_key, mode })
         };
-        let (fd, name) = tun::open("ppp%d").unwrap();
+        let TunDevice { fd, name, features } = tun::open("ppp%d").unwrap();
         assert_eq!(name, "ppp0");
         ip(&format!(
             "address add {} peer {} dev ppp0",
@@ -107,6 +107,7 @@ impl Side {
             Command::AttachTun {
                 tun: TUN,
                 fd,
+                features,
                 owner: end.owns_tun.then_some(call_id),
             },
             Command::OpenNetwork { call_id, network },
