@@ -6,12 +6,14 @@
 //! # Life of a packet
 //!
 //! ```text
-//! out  TUN read (uring) -> packets (offload) -> session of the device, or by inner destination (session)
+//! out  TUN read (uring) -> cut into packets (offload)
+//!        -> session of the device, or by inner destination (session)
 //!        -> encap batch [ppp | keys in series | rc4 n abreast | gre] -> GRE send (uring)
 //!
 //! in   GRE receive (uring) -> session by call ID (session)
-//!        -> decap batch [sequence | keys in series | rc4 n abreast | ppp] -> TUN write (uring)
-//!                                                              \-> not IP: punt to control
+//!        -> decap batch [sequence | keys in series | rc4 n abreast | ppp]
+//!        -> joined (offload) -> TUN write (uring)
+//!        \-> not IP: punt to control
 //!
 //! ctl  Command -> mailbox -> worker        worker -> mailbox -> Notice
 //! ```
