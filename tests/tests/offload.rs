@@ -592,7 +592,7 @@ fn whatever_differs_from_its_neighbours_is_never_joined_to_them() {
         other.fragment = fragment;
         assert_eq!(runs(&bytes(&[&first, &other])), [1, 1], "{what}");
     }
-    let mut options = first.clone();
+    let mut options = first;
     options.ip_options = vec![1; 4];
     let mut after = options.next();
     after.ip_options = vec![1; 4];
