@@ -124,7 +124,7 @@ const MPPE_OVERHEAD: u16 = 4;
 /// Octets of a Protocol-Reject in front of the rejected information.
 const PROTOCOL_REJECT_HEADER: usize = 6;
 
-/// Restart intervals that IPCP waits for an optional MPPE to settle.
+/// Restart intervals that IPCP waits for a peer to say anything about an optional MPPE.
 const CCP_PATIENCE: u64 = 4;
 
 /// One PPP link. Time only grows from call to call; after every call drain
@@ -475,7 +475,10 @@ impl Link {
             },
             Timer::AuthDeadline => Err(self.auth_timeout()),
             Timer::CcpSettle => {
-                self.start_ipcp(now);
+                // A peer that has said anything will settle it, or let CCP's own count run out.
+                if !self.ccp.has_heard() {
+                    self.go_on_without_mppe(now);
+                }
                 Ok(())
             }
             Timer::SetupDeadline => Err(Failure {
@@ -584,7 +587,7 @@ impl Link {
         }
     }
 
-    /// CCP has settled, one way or the other, or has had its time.
+    /// CCP has settled, one way or the other.
     fn start_ipcp(&mut self, now: Time) {
         let mut ctx = self.around.at(now);
         ctx.timers.stop(Timer::CcpSettle);
@@ -621,7 +624,19 @@ impl Link {
                 self.around.outbox.report(reason);
                 self.fail(now, failure);
             }
-            _ => self.start_ipcp(now),
+            Some(_) => self.go_on_without_mppe(now),
+            None => self.start_ipcp(now),
+        }
+    }
+
+    /// The optional MPPE came to nothing, which a peer that speaks CCP must know first: it may have
+    /// come to something there, and IP would then be encrypted for nobody.
+    fn go_on_without_mppe(&mut self, now: Time) {
+        let mut ctx = self.around.at(now);
+        self.ccp.protocol.forget_receive_key(&mut ctx);
+        self.ccp.abandon(&mut ctx, "No MPPE negotiated");
+        if !self.ccp.is_closing() || !self.ccp.has_heard() {
+            self.start_ipcp(now);
         }
     }
 
