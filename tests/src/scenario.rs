@@ -144,7 +144,7 @@ impl Scenario {
                 secrets: Arc::new(OneSecret(Secret::new(Vec::new()))),
                 lcp: draw_lcp(rng),
                 mppe: draw_mppe(rng),
-                addresses: crate::node::server_addresses(dataplane::program::CallId(2)),
+                addresses: Addresses::default(),
             }),
             password_is_right,
             faults: draw_faults(rng),
@@ -275,6 +275,7 @@ fn draw_lcp(rng: &mut ChaCha12Rng) -> LcpConfig {
         acfc: rng.random(),
         magic: rng.random_ratio(4, 5),
         echo_interval_ms: *pick(rng, &[0, 10_000, 30_000]),
+        chap_interval_ms: *pick(rng, &[0, 0, 700, 7_000]),
         ..LcpConfig::default()
     }
 }

@@ -157,6 +157,8 @@ pub(super) struct Ccp {
     send: Option<Agreed>,
     /// Keys were agreed and taken back.
     pub(super) lost: bool,
+    /// The peer has ended CCP.
+    pub(super) terminated: bool,
     /// What the peer said last, in words.
     peer_words: Option<String>,
 }
@@ -171,6 +173,7 @@ impl Ccp {
             receive: None,
             send: None,
             lost: false,
+            terminated: false,
             peer_words: None,
         }
     }
@@ -424,6 +427,7 @@ impl ControlProtocol for Ccp {
 
     /// A peer that has given CCP up before it was opened will not come back to it.
     fn terminated_by_peer(&mut self, ctx: &mut Context<'_>, _reason: &[u8], opened: bool) {
+        self.terminated = true;
         let required = ctx.config.mppe.is_some_and(|config| config.require);
         if !opened && !required {
             ctx.outbox.signal(Layer::Ccp, Signal::Finished);

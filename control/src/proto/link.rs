@@ -59,6 +59,9 @@ pub enum LinkOutput {
         /// What the peer presented.
         request: AuthRequest,
     },
+    /// A server that has nobody prove who it is needs addresses, which a verdict would have
+    /// brought; `handle_addresses` brings them, at once or later.
+    AssignAddresses,
     /// A line for a person.
     Report(Report),
     /// IP may pass.
@@ -145,6 +148,10 @@ pub struct Link {
     /// What came of them.
     we_proved: Option<Authenticated>,
     peer_proved: Option<Authenticated>,
+    /// `AssignAddresses` has been said, and what it was for is not there yet.
+    awaits_addresses: bool,
+    /// It has come.
+    has_addresses: bool,
     /// Given to the last `Authenticate`.
     request_id: u32,
     early: Vec<Bytes>,
@@ -167,6 +174,8 @@ impl Link {
             verifying: Verifying::Unasked,
             we_proved: None,
             peer_proved: None,
+            awaits_addresses: false,
+            has_addresses: false,
             request_id: 0,
             early: Vec::new(),
             parked: None,
@@ -268,6 +277,23 @@ impl Link {
                 self.finish_authentication(now);
             }
             Err(failure) => self.fail(now, failure),
+        }
+        self.settle(now);
+    }
+
+    /// The answer to `LinkOutput::AssignAddresses`; `None` when there are none. An answer that is
+    /// not waited for is ignored.
+    pub fn handle_addresses(&mut self, now: Time, addresses: Option<Addresses>) {
+        if !std::mem::take(&mut self.awaits_addresses) || self.phase != Phase::Authenticate {
+            return;
+        }
+        if let Some(addresses) = addresses {
+            self.ipcp.protocol.assign(addresses);
+            self.has_addresses = true;
+            self.finish_authentication(now);
+        } else {
+            let ending = Ending::NoAddresses("this side has none left to give".into());
+            self.end(now, ipcp::TERMINATE_REASON, ending);
         }
         self.settle(now);
     }
@@ -393,7 +419,9 @@ impl Link {
     fn handle_proved(&mut self, now: Time, handled: Result<Option<Authenticated>, Failure>) {
         match handled {
             // A challenge after the first changes no keys.
-            Ok(Some(authenticated)) if self.phase == Phase::Authenticate => {
+            Ok(Some(authenticated))
+                if self.phase == Phase::Authenticate && self.we_proved.is_none() =>
+            {
                 self.we_proved = Some(authenticated);
                 self.finish_authentication(now);
             }
@@ -508,6 +536,7 @@ impl Link {
         self.phase = Phase::Authenticate;
         self.we_proved = None;
         self.peer_proved = None;
+        self.awaits_addresses = false;
         let mut ctx = self.around.at(now);
         ctx.outbox.push(LinkOutput::Report(Report::LinkUp));
         let due = now.after_ms(ctx.config.lcp.auth_timeout_ms);
@@ -533,11 +562,18 @@ impl Link {
         let we_are_done = matches!(self.proving, Proving::Unasked) || self.we_proved.is_some();
         let peer_is_done =
             matches!(self.verifying, Verifying::Unasked) || self.peer_proved.is_some();
-        if self.phase == Phase::Authenticate && we_are_done && peer_is_done {
-            self.around.timers.stop(Timer::AuthDeadline);
-            self.phase = Phase::Network;
-            self.start_ccp(now);
+        if self.phase != Phase::Authenticate || !we_are_done || !peer_is_done {
+            return;
         }
+        self.around.timers.stop(Timer::AuthDeadline);
+        let brings_addresses = !matches!(self.verifying, Verifying::Unasked);
+        if self.around.role == LinkRole::Callee && !brings_addresses && !self.has_addresses {
+            self.awaits_addresses = true;
+            self.around.outbox.push(LinkOutput::AssignAddresses);
+            return;
+        }
+        self.phase = Phase::Network;
+        self.start_ccp(now);
     }
 
     /// The exchange that keys are made from: see [`Link`].
@@ -635,7 +671,8 @@ impl Link {
         let mut ctx = self.around.at(now);
         self.ccp.protocol.forget_receive_key(&mut ctx);
         self.ccp.abandon(&mut ctx, "No MPPE negotiated");
-        if !self.ccp.is_closing() || !self.ccp.has_heard() {
+        let knows = self.ccp.protocol.terminated || !self.ccp.is_closing();
+        if knows || !self.ccp.has_heard() {
             self.start_ipcp(now);
         }
     }
