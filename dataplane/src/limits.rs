@@ -11,6 +11,11 @@ pub const SLOT_BYTES: usize = 2048;
 /// MPPE (2), inner protocol (2) are 24; a virtio-net header and an outer IPv4 header may precede.
 pub const HEADROOM_BYTES: usize = 64;
 
+/// Octets of the largest PPP information field (RFC 1661 2) that a slot holds behind the headroom
+/// as it comes from the network: an outer IPv4 header with all options (60), GRE (16), FF 03 (2)
+/// and protocol (2) precede. No larger MRU may be announced; what is longer would be cut.
+pub const INFORMATION_BYTES_MAX: usize = SLOT_BYTES - HEADROOM_BYTES - 80;
+
 /// Packets that one session holds while it waits for an earlier one. More than a handful overtake
 /// each other only where a path changes, and then waiting does not help.
 pub const REORDER_PACKETS: usize = 16;

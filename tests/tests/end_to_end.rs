@@ -355,6 +355,19 @@ fn every_authentication_method_brings_a_tunnel_up() {
             "MPPE 40-bit stateless",
             "require-mppe-40",
         ),
+        (
+            "require-mschap-v2",
+            "MPPE 128-bit stateful",
+            "require-mppe-128\nmppe-prefer-stateful",
+        ),
+        // The pool gives addresses to those who prove nothing, too.
+        ("noauth", "none", "nomppe"),
+        // Challenged again and again while the pings pass.
+        (
+            "require-mschap-v2\nchap-interval 1",
+            "MPPE 128-bit stateless",
+            "require-mppe-128",
+        ),
     ] {
         let lab = Lab::new();
         let options = HOWTO_OPTIONS.replace("require-mppe-128\n", &format!("{mppe}\n"));

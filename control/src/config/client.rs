@@ -428,6 +428,7 @@ fn lcp_config(options: &PppdOptions) -> LcpConfig {
                 u64::from(seconds) * 1000
             }),
         echo_failure: options.echo_failure.unwrap_or(defaults.echo_failure),
+        chap_interval_ms: u64::from(options.chap_interval_s) * 1000,
         auth_timeout_ms: u64::from(options.auth_timeout_s) * 1000,
         setup_timeout_ms: defaults.setup_timeout_ms,
     }
@@ -439,6 +440,7 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
         bits_56,
         bits_128,
         stateful,
+        prefer_stateful,
         optional,
     } = options.mppe;
     if !options.mppe.wanted() {
@@ -457,7 +459,7 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
         allow_56: bits_56,
         allow_128: bits_128,
         allow_stateful: stateful,
-        prefer_stateful: false,
+        prefer_stateful,
     };
     Ok((!options.no_ccp).then_some(config))
 }

@@ -252,6 +252,7 @@ impl Server {
                     request_id,
                     request,
                 } => actions.extend(self.admit(*call_id, *request_id, request)),
+                Action::AssignAddresses { call_id } => actions.extend(self.assign(*call_id)),
                 Action::NetworkUp { call_id, network } => {
                     self.network_up(*call_id, network.clone()).await;
                 }
