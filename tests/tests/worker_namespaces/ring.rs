@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::namespaces::{Namespace, comes_true, ip, may_run, raw_sockets};
 use dataplane::frame::Frame;
-use dataplane::io::{Arrivals, Io, IoCounters};
+use dataplane::io::{Arrivals, Io, IoCounters, Route};
 use dataplane::limits;
 use dataplane::mailbox::Mailbox;
 use dataplane::program::{Command, TunId};
@@ -17,6 +17,14 @@ use dataplane::sys::tun;
 use dataplane::uring::Uring;
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+const fn route(peer: Ipv4Addr, local: Option<Ipv4Addr>) -> Route {
+    Route {
+        peer,
+        local,
+        next_hop: None,
+    }
+}
 const SLOTS: u16 = 256;
 const TUN: TunId = TunId(5);
 
@@ -69,7 +77,7 @@ impl World {
         let headroom = limits::HEADROOM_BYTES as u16;
         let frame = Frame::new(slot, headroom, packet.len() as u16);
         frame.bytes_mut(&mut self.uring).copy_from_slice(packet);
-        self.uring.send(frame, LOOPBACK, local);
+        self.uring.send(frame, route(LOOPBACK, local));
     }
 
     fn take_gre(&mut self) -> Vec<Vec<u8>> {
@@ -197,7 +205,7 @@ fn what_the_network_refuses_is_counted_and_its_slot_comes_back() {
         for _ in 0..u32::from(limits::CONTROL_SLOTS) * 2 {
             let slot = world.uring.take_slot().expect("slots come back");
             let frame = Frame::new(slot, limits::HEADROOM_BYTES as u16, 16);
-            world.uring.send(frame, unreachable, None);
+            world.uring.send(frame, route(unreachable, None));
             world.wait_until(|_| true);
         }
         let refused = u64::from(limits::CONTROL_SLOTS) * 2;
