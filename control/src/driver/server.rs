@@ -139,6 +139,7 @@ impl Server {
             count: worker_count(&config),
             local: None,
             sessions_max: config.limits.sessions_max as usize,
+            fast_path: config.fast_path,
         };
         let endpoint = endpoint_config(&config);
         let trace = config.log.debug.then(|| trace_to(std::rc::Rc::clone(&log)));
@@ -414,6 +415,7 @@ impl Server {
         if let Some(counters) = self.engine.counters(call_id) {
             status.count(counters);
         }
+        self.engine.describe_way(call_id, &mut status);
         status
     }
 
