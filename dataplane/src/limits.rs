@@ -4,6 +4,9 @@
 /// lanes abreast, so 64 is far beyond the point of diminishing returns and keeps a batch in L1/L2.
 pub const BATCH_PACKETS: usize = 64;
 
+/// Packets that one system call hands to the packet socket.
+pub const DIRECT_PACKETS: usize = 64;
+
 /// Octets of one arena slot: an Ethernet-sized packet with all its headers, and room to spare.
 pub const SLOT_BYTES: usize = 2048;
 
@@ -86,7 +89,7 @@ const _: () = assert!(HELD_PACKETS_MAX >= REORDER_PACKETS);
 const _: () = assert!(SLOT_BYTES <= u16::MAX as usize);
 const _: () = assert!(KEYS_SKIPPED_MAX <= KEY_BUDGET);
 const _: () = assert!(KEYS_SKIPPED_FREE as usize > REORDER_PACKETS);
-const _: () = assert!(HEADROOM_BYTES >= 24);
+const _: () = assert!(HEADROOM_BYTES >= 24 + crate::wire::ipv4::HEADER_LEN);
 
 /// Receive buffers of a worker that are for GRE, and as many more that are for TUN, unless
 /// configured: 8 MiB, and twice what sessions may hold for reordering.

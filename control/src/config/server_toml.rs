@@ -15,6 +15,7 @@ use crate::proto::pool::AddressRanges;
 use super::address_spec::{parse_list, parse_ranges};
 use super::client::LogConfig;
 use super::error::{ConfigError, Place};
+use super::fast_path::FastPathMode;
 use super::secrets::FileSecrets;
 use super::server::{
     LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
@@ -358,6 +359,7 @@ struct Dataplane {
     workers: Option<Within<0, 1_024>>,
     interface_prefix: Option<InterfacePrefix>,
     interface_per_session: bool,
+    fast_path: FastPathMode,
 }
 
 /// Leaves room for a number in the 15 characters of an interface's name.
@@ -442,6 +444,7 @@ impl File {
                 .interface_prefix
                 .map_or_else(|| "pptp".to_owned(), |prefix| prefix.0),
             interface_per_session: self.dataplane.interface_per_session,
+            fast_path: self.dataplane.fast_path,
             limits: self.limits.into(),
             timeouts: Timeouts {
                 first_message_ms: ms(times.first_message_s, defaults.first_message_ms),

@@ -160,6 +160,7 @@ impl Server {
             count: worker_count(&config),
             local: None,
             sessions_max: config.limits.sessions_max as usize,
+            fast_path: config.fast_path,
         };
         let endpoint = endpoint_config(&config);
         let trace = config.log.debug.then(|| trace_to(log.clone()));
