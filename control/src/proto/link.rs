@@ -467,7 +467,7 @@ impl Link {
             (Layer::Ccp, Signal::Up) => self.start_ipcp(now),
             (Layer::Ccp, Signal::Down) => self.ccp_down(now),
             (Layer::Ccp, Signal::Finished) => self.ccp_finished(now),
-            (Layer::Ipcp, Signal::Up) => self.network_up(),
+            (Layer::Ipcp, Signal::Up) => self.network_up(now),
             (Layer::Ipcp, Signal::Down) => {}
             (Layer::Ipcp, Signal::Finished) => self.ipcp_finished(now),
         }
@@ -710,7 +710,7 @@ impl Link {
         }
     }
 
-    fn network_up(&mut self) {
+    fn network_up(&mut self, now: Time) {
         let (ipcp, ccp) = (&mut self.ipcp.protocol, &self.ccp.protocol);
         let Some(remote) = ipcp.remote else {
             return;
@@ -743,6 +743,9 @@ impl Link {
         }
         outbox.push(LinkOutput::NetworkUp(network));
         self.around.timers.stop(Timer::SetupDeadline);
+        if let Verifying::Chap(chap) = &self.verifying {
+            chap.schedule(&mut self.around.at(now));
+        }
     }
 
     fn fail(&mut self, now: Time, failure: Failure) {
