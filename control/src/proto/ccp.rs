@@ -8,6 +8,9 @@
 //! does not allow, both go down from there: a request is Nak'ed with the strongest below it, and a
 //! Nak is answered with the next weaker request. MPPC (the C bit) and the D bit are always Nak'ed
 //! away, and so is stateful mode unless it is allowed.
+//!
+//! Where stateful mode is preferred, it is asked for, and proposed to a peer that has agreed to
+//! it; a peer that rejects it is asked for stateless mode.
 
 use std::fmt;
 
@@ -22,7 +25,7 @@ use super::negotiation::{ControlProtocol, Verdict};
 use super::outbox::{Context, Failure, Layer, Signal};
 use super::timer::Timer;
 use crate::wire::ccp::{CcpOption, MppeBits};
-use crate::wire::cp::{Code, ControlPacket};
+use crate::wire::cp::{Code, ConfigOption, ControlPacket};
 use crate::wire::ppp::Protocol;
 
 const STRENGTHS: u32 = MppeBits::BITS_40 | MppeBits::BITS_56 | MppeBits::BITS_128;
@@ -152,6 +155,8 @@ pub(super) struct Ccp {
     granted: Option<Agreed>,
     /// The peer's request named MPPE.
     named: bool,
+    /// A request for stateless mode was Nak'ed with stateful, which is done once.
+    proposed_stateful: bool,
     /// What the data plane is keyed with.
     receive: Option<Agreed>,
     send: Option<Agreed>,
@@ -170,6 +175,7 @@ impl Ccp {
             asked: None,
             granted: None,
             named: false,
+            proposed_stateful: false,
             receive: None,
             send: None,
             lost: false,
@@ -191,6 +197,24 @@ impl Ccp {
     /// What we receive is encrypted.
     pub(super) const fn decrypts(&self) -> bool {
         self.receive.is_some()
+    }
+
+    fn asks_stateful(&self) -> bool {
+        self.asked
+            .is_some_and(|asked| asked.mode == KeyMode::Stateful)
+    }
+
+    /// Whether the answer to this packet depends on what the peer says to our own request. Stateful
+    /// mode is proposed only to a peer that takes it: pppd ends the link where it does not.
+    pub(super) fn must_wait(&self, payload: &[u8]) -> bool {
+        let Ok(packet) = ControlPacket::parse(payload) else {
+            return false;
+        };
+        let options = CcpOption::parse_all(packet.data).unwrap_or_default();
+        let is_stateless = |option: &CcpOption| matches!(option, CcpOption::Mppe(bits) if bits.0 & MppeBits::STATELESS != 0);
+        packet.code == Code::CONFIGURE_REQUEST
+            && self.asks_stateful()
+            && options.iter().any(is_stateless)
     }
 
     /// Agreed to on one side alone, a key is of no use: the peer did not get so far.
@@ -228,7 +252,10 @@ impl Ccp {
         self.named = true;
         self.peer_words = Some(format!("the peer asks for {}", Words(bits)));
         let allowed = allowed_strengths(config);
-        let mode = if bits.0 & MppeBits::STATELESS == 0 && config.allow_stateful {
+        let is_stateless = bits.0 & MppeBits::STATELESS != 0;
+        let proposes = is_stateless && self.asks_stateful() && !self.proposed_stateful;
+        self.proposed_stateful |= proposes;
+        let mode = if proposes || !is_stateless && config.allow_stateful {
             KeyMode::Stateful
         } else {
             KeyMode::Stateless
@@ -383,6 +410,15 @@ impl ControlProtocol for Ccp {
 
     fn rejected(&mut self, ctx: &mut Context<'_>, _options: &[CcpOption]) -> Result<(), Failure> {
         self.peer_words = Some("the peer rejects MPPE".into());
+        // pppd rejects stateful mode, where it is not allowed, instead of asking for the other.
+        if let Some(asked) = self
+            .asked
+            .as_mut()
+            .filter(|it| it.mode == KeyMode::Stateful)
+        {
+            asked.mode = KeyMode::Stateless;
+            return Ok(());
+        }
         self.give_up(ctx, "MPPE required but peer refused")
     }
 

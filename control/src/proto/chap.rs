@@ -354,6 +354,16 @@ impl ChapAuthenticator {
         ctx.timers.set(Timer::Verifying, due);
     }
 
+    /// The peer is to be asked again after `chap_interval_ms`. Until the network is up it may lack
+    /// our Success, and would make its keys from the next exchange instead of this one.
+    pub(super) fn schedule(&self, ctx: &mut Context<'_>) {
+        let interval_ms = ctx.config.lcp.chap_interval_ms;
+        if interval_ms > 0 && self.verdict.is_some() {
+            let due = ctx.now.after_ms(interval_ms);
+            ctx.timers.set(Timer::Verifying, due);
+        }
+    }
+
     /// No response has come, or it is time to ask a peer that has proved itself again.
     pub(super) fn handle_timeout(&mut self, ctx: &mut Context<'_>) -> Result<(), Failure> {
         if self.verdict.is_some() {
@@ -429,12 +439,8 @@ impl ChapAuthenticator {
                 let message = self.success_message(proof.as_ref(), &message);
                 let message = message.as_bytes();
                 self.say(ctx, ChapPacket::Success { id, message });
-                let interval_ms = ctx.config.lcp.chap_interval_ms;
-                if interval_ms > 0 {
-                    let due = ctx.now.after_ms(interval_ms);
-                    ctx.timers.set(Timer::Verifying, due);
-                }
                 if self.proved.is_some() {
+                    self.schedule(ctx);
                     return Ok(None);
                 }
                 self.proved = Some(name.clone());

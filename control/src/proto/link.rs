@@ -157,6 +157,8 @@ pub struct Link {
     early: Vec<Bytes>,
     /// The latest IPCP Configure-Request that came while IPCP had to wait for CCP.
     parked: Option<Bytes>,
+    /// The latest CCP Configure-Request whose answer depends on the peer's answer to ours.
+    parked_ccp: Option<Bytes>,
     ending: Option<Ending>,
     heard: bool,
 }
@@ -179,6 +181,7 @@ impl Link {
             request_id: 0,
             early: Vec::new(),
             parked: None,
+            parked_ccp: None,
             ending: None,
             heard: false,
             around: Surroundings::new(config, role, seed),
@@ -362,8 +365,7 @@ impl Link {
             Protocol::CHAP if has_authentication => self.handle_chap(now, frame.payload),
             Protocol::PAP if has_authentication => self.handle_pap(now, frame.payload),
             Protocol::CCP if self.phase == Phase::Network => {
-                self.ccp
-                    .handle_packet(&mut self.around.at(now), frame.payload);
+                self.handle_ccp(now, frame.payload);
             }
             Protocol::IPCP if self.phase == Phase::Network => {
                 self.handle_ipcp(now, frame.payload);
@@ -372,6 +374,22 @@ impl Link {
             Protocol::CHAP | Protocol::PAP | Protocol::CCP | Protocol::IPCP => {}
             Protocol::IPV4 | Protocol::IPV6 | Protocol::COMPRESSED => {}
             unknown => self.reject_protocol(now, unknown, frame.payload),
+        }
+    }
+
+    fn handle_ccp(&mut self, now: Time, payload: &[u8]) {
+        let fits = payload.len() <= EARLY_FRAME_LEN_MAX;
+        if fits && self.ccp.awaits_answer() && self.ccp.protocol.must_wait(payload) {
+            self.parked_ccp = Some(Bytes::copy_from_slice(payload));
+            return;
+        }
+        let mut ctx = self.around.at(now);
+        self.ccp.handle_packet(&mut ctx, payload);
+        let is_due = |payload: &mut Bytes| {
+            !self.ccp.awaits_answer() || !self.ccp.protocol.must_wait(payload)
+        };
+        if let Some(request) = self.parked_ccp.take_if(is_due) {
+            self.ccp.handle_packet(&mut ctx, &request);
         }
     }
 
@@ -467,7 +485,7 @@ impl Link {
             (Layer::Ccp, Signal::Up) => self.start_ipcp(now),
             (Layer::Ccp, Signal::Down) => self.ccp_down(now),
             (Layer::Ccp, Signal::Finished) => self.ccp_finished(now),
-            (Layer::Ipcp, Signal::Up) => self.network_up(),
+            (Layer::Ipcp, Signal::Up) => self.network_up(now),
             (Layer::Ipcp, Signal::Down) => {}
             (Layer::Ipcp, Signal::Finished) => self.ipcp_finished(now),
         }
@@ -710,7 +728,7 @@ impl Link {
         }
     }
 
-    fn network_up(&mut self) {
+    fn network_up(&mut self, now: Time) {
         let (ipcp, ccp) = (&mut self.ipcp.protocol, &self.ccp.protocol);
         let Some(remote) = ipcp.remote else {
             return;
@@ -743,6 +761,9 @@ impl Link {
         }
         outbox.push(LinkOutput::NetworkUp(network));
         self.around.timers.stop(Timer::SetupDeadline);
+        if let Verifying::Chap(chap) = &self.verifying {
+            chap.schedule(&mut self.around.at(now));
+        }
     }
 
     fn fail(&mut self, now: Time, failure: Failure) {
@@ -778,6 +799,7 @@ impl Link {
         self.ipcp.lower_down(&mut ctx);
         self.ccp.lower_down(&mut ctx);
         self.parked = None;
+        self.parked_ccp = None;
     }
 
     fn finish(&mut self) {

@@ -164,6 +164,11 @@ impl<P: ControlProtocol> Negotiation<P> {
         self.heard
     }
 
+    /// Our Configure-Request is out, and nothing was said to it.
+    pub(super) const fn awaits_answer(&self) -> bool {
+        self.unanswered
+    }
+
     /// The peer has still to acknowledge our Terminate-Request.
     pub(super) fn is_closing(&self) -> bool {
         self.state == State::Closing

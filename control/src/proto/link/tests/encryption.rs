@@ -131,3 +131,50 @@ fn ccp_that_was_given_up_is_answered_with_terminate_acks() {
     assert_eq!(*pair.network(CALLER), before);
     assert!(pair.ends[CALLER].receive.is_none());
 }
+
+/// One end prefers stateful mode, and the other only allows it, as pppd does by `mppe-stateful`.
+#[test]
+fn stateful_mode_is_agreed_to_both_ways_where_one_end_prefers_it() {
+    let allowed = MppeConfig {
+        allow_stateful: true,
+        ..MPPE_128
+    };
+    let preferred = MppeConfig {
+        prefer_stateful: true,
+        ..allowed
+    };
+    for (of_caller, of_callee) in [(preferred, allowed), (allowed, preferred)] {
+        let (mut caller, mut callee) = (caller(), callee());
+        caller.mppe = Some(of_caller);
+        callee.mppe = Some(of_callee);
+        let pair = Pair::new(caller, callee).connect();
+        for side in [CALLER, CALLEE] {
+            assert_eq!(pair.network(side).cipher, "MPPE 128-bit stateful");
+        }
+        pair.assert_encrypted();
+    }
+}
+
+#[test]
+fn a_peer_that_rejects_stateful_mode_is_asked_for_stateless() {
+    let (mut caller, callee) = (caller(), callee());
+    caller.mppe = Some(MppeConfig {
+        allow_stateful: true,
+        prefer_stateful: true,
+        ..MPPE_128
+    });
+    let mut pair = Pair::new(caller, callee);
+    // Where ours would Nak, pppd sends the option back in a Configure-Reject.
+    pair.wire = Box::new(|from, frame| {
+        let mut octets = frame.to_vec();
+        if from == CALLEE && frame.starts_with(&CCP) && frame[4] == 3 {
+            octets[4] = 4;
+            octets[10..14].copy_from_slice(&[0, 0, 0, 0x40]);
+        }
+        Some(octets.into())
+    });
+    let pair = pair.connect();
+    pair.assert_said(CALLER, "rcvd [CCP ConfRej id=0x1 <mppe -H -M +S -L -D -C>]");
+    assert_eq!(pair.network(CALLER).cipher, "MPPE 128-bit stateless");
+    pair.assert_encrypted();
+}

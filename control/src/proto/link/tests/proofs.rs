@@ -47,6 +47,23 @@ fn a_peer_is_challenged_again_and_keeps_its_network_and_its_keys() {
 }
 
 #[test]
+fn a_success_that_is_lost_is_repeated_before_another_challenge_and_keys_stay_alike() {
+    let (caller, mut callee) = (caller(), callee());
+    callee.lcp.chap_interval_ms = 1_000;
+    let mut pair = Pair::new(caller, callee);
+    let mut first = true;
+    pair.wire = Box::new(move |from, frame| {
+        let is_success = frame.windows(3).take(4).any(|it| it == [0xC2, 0x23, 3]);
+        let is_lost = from == CALLEE && is_success && std::mem::take(&mut first);
+        (!is_lost).then_some(frame)
+    });
+    let mut pair = pair.connect();
+    pair.run_for(20_000);
+    pair.network(CALLER);
+    pair.assert_encrypted();
+}
+
+#[test]
 fn challenges_differ_from_one_to_the_next() {
     let mut pair = challenged_again(AuthMethod::MsChapV2);
     pair.run_for(4 * INTERVAL_MS);
