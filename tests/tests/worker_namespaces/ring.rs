@@ -17,6 +17,7 @@ use dataplane::sys::probe::{self, RingFeatures};
 use dataplane::sys::tun::{self, TunDevice};
 use dataplane::uring::Uring;
 use dataplane::wire::ipv4::{HEADER_LEN, Ipv4Repr};
+use nix::sys::socket::{setsockopt, sockopt};
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const SLOTS: u16 = 256;
@@ -440,6 +441,55 @@ fn udp_crosses_a_device_without_offload() {
         let device = tun::open_plain("ppp%d").unwrap();
         assert_eq!(device.features, TunFeatures::default());
         udp_crosses_tun(features(), device);
+    });
+}
+
+#[test]
+fn trains_for_which_no_slots_are_left_are_cut_when_slots_come_back() {
+    if !may_run("ring::trains_for_which_no_slots_are_left_are_cut_when_slots_come_back") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        let device = open_tun("ppp%d", "10.9.0.1");
+        if !device.features.udp {
+            println!("this kernel has no trains of datagrams");
+            return;
+        }
+        assert!(world.attach(TUN, device));
+        let host = UdpSocket::bind("10.9.0.1:4000").unwrap();
+        setsockopt(&host, sockopt::UdpGsoSegment, &1000).unwrap();
+        // 800 datagrams, for 256 slots.
+        for train in 0..20u8 {
+            let datagrams = (0..40).map(|index| [train * 10 + index / 4; 1000]);
+            let datagrams: Vec<_> = datagrams.collect();
+            host.send_to(&datagrams.concat(), "10.9.0.2:4000").unwrap();
+        }
+        let mut kept = Vec::new();
+        let mut came = Vec::new();
+        while came.len() < 800 {
+            let has_some = world.wait_until(|world| !world.arrivals.tun.is_empty());
+            assert!(
+                has_some || kept.len() == usize::from(SLOTS),
+                "{}",
+                came.len()
+            );
+            for (_, frame) in std::mem::take(&mut world.arrivals.tun) {
+                let packet = frame.bytes(&world.uring);
+                if is_udp(packet) {
+                    assert_eq!(packet.len(), 28 + 1000);
+                    came.push(packet[28]);
+                }
+                kept.push(frame.slot);
+            }
+            if kept.len() == usize::from(SLOTS) {
+                kept.drain(..).for_each(|slot| world.uring.release(slot));
+            }
+        }
+        let expected: Vec<u8> = (0..800u32).map(|index| (index / 4) as u8).collect();
+        assert!(came == expected, "they come in another order");
+        assert_eq!(world.counters.trains_read.get(), 20);
+        assert_eq!(world.counters.split_failed.get(), 0);
     });
 }
 
