@@ -316,7 +316,10 @@ impl Call {
 
     fn ending_so_far(&self) -> Option<Ending> {
         match &self.state {
-            State::Established(established) => established.closing.clone(),
+            State::Established(established) => {
+                let closing = established.closing.as_ref();
+                closing.or_else(|| self.link.ending_so_far()).cloned()
+            }
             State::WaitDisconnect { ending, .. } => Some(ending.clone()),
             State::WaitReply { .. } | State::Over => None,
         }

@@ -345,6 +345,11 @@ impl Link {
         self.heard
     }
 
+    /// Why this side has begun to end the link, while that is under way.
+    pub(super) const fn ending_so_far(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+
     const fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Terminate | Phase::Ended)
     }

@@ -788,6 +788,18 @@ fn a_peer_that_answers_neither_clear_nor_stop_does_not_hold_us() {
 }
 
 #[test]
+fn the_links_own_reason_outlives_a_notify_that_overtakes_its_end() {
+    let (mut script, call_id) = Script::client_with_call();
+    script.handle(Event::MppeLost { call_id });
+    let seen = script.receive(&[disconnect_notify(PEER_CALL_ID)]);
+    let ended = endings(&seen);
+    assert!(
+        matches!(ended[..], [Ending::PeerIncompatible(_)]),
+        "{seen:?}"
+    );
+}
+
+#[test]
 fn a_call_id_with_swapped_octets_still_ends_the_only_call() {
     let (mut script, call_id) = Script::client_with_call();
     let seen = script.receive(&[disconnect_notify(PEER_CALL_ID.swap_bytes())]);
