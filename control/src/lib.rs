@@ -10,7 +10,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod crypto;
+pub mod driver;
 pub mod proto;
 pub mod wire;

@@ -9,7 +9,7 @@ use crate::counters::DropReason;
 use crate::frame::{Frame, Slots};
 use crate::limits;
 use crate::mppe::cipher_batch::CipherBatch;
-use crate::mppe::decryptor::{Derived, Refusal};
+use crate::mppe::decryptor::{Decryptor, Derived, Refusal};
 use crate::mppe::rc4::Rc4;
 use crate::program::{CallId, TunId};
 use crate::sequence::Place;
@@ -231,10 +231,10 @@ fn place(
     out: &mut Batch,
     now_ms: u64,
 ) -> Result<(), DropReason> {
-    while sessions
-        .get(call_id)
-        .is_some_and(|session| session.window.should_slide(sequence))
-    {
+    while sessions.get(call_id).is_some_and(|session| {
+        let wary = session.decryptor.is_some();
+        session.window.should_slide(sequence, wary)
+    }) {
         give_up_gap(sessions, call_id, out, now_ms);
     }
     let may_hold = sessions.held_count < limits::HELD_PACKETS_MAX;
@@ -247,11 +247,13 @@ fn place(
                 session.counters().reordered.add(1);
             }
         }
-        Place::Early if may_hold => session.window.hold(sequence, frame, now_ms),
         Place::Early => {
-            // Too many are held already: this session does not wait.
-            let lost = session.window.jump(sequence, frame, now_ms, &mut ready);
-            session.counters().lost.add(lost);
+            session.window.hold(sequence, frame, now_ms);
+            if !may_hold {
+                // Too many are held already: this session does not wait.
+                let lost = session.window.give_up_gap(now_ms, &mut ready);
+                session.counters().lost.add(lost);
+            }
         }
         Place::Duplicate => return Err(DropReason::Duplicate),
         Place::Late => return Err(DropReason::Late),
@@ -390,35 +392,55 @@ fn judge(
     packet: &mut Arrived,
     now_ms: u64,
 ) -> Verdict {
-    let derived = match packet.stage {
+    let Some(decryptor) = &mut session.decryptor else {
+        return match packet.stage {
+            Stage::Decided(verdict) => verdict,
+            _ => Verdict::Drop(DropReason::NoReceiveKey),
+        };
+    };
+    let text = packet.frame.bytes_mut(slots);
+    let proved = match packet.stage {
         Stage::Decided(verdict) => return verdict,
-        Stage::Sorted => return Verdict::Drop(DropReason::BadPpp),
-        Stage::Derived(derived) => derived,
-        Stage::Undecided(header) => {
-            let Some(decryptor) = &mut session.decryptor else {
-                return Verdict::Drop(DropReason::NoReceiveKey);
-            };
-            match decryptor.derive_again(header, packet.sequence, now_ms) {
-                Ok(derived) => {
-                    Rc4::new(derived.key().as_bytes()).apply(packet.frame.bytes_mut(slots));
-                    derived
-                }
-                Err(reason) => {
-                    decryptor.fail(now_ms);
-                    return Verdict::Drop(reason);
-                }
+        Stage::Sorted => Err(DropReason::BadPpp),
+        Stage::Undecided(header) => decrypt_again(decryptor, header, packet.sequence, text, now_ms),
+        Stage::Derived(derived) => {
+            if decryptor.prove(&derived, text, now_ms) {
+                Ok(derived.skipped)
+            } else if decryptor.was_misled(&derived) {
+                // The same stream once more undoes it.
+                Rc4::new(derived.key().as_bytes()).apply(text);
+                decrypt_again(decryptor, derived.header(), packet.sequence, text, now_ms)
+            } else {
+                Err(DropReason::BadPlaintext)
             }
         }
     };
-    let Some(decryptor) = &mut session.decryptor else {
-        return Verdict::Drop(DropReason::NoReceiveKey);
-    };
-    if !decryptor.prove(&derived, packet.frame.bytes(slots), now_ms) {
-        return Verdict::Drop(DropReason::BadPlaintext);
+    match proved {
+        Ok(skipped) => {
+            session.counters().keys_skipped.add(u64::from(skipped));
+            deciphered_verdict(session, slots, &mut packet.frame)
+        }
+        Err(reason) => Verdict::Drop(reason),
     }
-    let counters = session.counters();
-    counters.keys_skipped.add(u64::from(derived.skipped));
-    deciphered_verdict(session, slots, &mut packet.frame)
+}
+
+/// Deciphers and judges one packet by itself; returns how many keys were skipped for it.
+fn decrypt_again(
+    decryptor: &mut Decryptor,
+    header: MppeHeader,
+    sequence: u32,
+    text: &mut [u8],
+    now_ms: u64,
+) -> Result<u32, DropReason> {
+    let derived = decryptor
+        .derive_again(header, sequence, now_ms)
+        .inspect_err(|_| decryptor.fail(now_ms))?;
+    Rc4::new(derived.key().as_bytes()).apply(text);
+    if decryptor.prove(&derived, text, now_ms) {
+        Ok(derived.skipped)
+    } else {
+        Err(DropReason::BadPlaintext)
+    }
 }
 
 /// What to do with a plaintext that has been found to be a packet.

@@ -106,7 +106,7 @@ impl Frame {
 }
 
 /// An arena of ordinary memory, for tests, benchmarks and the simulator.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VecArena {
     bytes: Vec<u8>,
     slot_bytes: usize,

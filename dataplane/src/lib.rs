@@ -1,18 +1,37 @@
 //! The data plane: every byte that is seen for every packet.
 //!
-//! It knows nothing of negotiation; control programs it through [`program`].
+//! It knows nothing of negotiation; control programs it through [`program`]. One worker a core:
+//! [`handle::spawn`] starts it, and `worker::Worker` is its loop.
+//!
+//! # Life of a packet
 //!
 //! ```text
-//! out  TUN read -> AddressTable / TUN -> encap batch [ppp | keys in series | rc4 | gre] -> GRE send
-//! in   GRE receive -> SessionTable[call ID] -> decap batch [sequence | keys | rc4 | ppp] -> TUN write
-//!                                                                      \-> not IP: punt to control
+//! out  TUN read (uring) -> session of the device, or by inner destination (session)
+//!        -> encap batch [ppp | keys in series | rc4 n abreast | gre] -> GRE send (uring)
+//!
+//! in   GRE receive (uring) -> session by call ID (session)
+//!        -> decap batch [sequence | keys in series | rc4 n abreast | ppp] -> TUN write (uring)
+//!                                                              \-> not IP: punt to control
+//!
+//! ctl  Command -> mailbox -> worker        worker -> mailbox -> Notice
 //! ```
 //!
-//! Threading rule: a worker owns its ring, arena, GRE socket, TUN queue and sessions; nothing is
-//! shared but the two bounded queues of [`program`] and the counters, which only the worker writes.
+//! A packet stays in the arena slot that the kernel received it into. Headers are stripped and
+//! pushed by moving the offsets of its [`frame::Frame`], and it is deciphered in place; the kernel
+//! copies it out when it is written or sent, and then the slot goes back to where it came from.
 //!
-//! Memory rule: everything is allocated before the first packet, and never after; the bounds are
+//! # Rules
+//!
+//! *Threads*: a worker owns its ring, arena, GRE socket, TUN queues and sessions; nothing is shared
+//! but the two bounded queues of [`mailbox`] and the counters, which only the worker writes.
+//!
+//! *Memory*: everything is allocated before the first packet, and nothing for one; the bounds are
 //! in [`limits`].
+//!
+//! *Purity*: `decap`, `encap`, `sequence`, `mppe` and `wire` read no clock and do no input or
+//! output. What does stands behind [`io::Io`]: `uring` in earnest, [`sim_io`] in the simulator.
+//!
+//! *Unsafe code* is in `uring`, `sys` and `mppe::rc4` alone.
 
 mod address_table;
 pub mod counters;
@@ -25,10 +44,11 @@ pub mod limits;
 pub mod mailbox;
 pub mod mppe;
 pub mod program;
+mod punt_budget;
 mod sequence;
 pub mod session;
-pub mod sys;
-pub mod wire;
 pub mod sim_io;
+pub mod sys;
 pub mod uring;
+pub mod wire;
 pub mod worker;

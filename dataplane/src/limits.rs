@@ -47,6 +47,10 @@ pub const ACK_DELAY_MS: u64 = 200;
 /// costs 0.4 us, so that is a pause of 3 ms.
 pub const KEYS_SKIPPED_MAX: u32 = 8192;
 
+/// Skipping no more keys than this is free, so that a forger who uses up the budget below cannot
+/// keep out a peer that loses a few packets.
+pub const KEYS_SKIPPED_FREE: u32 = 64;
+
 /// MPPE keys that one session may skip in each `KEY_BUDGET_INTERVAL_MS`: forged packets cost a
 /// worker at most 3 % of its time.
 pub const KEY_BUDGET: u32 = 8192;
@@ -76,6 +80,7 @@ const _: () = assert!(REORDER_PACKETS.is_power_of_two());
 const _: () = assert!(HELD_PACKETS_MAX >= REORDER_PACKETS);
 const _: () = assert!(SLOT_BYTES <= u16::MAX as usize);
 const _: () = assert!(KEYS_SKIPPED_MAX <= KEY_BUDGET);
+const _: () = assert!(KEYS_SKIPPED_FREE as usize > REORDER_PACKETS);
 const _: () = assert!(HEADROOM_BYTES >= 24);
 
 /// Receive buffers of a worker that are for GRE, and as many more that are for TUN, unless

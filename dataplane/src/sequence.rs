@@ -98,12 +98,14 @@ impl ReceiveWindow {
     }
 
     /// Whether the oldest gap should be given up to make room for a number that is just beyond
-    /// the window: not for the sake of a single packet, which may be forged.
-    pub(crate) const fn should_slide(&self, sequence: u32) -> bool {
+    /// the window. Where packets can prove themselves, not for the sake of a few that may be
+    /// forged (`wary`).
+    pub(crate) const fn should_slide(&self, sequence: u32, wary: bool) -> bool {
         let ahead = sequence.wrapping_sub(self.next);
+        let held_min = if wary { REORDER_PACKETS / 2 } else { 1 };
         ahead >= REORDER_PACKETS as u32
             && ahead < 2 * REORDER_PACKETS as u32
-            && self.held_bits.count_ones() as usize >= REORDER_PACKETS / 2
+            && self.held_count() >= held_min
     }
 
     /// Lets the awaited packet through, and those held right behind it. True when it filled a gap.
@@ -149,8 +151,8 @@ impl ReceiveWindow {
         self.jump.agreeing >= limits::RESYNC_PACKETS && (is_quiet || !(is_back || suspicious))
     }
 
-    /// Goes on at `sequence`, and gives up whatever was awaited before it. Returns how many
-    /// numbers were given up.
+    /// Follows a jump that is believed: gives up gaps until the window reaches `sequence`, or all
+    /// that was awaited before it. Returns how many numbers were given up.
     pub(crate) fn jump(
         &mut self,
         sequence: u32,
@@ -159,16 +161,22 @@ impl ReceiveWindow {
         ready: &mut impl FnMut(u32, Frame),
     ) -> u64 {
         let mut lost = 0;
-        while self.held_bits != 0 {
+        while self.held_bits != 0 && self.place(sequence) == Place::Far {
             lost += self.give_up_gap(now_ms, ready);
         }
-        let ahead = sequence.wrapping_sub(self.next);
-        if ahead < 1 << 31 {
-            lost += u64::from(ahead);
+        match self.place(sequence) {
+            Place::Early => self.hold(sequence, frame, now_ms),
+            Place::Next => {
+                self.accept(sequence, frame, now_ms, ready);
+            }
+            Place::Far | Place::Late | Place::Duplicate => {
+                let ahead = sequence.wrapping_sub(self.next);
+                lost += if ahead < 1 << 31 { u64::from(ahead) } else { 0 };
+                self.recent = 0;
+                self.acknowledgment.highest = sequence;
+                self.accept(sequence, frame, now_ms, ready);
+            }
         }
-        self.recent = 0;
-        self.acknowledgment.highest = sequence;
-        self.accept(sequence, frame, now_ms, ready);
         lost
     }
 
@@ -339,7 +347,7 @@ mod tests {
                 assert_eq!(frame.slot.0, number as u16, "the frame of its number");
                 out.push(number);
             };
-            while self.window.should_slide(sequence) {
+            while self.window.should_slide(sequence, false) {
                 self.lost += self.window.give_up_gap(now_ms, &mut ready);
             }
             let place = self.window.place(sequence);

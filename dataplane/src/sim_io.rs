@@ -91,6 +91,12 @@ impl SimIo {
         self.is_network_stuck = is_stuck;
     }
 
+    /// What has been sent since the last `take_sent`, in this order.
+    #[must_use]
+    pub fn sent(&self) -> &[Sent] {
+        &self.sent
+    }
+
     /// What has been sent since the last call, in this order.
     pub fn take_sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut self.sent)
@@ -214,5 +220,50 @@ impl Slots for SimIo {
 
     fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
         self.arena.slots_mut(slots)
+    }
+}
+
+/// Puts the outer IPv4 header (RFC 791 3.1) in front of a GRE packet, as the network does between
+/// what one worker sends and another receives.
+///
+/// # Panics
+/// When the packet is longer than an IPv4 packet can be.
+#[must_use]
+pub fn outer_ipv4(source: Ipv4Addr, destination: Ipv4Addr, gre: &[u8]) -> Vec<u8> {
+    const VERSION_AND_HEADER_LEN: u8 = 0x45;
+    const TIME_TO_LIVE: u8 = 64;
+    const PROTOCOL_GRE: u8 = 47;
+    let total_len = u16::try_from(20 + gre.len()).expect("it fits an IPv4 packet");
+    let mut packet = vec![VERSION_AND_HEADER_LEN, 0];
+    packet.extend(total_len.to_be_bytes());
+    packet.extend([0, 0, 0, 0, TIME_TO_LIVE, PROTOCOL_GRE, 0, 0]);
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    let (words, _) = packet.as_chunks::<2>();
+    let sum: u32 = words
+        .iter()
+        .map(|word| u32::from(u16::from_be_bytes(*word)))
+        .sum();
+    let sum = (sum & 0xFFFF) + (sum >> 16);
+    let checksum = !((sum & 0xFFFF) + (sum >> 16)) as u16;
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet.extend(gre);
+    packet
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outer_header_is_that_of_a_packet_on_the_wire() {
+        // The header of a GRE packet from pptpd, except for identification and Don't Fragment.
+        let gre = [0u8; 4];
+        let (source, destination) = (Ipv4Addr::new(10, 77, 0, 2), Ipv4Addr::new(10, 77, 0, 1));
+        let packet = outer_ipv4(source, destination, &gre);
+        let header = crate::wire::ipv4::Ipv4Repr::parse(&packet).unwrap();
+        assert!(header.checksum_holds(&packet));
+        assert_eq!((header.source, header.destination), (source, destination));
+        assert_eq!((header.protocol, header.total_len), (47, 24));
     }
 }

@@ -21,6 +21,7 @@ use crate::io::{Arrivals, Io, IoCounters, IoError};
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::program::{CallId, Command, Notice, SessionSpec, TunId};
+use crate::punt_budget::PuntBudgets;
 use crate::session::{SessionNotice, SessionTable};
 
 /// A worker: sessions, and the world that their packets come from.
@@ -353,13 +354,7 @@ impl<I: Io> Worker<I> {
                 _ => self.owner_of(tun),
             };
             latest = Some((tun, owner));
-            let session = match owner {
-                // Read before the device was detached.
-                None => Err(DropReason::NetworkClosed),
-                Some(Some(call_id)) => Ok(call_id),
-                Some(None) => self.by_destination(frame),
-            };
-            match session {
+            match self.session_of(owner, frame) {
                 Ok(call_id) => self.outgoing.push(Outgoing::new(call_id, frame)),
                 Err(reason) => {
                     self.sessions.counters().count_drop(reason);
@@ -369,10 +364,19 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn by_destination(&self, frame: Frame) -> Result<CallId, DropReason> {
+    /// `owner`: whose the device is; without one it is shared; `None` when it is not attached.
+    fn session_of(
+        &self,
+        owner: Option<Option<CallId>>,
+        frame: Frame,
+    ) -> Result<CallId, DropReason> {
+        // Read before the device was detached.
+        let owner = owner.ok_or(DropReason::NetworkClosed)?;
+        // The kernel sends IPv6 through every device that is up, router solicitations first. Only
+        // IPCP has been negotiated, and the peer would answer with a Protocol-Reject.
         let destination = inner_destination(frame.bytes(&self.io));
         let destination = destination.ok_or(DropReason::BadInnerIp)?;
-        let session = self.sessions.by_address(destination);
+        let session = owner.or_else(|| self.sessions.by_address(destination));
         session.ok_or(DropReason::NoRoute)
     }
 
@@ -446,45 +450,335 @@ fn inner_destination(packet: &[u8]) -> Option<Ipv4Addr> {
     (header[0] >> 4 == 4).then(|| Ipv4Addr::new(a, b, c, d))
 }
 
-/// How many frames each session may still punt: a bucket of `limits::PUNT_BURST` tokens that gets
-/// one back every `limits::PUNT_INTERVAL_MS`. Who floods control's queue with one session does not
-/// close it to the others.
-#[derive(Debug)]
-struct PuntBudgets(std::collections::HashMap<CallId, PuntBudget>);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::SessionCounters;
+    use crate::mppe::keys::{KeyMode, KeyStrength, StartKey};
+    use crate::program::{MppeSpec, NetworkSpec};
+    use crate::sim_io::{SimIo, outer_ipv4};
 
-#[derive(Clone, Copy, Debug)]
-struct PuntBudget {
-    tokens: u32,
-    refilled_ms: u64,
-}
+    const SLOTS: u16 = 256;
+    const CONTROL_SLOTS: u16 = 4;
+    const TUN: TunId = TunId(3);
+    /// LCP Echo-Request with address and control field (RFC 1661 5.8).
+    const ECHO: &[u8] = b"\xFF\x03\xC0\x21\x09\x01\x00\x08\x00\x00\x00\x00";
 
-impl PuntBudgets {
-    fn new(sessions: usize) -> Self {
-        Self(std::collections::HashMap::with_capacity(sessions))
+    /// A worker in a simulated world, with the calls 1 and 2 of one peer.
+    struct Bench {
+        worker: Worker<SimIo>,
+        mailbox: Arc<Mailbox>,
+        counters: Arc<IoCounters>,
+        local: Ipv4Addr,
+        peer: Ipv4Addr,
     }
 
-    fn open(&mut self, call_id: CallId, now_ms: u64) {
-        let full = PuntBudget {
-            tokens: limits::PUNT_BURST,
-            refilled_ms: now_ms,
+    impl Bench {
+        /// `number` and `peer_number` are the last octets of the addresses.
+        fn new(number: u8, peer_number: u8) -> Self {
+            let mailbox = Arc::new(Mailbox::new(64, limits::NOTICES_RESERVED + 256).unwrap());
+            let counters = Arc::new(IoCounters::default());
+            let spec = WorkerSpec {
+                index: 0,
+                count: 1,
+                max_sessions: 2,
+                slots: usize::from(SLOTS),
+            };
+            let io = SimIo::new(SLOTS, CONTROL_SLOTS);
+            let (theirs, counted) = (Arc::clone(&mailbox), Arc::clone(&counters));
+            let bench = Self {
+                worker: Worker::new(spec, io, theirs, Arc::default(), counted),
+                mailbox,
+                counters,
+                local: Ipv4Addr::new(192, 0, 2, number),
+                peer: Ipv4Addr::new(192, 0, 2, peer_number),
+            };
+            bench.install(1);
+            bench.install(2);
+            bench
+        }
+
+        fn install(&self, call_id: u16) {
+            self.post(Command::Install(SessionSpec {
+                call_id: CallId(call_id),
+                peer: self.peer,
+                local: None,
+                peer_call_id: Some(call_id),
+                counters: Arc::new(SessionCounters::default()),
+            }));
+        }
+
+        /// Lets the IP packets of call 1 flow, encrypted, through a TUN device of its own.
+        fn open(&mut self, send: &[u8; 16], receive: &[u8; 16]) {
+            let call_id = CallId(1);
+            let mppe = |octets| {
+                let start_key = StartKey::new(KeyStrength::Bits128, octets);
+                let mode = KeyMode::Stateless;
+                Some(MppeSpec { start_key, mode })
+            };
+            self.worker.io.attach_sim(TUN);
+            let owner = Some(call_id);
+            self.worker.tuns.push(Tun { id: TUN, owner });
+            let (inner, inner_peer) = (self.local.octets()[3], self.peer.octets()[3]);
+            let network = NetworkSpec {
+                tun: TUN,
+                local: Ipv4Addr::new(10, 0, 0, inner),
+                peer: Ipv4Addr::new(10, 0, 0, inner_peer),
+                compress_protocol: true,
+                compress_address_control: true,
+                require_encryption: true,
+                check_source: true,
+            };
+            let (mppe_receive, mppe_send) = (mppe(receive), mppe(send));
+            self.post(Command::SetReceiveKey {
+                call_id,
+                mppe: mppe_receive,
+            });
+            self.post(Command::SetSendKey {
+                call_id,
+                mppe: mppe_send,
+            });
+            self.post(Command::OpenNetwork { call_id, network });
+        }
+
+        fn post(&self, command: Command) {
+            self.mailbox.post(command).unwrap();
+        }
+
+        fn inject(&self, call_id: u16, frame: &'static [u8]) {
+            let frame = Bytes::from_static(frame);
+            let call_id = CallId(call_id);
+            self.post(Command::Inject { call_id, frame });
+        }
+
+        fn turn(&mut self) -> Flow {
+            self.worker.turn().unwrap()
+        }
+
+        fn turn_at(&mut self, now_ms: u64) {
+            self.worker.io.set_now_ms(now_ms);
+            self.turn();
+        }
+
+        /// Carries what this worker has sent to the other.
+        fn send_to(&mut self, other: &mut Self) -> usize {
+            let sent = self.worker.io.take_sent();
+            for sent in &sent {
+                assert_eq!(sent.peer, other.local);
+                let packet = outer_ipv4(self.local, sent.peer, &sent.packet);
+                other.worker.io.gre_arrives(&packet);
+            }
+            sent.len()
+        }
+
+        fn notices(&self) -> Vec<Notice> {
+            std::iter::from_fn(|| self.mailbox.next_notice()).collect()
+        }
+
+        fn assert_no_slot_is_missing(&mut self) {
+            self.turn();
+            let free = self.worker.io.free_slots();
+            assert_eq!(free, usize::from(SLOTS + CONTROL_SLOTS));
+        }
+    }
+
+    fn pair() -> (Bench, Bench) {
+        let (mut a, mut b) = (Bench::new(1, 2), Bench::new(2, 1));
+        a.open(b"key from a to b.", b"key from b to a.");
+        b.open(b"key from b to a.", b"key from a to b.");
+        a.turn();
+        b.turn();
+        (a, b)
+    }
+
+    /// An IPv4 packet of `len` octets; what is in it does not matter to a tunnel.
+    fn inner(source: u8, destination: u8, len: usize) -> Vec<u8> {
+        let payload: Vec<u8> = (0..len - 20).map(|i| (i % 251) as u8).collect();
+        let address = |last| Ipv4Addr::new(10, 0, 0, last);
+        outer_ipv4(address(source), address(destination), &payload)
+    }
+
+    #[test]
+    fn a_batch_crosses_in_one_turn_at_each_end_and_all_slots_come_back() {
+        let (mut a, mut b) = pair();
+        let packets: Vec<_> = (0..150).map(|i| inner(1, 2, 20 + i * 9)).collect();
+        for packet in &packets {
+            a.worker.io.tun_arrives(TUN, packet);
+        }
+        a.turn();
+        assert_eq!(a.send_to(&mut b), packets.len());
+        b.turn();
+        let written = b.worker.io.take_written();
+        let expected: Vec<_> = packets.into_iter().map(|packet| (TUN, packet)).collect();
+        assert!(written == expected, "{} packets arrived", written.len());
+        assert!(b.notices().is_empty());
+        a.assert_no_slot_is_missing();
+        b.assert_no_slot_is_missing();
+    }
+
+    #[test]
+    fn what_is_owed_is_acknowledged_when_its_time_has_come() {
+        let (mut a, mut b) = pair();
+        a.worker.io.tun_arrives(TUN, &inner(1, 2, 100));
+        a.turn();
+        // Where the S bit is set, the sequence number follows the key.
+        let sequence = a.worker.io.sent()[0].packet[8..12].to_vec();
+        a.send_to(&mut b);
+        b.turn();
+        assert!(b.worker.io.take_sent().is_empty());
+        let deadline_ms = b
+            .worker
+            .next_deadline_ms()
+            .expect("an acknowledgment is owed");
+        b.turn_at(deadline_ms);
+        let sent = b.worker.io.take_sent();
+        // Key and acknowledgment, no sequence number, no payload (RFC 2637 4.1).
+        let header = [0x20, 0x81, 0x88, 0x0B, 0, 0, 0, 1];
+        assert_eq!(sent.len(), 1);
+        assert_eq!(sent[0].packet, [&header[..], &sequence].concat());
+        assert_eq!(b.worker.next_deadline_ms(), None);
+        b.assert_no_slot_is_missing();
+    }
+
+    #[test]
+    fn injected_frames_wait_for_the_network_and_keep_their_order() {
+        let (mut a, mut b) = (Bench::new(1, 2), Bench::new(2, 1));
+        a.turn();
+        b.turn();
+        a.worker.io.set_network_stuck(true);
+        let frames: Vec<&'static [u8]> = vec![
+            b"\xFF\x03\xC0\x21\x01",
+            b"\xFF\x03\xC0\x21\x02",
+            b"\xFF\x03\xC0\x21\x03",
+            b"\xFF\x03\xC0\x21\x04",
+            b"\xFF\x03\xC0\x21\x05",
+            b"\xFF\x03\xC0\x21\x06",
+        ];
+        for frame in &frames {
+            a.inject(1, frame);
+        }
+        a.post(Command::Remove { call_id: CallId(1) });
+        a.turn();
+        assert_eq!(a.send_to(&mut b), usize::from(CONTROL_SLOTS));
+        // It waits without spinning while nothing goes out.
+        assert_eq!(a.worker.next_deadline_ms(), Some(1));
+        a.turn();
+        assert_eq!(a.send_to(&mut b), 0);
+        a.worker.io.set_network_stuck(false);
+        a.turn();
+        assert_eq!(a.send_to(&mut b), 2);
+        assert!(
+            a.worker.sessions.get(CallId(1)).is_none(),
+            "removed when all were sent"
+        );
+        b.turn();
+        let punted: Vec<Bytes> = b.notices().into_iter().map(punted).collect();
+        assert_eq!(punted, frames);
+    }
+
+    fn punted(notice: Notice) -> Bytes {
+        match notice {
+            Notice::Punt { frame, .. } => frame,
+            other => panic!("not a punt: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_flood_of_control_frames_in_one_session_leaves_the_other_its_own() {
+        let (mut a, mut b) = (Bench::new(1, 2), Bench::new(2, 1));
+        b.turn();
+        for _ in 0..5 {
+            (0..40).for_each(|_| a.inject(1, ECHO));
+            for _ in 0..10 {
+                a.turn();
+                a.send_to(&mut b);
+            }
+            b.turn();
+        }
+        a.inject(2, ECHO);
+        a.turn();
+        a.send_to(&mut b);
+        b.turn();
+        let of_second = |notice: &Notice| {
+            matches!(
+                notice,
+                Notice::Punt {
+                    call_id: CallId(2),
+                    ..
+                }
+            )
         };
-        self.0.insert(call_id, full);
+        let notices = b.notices();
+        assert_eq!(notices.len(), limits::PUNT_BURST as usize + 1);
+        assert_eq!(notices.iter().filter(|notice| of_second(notice)).count(), 1);
+        assert_eq!(
+            b.counters.punts_dropped.get(),
+            200 - u64::from(limits::PUNT_BURST)
+        );
+        b.assert_no_slot_is_missing();
     }
 
-    fn close(&mut self, call_id: CallId) {
-        self.0.remove(&call_id);
+    #[test]
+    fn a_device_that_vanishes_is_reported_once_and_its_packets_are_dropped() {
+        let (mut a, mut b) = pair();
+        b.worker.io.tun_vanishes(TUN);
+        b.turn();
+        assert!(matches!(b.notices()[..], [Notice::TunLost { tun: TUN }]));
+        a.worker.io.tun_arrives(TUN, &inner(1, 2, 100));
+        a.turn();
+        a.send_to(&mut b);
+        b.turn();
+        assert!(b.worker.io.take_written().is_empty());
+        assert!(b.notices().is_empty());
+        b.assert_no_slot_is_missing();
     }
 
-    fn spend(&mut self, call_id: CallId, now_ms: u64) -> bool {
-        let Some(budget) = self.0.get_mut(&call_id) else {
-            return false;
-        };
-        let intervals = now_ms.saturating_sub(budget.refilled_ms) / limits::PUNT_INTERVAL_MS;
-        budget.refilled_ms += intervals * limits::PUNT_INTERVAL_MS;
-        let refill = u32::try_from(intervals).unwrap_or(limits::PUNT_BURST);
-        budget.tokens = limits::PUNT_BURST.min(budget.tokens.saturating_add(refill));
-        let has_token = budget.tokens > 0;
-        budget.tokens -= u32::from(has_token);
-        has_token
+    #[test]
+    fn what_is_not_ipv4_or_has_no_session_does_not_leave() {
+        let (mut a, _) = pair();
+        let mut ipv6 = inner(1, 2, 60);
+        ipv6[0] = 0x60;
+        a.worker.io.tun_arrives(TUN, &ipv6);
+        a.worker.io.tun_arrives(TUN, &[0x45]);
+        a.worker.io.attach_sim(TunId(8));
+        let (id, owner) = (TunId(8), None);
+        a.worker.tuns.push(Tun { id, owner });
+        a.worker.io.tun_arrives(id, &inner(1, 77, 60));
+        a.turn();
+        assert!(a.worker.io.take_sent().is_empty());
+        let counters = a.worker.sessions.counters();
+        assert_eq!(counters.dropped(DropReason::BadInnerIp), 2);
+        assert_eq!(counters.dropped(DropReason::NoRoute), 1);
+        a.assert_no_slot_is_missing();
+    }
+
+    #[test]
+    fn what_was_posted_before_the_stop_is_done() {
+        let mut a = Bench::new(1, 2);
+        a.inject(1, ECHO);
+        a.post(Command::Stop);
+        assert_eq!(a.turn(), Flow::Stop);
+        assert_eq!(a.worker.io.take_sent().len(), 1);
+    }
+
+    #[test]
+    fn commands_that_cannot_be_obeyed_are_counted_and_harm_nothing() {
+        let mut a = Bench::new(1, 2);
+        a.turn();
+        a.inject(77, ECHO);
+        a.inject(1, &[0; limits::SLOT_BYTES]);
+        a.install(1);
+        a.install(3);
+        a.post(Command::Remove {
+            call_id: CallId(77),
+        });
+        a.post(Command::DetachTun { tun: TunId(77) });
+        a.turn();
+        assert_eq!(a.counters.commands_refused.get(), 6);
+        a.post(Command::Remove { call_id: CallId(1) });
+        a.install(3);
+        a.turn();
+        assert_eq!(a.counters.commands_refused.get(), 6);
+        a.assert_no_slot_is_missing();
     }
 }

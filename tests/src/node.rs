@@ -10,6 +10,7 @@ use control::proto::ending::Ending;
 use control::proto::endpoint::{Endpoint, EndpointConfig};
 use control::proto::link::{Addresses, Network};
 use control::proto::{Action, ConnectionId, Event, Time};
+use control::wire::log::describe;
 use dataplane::counters::SessionCounters;
 use dataplane::program::{CallId, Command, NetworkSpec, SessionSpec, TunId};
 
@@ -69,10 +70,11 @@ impl Node {
         seed: [u8; 32],
         secrets: BTreeMap<String, Secret>,
     ) -> Self {
+        let sessions_max = config.limits.calls_max;
         Self {
             address,
             endpoint: Endpoint::new(config, seed),
-            plane: Plane::default(),
+            plane: Plane::new(sessions_max),
             calls: Vec::new(),
             dials_failed: Vec::new(),
             log: Vec::new(),
@@ -84,6 +86,10 @@ impl Node {
 
     /// Lets the endpoint handle something, and does what it wants in the order in which it says.
     pub fn handle(&mut self, now: Time, event: Event<'_>) -> Vec<Request> {
+        if let Event::Frame { call_id, frame } = &event {
+            let line = format!("{now:?} {call_id:?} rcvd {}", describe(frame));
+            self.log.push(line);
+        }
         self.endpoint.handle(now, event);
         let mut requests = Vec::new();
         while let Some(action) = self.endpoint.poll_action() {
@@ -124,7 +130,7 @@ impl Node {
                 peer_call_id,
                 ..
             } => self.install(call_id, peer, peer_call_id),
-            Action::Dataplane(command) => self.program(command),
+            Action::Dataplane(command) => self.program(now, command),
             Action::Report { call_id, report } => {
                 self.log.push(format!("{now:?} {call_id:?} {report:?}"));
                 None
@@ -174,7 +180,7 @@ impl Node {
         None
     }
 
-    fn program(&mut self, command: Command) -> Option<Request> {
+    fn program(&mut self, now: Time, command: Command) -> Option<Request> {
         let from_driver = matches!(
             command,
             Command::Install(_)
@@ -183,6 +189,10 @@ impl Node {
                 | Command::Remove { .. }
         );
         assert!(!from_driver, "the driver's to say: {command:?}");
+        if let Command::Inject { call_id, frame } = &command {
+            let line = format!("{now:?} {call_id:?} sent {}", describe(frame));
+            self.log.push(line);
+        }
         self.plane.obey(command);
         None
     }
@@ -191,7 +201,7 @@ impl Node {
         let cipher = &network.cipher;
         self.log.push(format!("{now:?} {call_id:?} up: {cipher}"));
         let spec = NetworkSpec {
-            tun: TunId(u32::from(call_id.0)),
+            tun: self.plane.attach(call_id),
             local: network.local,
             peer: network.remote,
             compress_protocol: network.compress_protocol,
@@ -214,6 +224,8 @@ impl Node {
         let was = self.record(call_id).network.take();
         assert!(was.is_some(), "{call_id:?} went down and was not up");
         self.plane.obey(Command::CloseNetwork { call_id });
+        let tun = TunId(call_id.0.into());
+        self.plane.obey(Command::DetachTun { tun });
         None
     }
 

@@ -1,198 +1,165 @@
-//! A model of the data plane: what `dataplane::program` promises, and no more.
-//!
-//! It stands for a worker where only negotiation is looked at. Its packets have a format of their
-//! own: Call ID (2), sequence (4), kind (1), then the frame, which is veiled with its key so that
-//! an eavesdropper on the simulated wire can tell whether it was encrypted.
+//! One host's data plane: a real worker, whose ring and devices are in memory.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Notice, SessionSpec};
+use dataplane::counters::WorkerCounters;
+use dataplane::io::IoCounters;
+use dataplane::mailbox::Mailbox;
+use dataplane::program::{CallId, Command, Notice, TunId};
+use dataplane::sim_io::SimIo;
+use dataplane::wire::ipv4::{HEADER_LEN, PROTOCOL_GRE};
+use dataplane::worker::{Worker, WorkerSpec};
 
-const HEADER_LEN: usize = 7;
-const CLEAR: u8 = 0;
-const ENCRYPTED: u8 = 1;
+use control::proto::Time;
+
+/// Slots for what arrives in one turn, and for what the worker itself sends.
+const RECEIVE_SLOTS: u16 = 128;
+const CONTROL_SLOTS: u16 = 64;
+/// Commands and notices that wait, at most.
+const QUEUE_LEN: usize = 1_024;
+/// UDP, for probes.
+const PROTOCOL_UDP: u8 = 17;
 
 /// One host's data plane.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Plane {
-    sessions: BTreeMap<CallId, Session>,
-    sent: Vec<(Ipv4Addr, Vec<u8>)>,
-    delivered: Vec<(CallId, Vec<u8>)>,
-    notices: Vec<Notice>,
-    garbled: u64,
+    worker: Worker<SimIo>,
+    mailbox: Arc<Mailbox>,
 }
 
-#[derive(Debug)]
-struct Session {
-    spec: SessionSpec,
-    send_sequence: u32,
-    receive_next: u32,
-    receive_key: Option<MppeSpec>,
-    send_key: Option<MppeSpec>,
-    network: Option<NetworkSpec>,
+/// What a data plane has for the world after a turn.
+#[derive(Debug, Default)]
+pub struct Turned {
+    /// GRE packets: where to, and what.
+    pub sent: Vec<(Ipv4Addr, Vec<u8>)>,
+    /// IP packets that came through: the call, and what.
+    pub delivered: Vec<(CallId, Vec<u8>)>,
+    /// What control must hear.
+    pub notices: Vec<Notice>,
 }
 
 impl Plane {
-    /// Obeys control.
+    /// A data plane without sessions.
     ///
     /// # Panics
-    /// When a command makes no sense: a fault in control.
+    /// When no file descriptor is left.
+    #[must_use]
+    pub fn new(sessions_max: usize) -> Self {
+        let mailbox = Mailbox::new(QUEUE_LEN, QUEUE_LEN);
+        let mailbox = Arc::new(mailbox.expect("file descriptors are left"));
+        let spec = WorkerSpec {
+            index: 0,
+            count: 1,
+            max_sessions: sessions_max,
+            slots: usize::from(RECEIVE_SLOTS),
+        };
+        let worker = Worker::new(
+            spec,
+            SimIo::new(RECEIVE_SLOTS, CONTROL_SLOTS),
+            Arc::clone(&mailbox),
+            Arc::new(WorkerCounters::default()),
+            Arc::new(IoCounters::default()),
+        );
+        Self { worker, mailbox }
+    }
+
+    /// Takes an order of control; it is obeyed in the next turn.
+    ///
+    /// # Panics
+    /// When too many wait.
     pub fn obey(&mut self, command: Command) {
-        match command {
-            Command::Install(spec) => self.install(spec),
-            Command::SetPeerCallId {
-                call_id,
-                peer_call_id,
-            } => self.session(call_id).spec.peer_call_id = Some(peer_call_id),
-            Command::Inject { call_id, frame } => self.inject(call_id, &frame),
-            Command::SetReceiveKey { call_id, mppe } => self.session(call_id).receive_key = mppe,
-            Command::SetSendKey { call_id, mppe } => self.session(call_id).send_key = mppe,
-            Command::ResetSendKey { call_id } => {
-                self.session(call_id);
+        assert!(self.mailbox.post(command).is_ok(), "the queue is full");
+    }
+
+    /// Gives a call a TUN device of its own.
+    ///
+    /// # Panics
+    /// When no file descriptor is left.
+    pub fn attach(&mut self, call_id: CallId) -> TunId {
+        let tun = TunId(call_id.0.into());
+        let nothing = std::fs::File::open("/dev/null").expect("file descriptors are left");
+        self.obey(Command::AttachTun {
+            tun,
+            fd: OwnedFd::from(nothing),
+            owner: Some(call_id),
+        });
+        tun
+    }
+
+    /// A GRE packet comes from the network.
+    pub fn gre_arrives(&mut self, from: Ipv4Addr, to: Ipv4Addr, packet: &[u8]) {
+        let packet = ipv4_packet(PROTOCOL_GRE, from, to, packet);
+        self.worker.io_mut().gre_arrives(&packet);
+    }
+
+    /// The host sends a datagram through the tunnel.
+    pub fn tun_arrives(&mut self, call_id: CallId, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) {
+        let packet = ipv4_packet(PROTOCOL_UDP, from, to, payload);
+        let tun = TunId(call_id.0.into());
+        self.worker.io_mut().tun_arrives(tun, &packet);
+    }
+
+    /// Does everything that there is to do now.
+    ///
+    /// # Panics
+    /// When the worker fails, or finds no end.
+    pub fn turn(&mut self, now: Time) -> Turned {
+        self.worker.io_mut().set_now_ms(now.0);
+        let mut rounds = 0;
+        loop {
+            self.worker.turn().expect("memory does not fail");
+            rounds += 1;
+            assert!(rounds < 1_000, "a worker that never rests");
+            if self.next_deadline().is_none_or(|at| at > now) {
+                break;
             }
-            Command::OpenNetwork { call_id, network } => {
-                self.session(call_id).network = Some(network);
-            }
-            Command::CloseNetwork { call_id } => self.session(call_id).network = None,
-            Command::Remove { call_id } => {
-                let session = self.sessions.remove(&call_id);
-                assert!(session.is_some(), "{call_id:?} was removed twice");
-            }
-            other => panic!("not for this plane: {other:?}"),
+        }
+        let io = self.worker.io_mut();
+        let sent = io.take_sent().into_iter();
+        let written = io.take_written().into_iter();
+        Turned {
+            sent: sent.map(|it| (it.peer, it.packet)).collect(),
+            delivered: written
+                .filter_map(|(tun, packet)| {
+                    let call_id = CallId(u16::try_from(tun.0).ok()?);
+                    Some((call_id, packet.get(HEADER_LEN..)?.to_vec()))
+                })
+                .collect(),
+            notices: std::iter::from_fn(|| self.mailbox.next_notice()).collect(),
         }
     }
 
-    fn install(&mut self, spec: SessionSpec) {
-        let session = Session {
-            spec: spec.clone(),
-            send_sequence: 0,
-            receive_next: 0,
-            receive_key: None,
-            send_key: None,
-            network: None,
-        };
-        let before = self.sessions.insert(spec.call_id, session);
-        assert!(before.is_none(), "{:?} is in use", spec.call_id);
-    }
-
-    fn session(&mut self, call_id: CallId) -> &mut Session {
-        let session = self.sessions.get_mut(&call_id);
-        session.unwrap_or_else(|| panic!("{call_id:?} is not installed"))
-    }
-
-    fn inject(&mut self, call_id: CallId, frame: &[u8]) {
-        let session = self.session(call_id);
-        assert!(session.spec.peer_call_id.is_some(), "nowhere to send to");
-        let sent = session.send(CLEAR, frame);
-        self.sent.extend(sent);
-    }
-
-    /// The host sends an IP packet through the tunnel.
-    pub fn tun_arrives(&mut self, call_id: CallId, packet: &[u8]) {
-        let Some(session) = self.sessions.get_mut(&call_id) else {
-            return;
-        };
-        let Some(network) = &session.network else {
-            return;
-        };
-        let frame = [&[0xFF, 0x03, 0x00, 0x21], packet].concat();
-        let sent = match &session.send_key {
-            Some(key) => {
-                let veiled = veil(key, &frame);
-                session.send(ENCRYPTED, &veiled)
-            }
-            None if network.require_encryption => None,
-            None => session.send(CLEAR, &frame),
-        };
-        self.sent.extend(sent);
-    }
-
-    /// A packet came from the network.
-    pub fn gre_arrives(&mut self, from: Ipv4Addr, packet: &[u8]) {
-        let (header, payload) = packet.split_at(HEADER_LEN);
-        let call_id = CallId(u16::from_be_bytes([header[0], header[1]]));
-        let sequence = u32::from_be_bytes([header[2], header[3], header[4], header[5]]);
-        let Some(session) = self.sessions.get_mut(&call_id) else {
-            return;
-        };
-        // Late and duplicate packets are discarded (RFC 2637 4.3).
-        if session.spec.peer != from || sequence < session.receive_next {
-            return;
-        }
-        session.receive_next = sequence + 1;
-        let is_encrypted = header[6] == ENCRYPTED;
-        let frame = match (&session.receive_key, is_encrypted) {
-            (Some(key), true) => veil(key, payload),
-            (None, true) => return,
-            (_, false) => payload.to_vec(),
-        };
-        let (protocol, information) = split_protocol(&frame);
-        match (protocol, &session.network) {
-            (0x0021, Some(network)) if is_encrypted || !network.require_encryption => {
-                self.delivered.push((call_id, information.to_vec()));
-            }
-            (0x0021, _) => {}
-            _ if is_encrypted => self.garbled += 1,
-            _ => self.notices.push(Notice::Punt {
-                call_id,
-                frame: Bytes::from(frame),
-            }),
-        }
-    }
-
-    /// What has been sent since the last call: where to, and what.
-    pub fn take_sent(&mut self) -> Vec<(Ipv4Addr, Vec<u8>)> {
-        std::mem::take(&mut self.sent)
-    }
-
-    /// IP packets that came through since the last call.
-    pub fn take_delivered(&mut self) -> Vec<(CallId, Vec<u8>)> {
-        std::mem::take(&mut self.delivered)
-    }
-
-    /// What control must hear.
-    pub fn take_notices(&mut self) -> Vec<Notice> {
-        std::mem::take(&mut self.notices)
-    }
-
-    /// Packets whose key was not ours: must stay 0.
+    /// When there is something to do, though nothing arrives.
     #[must_use]
-    pub const fn garbled(&self) -> u64 {
-        self.garbled
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.worker.next_deadline_ms().map(Time)
     }
 
-    /// Sessions installed.
+    /// Nothing is held: no device, and no slot.
     #[must_use]
-    pub fn session_count(&self) -> usize {
-        self.sessions.len()
+    pub fn is_empty(&self) -> bool {
+        let io = self.worker.io();
+        let slots = usize::from(RECEIVE_SLOTS) + usize::from(CONTROL_SLOTS);
+        io.free_slots() == slots && io.tuns().is_empty()
     }
 }
 
-impl Session {
-    fn send(&mut self, kind: u8, frame: &[u8]) -> Option<(Ipv4Addr, Vec<u8>)> {
-        let mut packet = self.spec.peer_call_id?.to_be_bytes().to_vec();
-        packet.extend(self.send_sequence.to_be_bytes());
-        packet.push(kind);
-        packet.extend(frame);
-        self.send_sequence += 1;
-        Some((self.spec.peer, packet))
-    }
-}
-
-/// Its own inverse. No cipher: it only shows whether both ends have one key.
-fn veil(key: &MppeSpec, octets: &[u8]) -> Vec<u8> {
-    let stream = key.start_key.as_bytes().iter().cycle();
-    octets.iter().zip(stream).map(|(a, b)| a ^ b).collect()
-}
-
-/// The PPP protocol and what follows, with address, control and protocol compressed or not.
-fn split_protocol(frame: &[u8]) -> (u16, &[u8]) {
-    let frame = frame.strip_prefix(&[0xFF, 0x03]).unwrap_or(frame);
-    match frame {
-        [short, rest @ ..] if short & 1 == 1 => (u16::from(*short), rest),
-        [high, low, rest @ ..] => (u16::from_be_bytes([*high, *low]), rest),
-        rest => (0, rest),
-    }
+/// An IPv4 packet (RFC 791) without options.
+fn ipv4_packet(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(HEADER_LEN + payload.len()).expect("packets are short");
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    let sum: u32 = packet
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let folded = (sum & 0xFFFF) + (sum >> 16);
+    let checksum = !((folded & 0xFFFF) + (folded >> 16)) as u16;
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet.extend(payload);
+    packet
 }

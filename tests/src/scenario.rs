@@ -77,6 +77,9 @@ pub enum Expectation {
         /// One side at least requires MPPE.
         encrypted: bool,
     },
+    /// There is a cipher that both allow, but it is neither's strongest. Each side asks for its
+    /// strongest alone, as pppd does, so the two need not find it; unencrypted it never comes up.
+    MayFail,
     /// They do not: it never comes up.
     Fails,
 }
@@ -176,12 +179,32 @@ impl Scenario {
         if self.server.require != AuthMethods::NONE && !is_authenticated {
             return Expectation::Fails;
         }
-        let requires = |mppe: &Option<MppeConfig>| mppe.is_some_and(|mppe| mppe.require);
-        let encrypted = requires(&self.client.mppe) || requires(&self.server.mppe);
-        if encrypted && !self.has_common_cipher(method) {
-            return Expectation::Fails;
+        let encrypted = self.requires_encryption();
+        if !encrypted {
+            return Expectation::Up { encrypted };
         }
-        Expectation::Up { encrypted }
+        let has_keys = matches!(method, Some(AuthMethod::MsChapV1 | AuthMethod::MsChapV2));
+        let (Some(client), Some(server)) = (&self.client.mppe, &self.server.mppe) else {
+            return Expectation::Fails;
+        };
+        let (client, server) = (strengths(client), strengths(server));
+        let is_common = |bits: &u32| client.contains(bits) && server.contains(bits);
+        if !has_keys || !client.iter().any(|bits| is_common(bits)) {
+            Expectation::Fails
+        } else if [&client, &server].iter().any(|it| is_common(&it[0])) {
+            Expectation::Up { encrypted }
+        } else {
+            Expectation::MayFail
+        }
+    }
+
+    /// Whether either side does.
+    #[must_use]
+    pub fn requires_encryption(&self) -> bool {
+        let links = [&self.client, &self.server];
+        links
+            .iter()
+            .any(|it| it.mppe.is_some_and(|mppe| mppe.require))
     }
 
     /// The strongest method that the server takes and the client can.
@@ -197,17 +220,17 @@ impl Scenario {
             .find(|(_, both)| *both)
             .map(|(method, _)| *method)
     }
+}
 
-    fn has_common_cipher(&self, method: Option<AuthMethod>) -> bool {
-        let has_keys = matches!(method, Some(AuthMethod::MsChapV1 | AuthMethod::MsChapV2));
-        let (Some(client), Some(server)) = (&self.client.mppe, &self.server.mppe) else {
-            return false;
-        };
-        let common = (client.allow_128 && server.allow_128)
-            || (client.allow_56 && server.allow_56)
-            || (client.allow_40 && server.allow_40);
-        has_keys && common
-    }
+/// Key lengths that a side allows, the strongest first.
+fn strengths(mppe: &MppeConfig) -> Vec<u32> {
+    let all = [
+        (128, mppe.allow_128),
+        (56, mppe.allow_56),
+        (40, mppe.allow_40),
+    ];
+    let allowed = all.iter().filter(|(_, allowed)| *allowed);
+    allowed.map(|(bits, _)| *bits).collect()
 }
 
 fn pick<'a, T>(rng: &mut ChaCha12Rng, from: &'a [T]) -> &'a T {
@@ -263,7 +286,7 @@ fn draw_faults(rng: &mut ChaCha12Rng) -> Faults {
         delay_ms: *pick(rng, &[0, 1, 20, 300]),
         jitter_ms: *pick(rng, &[0, 5, 200]),
         piece_bytes_max: *pick(rng, &[1, 7, 100, 1_460]),
-        lasts_ms: *pick(rng, &[0, 2_000, 8_000]),
+        lasts_ms: *pick(rng, &[0, 2_000, 8_000, 60_000]),
     }
 }
 

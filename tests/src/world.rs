@@ -98,8 +98,7 @@ impl World {
         world.faults = scenario.faults;
         world.blocked = scenario.blocked;
         world.verdict_ms_max = scenario.verdict_ms_max;
-        let requires = |link: &LinkConfig| link.mppe.is_some_and(|mppe| mppe.require);
-        world.secrecy = requires(&scenario.server) || requires(&scenario.client);
+        world.secrecy = scenario.requires_encryption();
         world
     }
 
@@ -208,6 +207,7 @@ impl World {
                 self.arrive(arrival);
             }
         } else if let Some((_, node)) = timer {
+            // The endpoint's or the data plane's: too early is harmless to both.
             self.handle(node, Event::Timeout);
         }
         true
@@ -216,7 +216,10 @@ impl World {
     fn next_timer(&self) -> Option<(Time, usize)> {
         let timers = self.nodes.iter().enumerate();
         timers
-            .filter_map(|(index, node)| Some((node.endpoint.poll_timeout()?, index)))
+            .filter_map(|(index, node)| {
+                let times = [node.endpoint.poll_timeout(), node.plane.next_deadline()];
+                Some((times.into_iter().flatten().min()?, index))
+            })
             .min()
     }
 
@@ -241,7 +244,7 @@ impl World {
                 let Some(node) = self.nodes.iter().position(|it| it.address == to) else {
                     return;
                 };
-                self.nodes[node].plane.gre_arrives(from, &packet);
+                self.nodes[node].plane.gre_arrives(from, to, &packet);
                 self.settle_plane(node);
             }
             Arrival::Verdict(node, call_id, request_id, verdict) => {
@@ -344,25 +347,32 @@ impl World {
         *last
     }
 
-    /// Takes what a data plane has for the network and for control.
+    /// Lets a data plane turn, and takes what it has for the network and for control; again until
+    /// control has nothing to answer.
     fn settle_plane(&mut self, node: usize) {
         let from = self.nodes[node].address;
-        for (to, packet) in self.nodes[node].plane.take_sent() {
+        let turned = self.nodes[node].plane.turn(self.now);
+        for (to, packet) in turned.sent {
             self.send_gre(from, to, &packet);
         }
-        for (call_id, packet) in self.nodes[node].plane.take_delivered() {
+        for (call_id, payload) in turned.delivered {
             let record = self.nodes[node].live_record(call_id);
             let is_up = record.is_some_and(|record| record.network.is_some());
             assert!(is_up, "IP came through before the network was up");
-            assert!(packet.starts_with(PROBE), "not what was sent");
+            assert!(payload.starts_with(PROBE), "not what was sent");
             self.probes_delivered[node] += 1;
+            self.handle(node, Event::Alive { call_id });
         }
-        for notice in self.nodes[node].plane.take_notices() {
+        for notice in turned.notices {
             match notice {
                 Notice::Punt { call_id, frame } => {
                     let frame = &frame;
                     self.handle(node, Event::Frame { call_id, frame });
                 }
+                Notice::ResetNeeded { call_id } => {
+                    self.handle(node, Event::ResetNeeded { call_id });
+                }
+                Notice::MppeLost { call_id } => self.handle(node, Event::MppeLost { call_id }),
                 other => panic!("unexpected: {other:?}"),
             }
         }
@@ -394,7 +404,12 @@ impl World {
             for call_id in calls {
                 self.probes_sent += 1;
                 let packet = [&PROBE[..], &self.probes_sent.to_be_bytes()].concat();
-                self.nodes[node].plane.tun_arrives(call_id, &packet);
+                let network = self.nodes[node].live_record(call_id);
+                let network = network.and_then(|record| record.network.as_ref());
+                let nobody = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+                let (from, to) = network.map_or(nobody, |it| (it.local, it.remote));
+                let plane = &mut self.nodes[node].plane;
+                plane.tun_arrives(call_id, from, to, &packet);
             }
             self.settle_plane(node);
         }
@@ -410,8 +425,7 @@ impl World {
             assert_eq!(endpoint.calls().count(), 0, "calls are left at {index}");
             assert_eq!(endpoint.connection_count(), 0, "connections, at {index}");
             assert_eq!(endpoint.poll_timeout(), None, "a timer, at {index}");
-            assert_eq!(node.plane.session_count(), 0, "sessions, at {index}");
-            assert_eq!(node.plane.garbled(), 0, "keys differed at {index}");
+            assert!(node.plane.is_empty(), "slots or devices, at {index}");
             for (call_id, record) in &node.calls {
                 assert!(record.ending.is_some(), "{call_id:?} never ended");
             }

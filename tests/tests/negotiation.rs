@@ -1,6 +1,7 @@
 //! Whole negotiations over a simulated network, from seeds.
 //!
-//! `SIM_SEED=n cargo test -p pptp-fast-tests --test negotiation` replays one and prints both logs.
+//! `SIM_SEED=n cargo test -p pptp-fast-tests --test negotiation` replays one and prints both logs;
+//! `SIM_SEEDS=100000 cargo test ...` runs so many instead of the usual few hundred.
 
 use std::sync::Arc;
 
@@ -9,7 +10,9 @@ use sim::scenario::{Blocked, Expectation, Farewell, Faults, Scenario};
 use sim::world::{CLIENT, SERVER, World};
 
 /// Seeds of one ordinary test run.
-const SEEDS: std::ops::Range<u64> = 0..400;
+const SEEDS: u64 = 500;
+/// Faults that end so early use up no timer and no count of retransmissions.
+const PATIENCE_MS: u64 = 8_000;
 /// No negotiation takes longer, whatever fails: the sum of the timers of both sides.
 const OUTCOME_MS_MAX: u64 = 240_000;
 /// No end takes longer: Terminate-Requests, Call-Clear-Request, Stop-Control-Connection-Request,
@@ -18,11 +21,10 @@ const END_MS_MAX: u64 = 240_000;
 
 #[test]
 fn every_seed_ends_in_a_tunnel_that_both_sides_want_or_in_a_named_ending() {
-    let replayed = std::env::var("SIM_SEED").ok();
-    let replayed = replayed.map(|seed| seed.parse::<u64>().expect("SIM_SEED is a number"));
-    let seeds = replayed.map_or(SEEDS, |seed| seed..seed + 1);
+    let replayed = number_from_environment("SIM_SEED");
+    let count = number_from_environment("SIM_SEEDS").unwrap_or(SEEDS);
+    let seeds = replayed.map_or(0..count, |seed| seed..seed + 1);
     let mut up = 0;
-    let count = seeds.end - seeds.start;
     for seed in seeds {
         let scenario = Scenario::draw(seed);
         let mut world = World::new(&scenario);
@@ -38,6 +40,14 @@ fn every_seed_ends_in_a_tunnel_that_both_sides_want_or_in_a_named_ending() {
     }
     // A simulator in which nothing ever works proves nothing.
     assert!(replayed.is_some() || up > count / 4, "only {up} came up");
+}
+
+fn number_from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number")),
+    )
 }
 
 fn print_run(scenario: &Scenario, world: &World) {
@@ -68,6 +78,7 @@ fn run(scenario: &Scenario, world: &mut World) -> bool {
         world.send_probes();
         check_demands(scenario, world);
     }
+    world.faults = Faults::NONE;
     let has_outcome = world.run_until(OUTCOME_MS_MAX, |world| is_up(world) || is_over(world));
     assert!(
         has_outcome,
@@ -79,6 +90,7 @@ fn run(scenario: &Scenario, world: &mut World) -> bool {
     let came_up = is_up(world);
     let must_come_up = matches!(scenario.expectation(), Expectation::Up { .. })
         && scenario.blocked == Blocked::Neither
+        && scenario.faults.lasts_ms <= PATIENCE_MS
         && !broken;
     assert!(
         came_up || !must_come_up,
@@ -127,8 +139,9 @@ fn check_demands(scenario: &Scenario, world: &World) {
     for network in calls.filter_map(|(_, record)| record.network.as_ref()) {
         match scenario.expectation() {
             Expectation::Fails => panic!("it came up: {network:?}"),
-            Expectation::Up { encrypted } => {
-                assert!(!encrypted || network.cipher != "none", "not encrypted");
+            Expectation::Up { encrypted: false } => {}
+            Expectation::Up { encrypted: true } | Expectation::MayFail => {
+                assert_ne!(network.cipher, "none", "not encrypted");
             }
         }
     }
@@ -143,11 +156,21 @@ fn check_tunnel(scenario: &Scenario, world: &mut World) {
         node.live_record(call)?.network.clone()
     };
     let (client, server) = (network(CLIENT), network(SERVER));
+    let is_patient = scenario.faults.lasts_ms <= PATIENCE_MS;
     let (Some(client), Some(server)) = (client, server) else {
-        panic!("it did not stay up: {:?}", endings(world));
+        // Echo was lost for too long.
+        assert!(!is_patient, "it did not stay up: {:?}", endings(world));
+        return;
     };
     assert_eq!((client.local, client.remote), (server.remote, server.local));
-    assert_eq!(client.cipher, server.cipher);
+    let is_cipher_common = mirrored(&client.cipher) == server.cipher;
+    if !is_cipher_common {
+        // Where none is required, faults that last can use up one side's CCP requests: it goes on
+        // without, and does not say so to the other.
+        let may_differ = !is_patient && !scenario.requires_encryption();
+        assert!(may_differ, "{} is not {}", client.cipher, server.cipher);
+        return;
+    }
     assert!(client.mtu <= scenario.server.lcp.mru && client.mtu <= scenario.client.lcp.mtu);
     assert!(server.mtu <= scenario.client.lcp.mru && server.mtu <= scenario.server.lcp.mtu);
     let takes = |lcp: &control::proto::link::LcpConfig| (lcp.pfc, lcp.acfc);
@@ -155,6 +178,11 @@ fn check_tunnel(scenario: &Scenario, world: &mut World) {
     assert!(pfc || !client.compress_protocol);
     assert!(acfc || !client.compress_address_control);
 
+    // A stateful decryptor that lost its place finds it again.
+    for _ in 0..20 {
+        world.send_probes();
+        world.run_for(200);
+    }
     let before = world.probes_delivered.clone();
     for _ in 0..20 {
         world.send_probes();
@@ -166,14 +194,19 @@ fn check_tunnel(scenario: &Scenario, world: &mut World) {
     }
 }
 
+/// What the other end calls a cipher: `received / sent` when they differ, else one for both.
+fn mirrored(cipher: &str) -> String {
+    let mut directions: Vec<&str> = cipher.split(" / ").collect();
+    directions.reverse();
+    directions.join(" / ")
+}
+
 /// It did not come up: both sides say why, and do not blame what is innocent.
 fn check_failure(scenario: &Scenario, world: &World, broken: bool) {
     let client = &world.nodes[CLIENT];
     assert_eq!(client.dials_failed.len() + client.calls.len(), 1);
     let silent = scenario.blocked != Blocked::Neither && !broken;
     if silent {
-        let ending = endings(world)[0];
-        let _ = ending;
         let of_client = client.calls.first().and_then(|(_, it)| it.ending.as_ref());
         assert!(
             matches!(of_client, Some(Ending::GreSilent { .. })),

@@ -27,7 +27,10 @@ pub(super) struct Down {
 
 impl Down {
     pub(super) fn run(&self) -> ExitCode {
-        let names = self.name.clone().map_or_else(run_files::tunnels, |name| vec![name]);
+        let names = self
+            .name
+            .clone()
+            .map_or_else(run_files::tunnels, |name| vec![name]);
         let mut worst = ExitCode::SUCCESS;
         for name in names {
             if let Err(message) = end(&name) {
@@ -46,13 +49,18 @@ fn end(name: &str) -> Result<(), String> {
         // A process that ends before its answer has gone out has ended all the same.
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(()),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
+        {
             let _ = std::fs::remove_file(&socket);
             Err(format!("tunnel {name} is not running{}", running()))
         }
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            Err(format!("not allowed to end tunnel {name}: run this as the user who started it, or with sudo"))
-        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(format!(
+            "not allowed to end tunnel {name}: run this as the user who started it, or with sudo"
+        )),
         Err(error) => Err(format!("tunnel {name} does not answer: {error}")),
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -16,7 +17,12 @@ mod up;
 /// PPTP's cryptography is broken: MS-CHAPv2 and RC4 do not keep a secret from a capable adversary.
 /// Use it to reach what speaks nothing else.
 #[derive(Debug, Parser)]
-#[command(name = "pptp-fast", version, arg_required_else_help = true, propagate_version = true)]
+#[command(
+    name = "pptp-fast",
+    version,
+    arg_required_else_help = true,
+    propagate_version = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -57,4 +63,25 @@ fn fail(message: impl std::fmt::Display, status: u8) -> ExitCode {
 /// Prints a line to standard output; a closed pipe is no error.
 fn print_line(line: impl std::fmt::Display) {
     let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{line}\n"));
+}
+
+/// Prints a warning for a person.
+fn warn(message: impl std::fmt::Display) {
+    let _ = std::io::Write::write_fmt(
+        &mut std::io::stderr(),
+        format_args!("pptp-fast: warning: {message}\n"),
+    );
+}
+
+/// `PPPDIR`, as pptp-command had it, or /etc/ppp.
+fn ppp_directory() -> PathBuf {
+    std::env::var_os("PPPDIR").map_or_else(|| crate::config::PPP_DIR.into(), PathBuf::from)
+}
+
+/// The name of this host: our name towards a peer when no option gives another.
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_owned())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{fail, print_line};
+use super::{fail, host_name, ppp_directory, print_line};
 use crate::config::server::ServerConfig;
 use crate::driver::admin::Asked;
 use crate::driver::log::{Log, Terminal};
@@ -18,8 +18,10 @@ const REQUESTS_MAX: usize = 16;
 
 /// Serve many tunnels on this machine, until INT or TERM.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  pptp-fast serve --config /etc/pptp-fast/server.toml\n  \
-    pptp-fast serve --config /etc/pptpd.conf\n  pptp-fast serve --example > server.toml")]
+#[command(
+    after_help = "Examples:\n  pptp-fast serve --config /etc/pptp-fast/server.toml\n  \
+    pptp-fast serve --config /etc/pptpd.conf\n  pptp-fast serve --example > server.toml"
+)]
 pub(super) struct Serve {
     /// A TOML file, or a pptpd.conf with its options file.
     #[arg(long, short, default_value = "/etc/pptp-fast/server.toml")]
@@ -35,15 +37,15 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(&self) -> ExitCode {
         if self.example {
-            print_line(crate::config::server::EXAMPLE.trim_end());
+            print_line(crate::config::server_toml::EXAMPLE.trim_end());
             return ExitCode::SUCCESS;
         }
-        let config = match ServerConfig::read(&self.config) {
+        let config = match ServerConfig::read(&self.config, &ppp_directory(), &host_name()) {
             Ok(config) => config,
-            Err(error) => return fail(error, 2),
+            Err(error) => return fail(&error, error.exit_status()),
         };
         for warning in &config.warnings {
-            let _ = fail(warning, 0);
+            super::warn(warning);
         }
         if self.check {
             print_line(format_args!("{}: good", self.config.display()));
@@ -65,13 +67,18 @@ async fn serve(config: ServerConfig) -> ExitCode {
         Some(path) => match Log::new(None).with_file(path) {
             Ok(log) => log,
             Err(error) => {
-                return fail(format_args!("cannot open the log {}: {error}", path.display()), 1);
+                return fail(
+                    format_args!("cannot open the log {}: {error}", path.display()),
+                    1,
+                );
             }
         },
         None => Log::new(Some(Terminal::Stdout)),
     };
     let (requests, receiver) = mpsc::channel::<Asked>(REQUESTS_MAX);
-    let Ok(listener) = socket.listener.try_clone() else { return fail("out of descriptors", 1) };
+    let Ok(listener) = socket.listener.try_clone() else {
+        return fail("out of descriptors", 1);
+    };
     tokio::task::spawn_local(admin::serve(listener, requests.clone()));
     let (first, _) = oneshot::channel();
     tokio::task::spawn_local(signals::forward(requests, first));

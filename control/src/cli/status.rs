@@ -32,7 +32,10 @@ impl Status {
                     return fail(format_args!("tunnel {name} is not running{running}"), 1);
                 }
             },
-            None => run_files::tunnels().iter().filter_map(|name| tunnel(name)).collect(),
+            None => run_files::tunnels()
+                .iter()
+                .filter_map(|name| tunnel(name))
+                .collect(),
         };
         let server = if self.name.is_none() { server() } else { None };
         if self.json {
@@ -46,7 +49,11 @@ impl Status {
 }
 
 fn tunnel(name: &str) -> Option<TunnelStatus> {
-    match admin::ask(&run_files::tunnel_socket(name), &Request::Status, ANSWER_LIMIT) {
+    match admin::ask(
+        &run_files::tunnel_socket(name),
+        &Request::Status,
+        ANSWER_LIMIT,
+    ) {
         Ok(Answer::Tunnel(status)) => Some(status),
         _ => None,
     }
@@ -69,7 +76,10 @@ fn show(tunnels: &[TunnelStatus], server: Option<&ServerStatus>) {
     if let Some(server) = server {
         let count = server.sessions.len();
         let listen = server.listen.join(", ");
-        print_line(format_args!("Server (pid {}) listens on {listen}; {count} sessions", server.pid));
+        print_line(format_args!(
+            "Server (pid {}) listens on {listen}; {count} sessions",
+            server.pid
+        ));
         if count > 0 {
             show_tunnels("USER", &server.sessions);
         }
@@ -78,8 +88,19 @@ fn show(tunnels: &[TunnelStatus], server: Option<&ServerStatus>) {
 
 fn show_tunnels(first: &str, tunnels: &[TunnelStatus]) {
     let head = [
-        first, "STATE", "INTERFACE", "PEER", "LOCAL IP", "PEER IP", "CIPHER", "UP", "RECEIVED",
-        "SENT", "LOST", "REORDERED", "DROPPED",
+        first,
+        "STATE",
+        "INTERFACE",
+        "PEER",
+        "LOCAL IP",
+        "PEER IP",
+        "CIPHER",
+        "UP",
+        "RECEIVED",
+        "SENT",
+        "LOST",
+        "REORDERED",
+        "DROPPED",
     ];
     let or_dash = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
     let rows: Vec<Vec<String>> = tunnels
@@ -93,7 +114,9 @@ fn show_tunnels(first: &str, tunnels: &[TunnelStatus]) {
                 or_dash(&status.local_ip),
                 or_dash(&status.peer_ip),
                 or_dash(&status.cipher),
-                status.uptime_s.map_or_else(|| "-".to_owned(), table::duration),
+                status
+                    .uptime_s
+                    .map_or_else(|| "-".to_owned(), table::duration),
                 table::bytes(status.received_bytes),
                 table::bytes(status.sent_bytes),
                 status.lost.to_string(),

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{fail, print_line};
+use super::{fail, host_name, ppp_directory, print_line, warn};
 use crate::config::client::{ClientConfig, Flags};
+use crate::config::pppd_options::Detach;
 use crate::driver::admin::Asked;
 use crate::driver::log::{Log, Terminal};
 use crate::driver::run_files::{self, AdminSocket};
@@ -39,41 +40,61 @@ pub(super) struct Up {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Instead of a peers file")]
 struct FlagArguments {
-    /// Address or name of the PPTP server.
+    /// Address or name of the PPTP server: no peers file is needed then.
     #[arg(long)]
     server: Option<String>,
-    /// Our name.
+    /// Our name towards the server.
     #[arg(long)]
     user: Option<String>,
     /// File whose first line is the password; without it, chap-secrets is asked.
     #[arg(long)]
     password_file: Option<PathBuf>,
-    /// Name by which the server is known in chap-secrets.
+    /// Name by which the server stands in chap-secrets.
     #[arg(long)]
-    remote_name: Option<String>,
-    /// Encryption that must be agreed: 128, 56, 40, or none to do without.
-    #[arg(long, default_value = "128")]
-    mppe: String,
-    /// Ways to prove who we are, separated by commas: mschap-v2, mschap, chap, pap.
-    #[arg(long, value_delimiter = ',', default_value = "mschap-v2")]
-    auth: Vec<String>,
-    /// Largest packet through the tunnel, in octets.
+    remotename: Option<String>,
+    /// No tunnel without encryption with 128-bit keys (with --server: the default).
+    #[arg(long)]
+    require_mppe_128: bool,
+    /// No tunnel without encryption with 40-bit keys.
+    #[arg(long)]
+    require_mppe_40: bool,
+    /// No tunnel without encryption, whatever the key length.
+    #[arg(long)]
+    require_mppe: bool,
+    /// Do without encryption.
+    #[arg(long, conflicts_with_all = ["require_mppe", "require_mppe_40", "require_mppe_128"])]
+    no_mppe: bool,
+    /// Let the server have stateful encryption.
+    #[arg(long)]
+    mppe_stateful: bool,
+    /// Largest packet that goes into the tunnel, octets.
     #[arg(long)]
     mtu: Option<u16>,
+    /// Largest packet that comes out of the tunnel, octets.
+    #[arg(long)]
+    mru: Option<u16>,
+    /// Name of the network interface.
+    #[arg(long)]
+    ifname: Option<String>,
     /// Our outer address, when it must be a particular one.
     #[arg(long)]
-    bind: Option<std::net::Ipv4Addr>,
+    localbind: Option<std::net::Ipv4Addr>,
+    /// Append the log to this file, too.
+    #[arg(long)]
+    logfile: Option<PathBuf>,
+    /// Further options in pppd's words, as in a peers file.
+    #[arg(last = true, value_name = "PPPD OPTIONS")]
+    options: Vec<String>,
 }
 
 impl Up {
     pub(super) fn run(&self) -> ExitCode {
         let config = match self.configuration() {
             Ok(config) => config,
-            Err(message) => return fail(message, 2),
+            Err((message, status)) => return fail(message, status),
         };
-        let stay = self.foreground || config.detach == crate::config::client::Detach::Never;
+        let stay = self.foreground || config.detach == Detach::Never;
         if !stay && !background::is_child() {
             return background::run_in_background()
                 .unwrap_or_else(|error| fail(format_args!("cannot start: {error}"), 1));
@@ -81,43 +102,59 @@ impl Up {
         if background::is_child() {
             background::start_session();
         }
+        for warning in &config.warnings {
+            warn(warning);
+        }
+        if config.dump && !self.json {
+            print_line(config.dump_text.trim_end());
+        }
+        if config.dry_run {
+            return ExitCode::SUCCESS;
+        }
         match runtime::block_on(bring_up(&config, self.json)) {
             Ok(code) => code,
             Err(error) => fail(error, 4),
         }
     }
 
-    fn configuration(&self) -> Result<ClientConfig, String> {
+    fn configuration(&self) -> Result<ClientConfig, (String, u8)> {
         let directory = ppp_directory();
-        match (&self.name, &self.flags.server) {
-            (Some(name), None) => {
-                ClientConfig::from_peer(&directory, name).map_err(|error| error.to_string())
-            }
-            (name, Some(_)) => {
-                let flags = self.flags.read(name.clone())?;
-                ClientConfig::from_flags(&directory, flags).map_err(|error| error.to_string())
-            }
-            (None, None) => Err("name a tunnel, or give --server".to_owned()),
-        }
+        let flags = self
+            .flags
+            .read(self.foreground)
+            .map_err(|message| (message, 2))?;
+        let config = match &self.name {
+            Some(name) => ClientConfig::from_peer(&directory, name, &flags, &host_name()),
+            None => ClientConfig::from_flags(&directory, &flags, &host_name()),
+        };
+        config.map_err(|error| (error.to_string(), error.exit_status()))
     }
 }
 
 impl FlagArguments {
-    fn read(&self, name: Option<String>) -> Result<Flags, String> {
+    fn read(&self, foreground: bool) -> Result<Flags, String> {
         let password = match &self.password_file {
             Some(path) => Some(read_password(path)?),
             None => None,
         };
         Ok(Flags {
-            name,
-            server: self.server.clone().unwrap_or_default(),
+            server: self.server.clone(),
             user: self.user.clone(),
             password,
-            remote_name: self.remote_name.clone(),
-            mppe: self.mppe.clone(),
-            auth: self.auth.clone(),
+            remote_name: self.remotename.clone(),
+            require_mppe: self.require_mppe,
+            require_mppe_40: self.require_mppe_40,
+            require_mppe_128: self.require_mppe_128,
+            no_mppe: self.no_mppe,
+            mppe_stateful: self.mppe_stateful,
             mtu: self.mtu,
-            bind: self.bind,
+            mru: self.mru,
+            interface: self.ifname.clone(),
+            local_bind: self.localbind,
+            log_file: self.logfile.clone(),
+            foreground,
+            options: self.options.clone(),
+            ..Flags::default()
         })
     }
 }
@@ -125,17 +162,18 @@ impl FlagArguments {
 fn read_password(path: &Path) -> Result<crate::proto::auth::Secret, String> {
     let text = std::fs::read(path)
         .map_err(|error| format!("cannot read the password file {}: {error}", path.display()))?;
-    let line = text.split(|octet| *octet == b'\n').next().unwrap_or_default();
+    let line = text
+        .split(|octet| *octet == b'\n')
+        .next()
+        .unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.is_empty() {
-        return Err(format!("the first line of {} is empty: put the password there", path.display()));
+        return Err(format!(
+            "the first line of {} is empty: put the password there",
+            path.display()
+        ));
     }
     Ok(crate::proto::auth::Secret::new(line.to_vec()))
-}
-
-/// `PPPDIR`, as pptp-command had it, or /etc/ppp.
-fn ppp_directory() -> PathBuf {
-    std::env::var_os("PPPDIR").map_or_else(|| "/etc/ppp".into(), PathBuf::from)
 }
 
 async fn bring_up(config: &ClientConfig, json: bool) -> ExitCode {
@@ -148,7 +186,9 @@ async fn bring_up(config: &ClientConfig, json: bool) -> ExitCode {
         Err(error) => return socket_refused(&config.tunnel, &error),
     };
     let (requests, receiver) = mpsc::channel::<Asked>(REQUESTS_MAX);
-    let Ok(listener) = socket.listener.try_clone() else { return fail("out of descriptors", 1) };
+    let Ok(listener) = socket.listener.try_clone() else {
+        return fail("out of descriptors", 1);
+    };
     tokio::task::spawn_local(admin::serve(listener, requests.clone()));
     let (first, mut signal) = oneshot::channel();
     tokio::task::spawn_local(signals::forward(requests, first));
@@ -163,10 +203,10 @@ async fn bring_up(config: &ClientConfig, json: bool) -> ExitCode {
 }
 
 fn open_log(config: &ClientConfig, json: bool) -> Result<Log, String> {
-    let terminal = match (json, config.log.to_stderr) {
-        (true, _) => None,
-        (false, true) => Some(Terminal::Stderr),
-        (false, false) => Some(Terminal::Stdout),
+    let terminal = match (json, config.log.fd) {
+        (true, _) | (false, None) => None,
+        (false, Some(2)) => Some(Terminal::Stderr),
+        (false, Some(_)) => Some(Terminal::Stdout),
     };
     let log = Log::new(terminal);
     match &config.log.file {
@@ -205,7 +245,9 @@ async fn announce(tunnel: String, stands: oneshot::Receiver<client::Up>, json: b
 fn socket_refused(tunnel: &str, error: &std::io::Error) -> ExitCode {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => fail(
-            format_args!("tunnel {tunnel} is already running: end it with: pptp-fast down {tunnel}"),
+            format_args!(
+                "tunnel {tunnel} is already running: end it with: pptp-fast down {tunnel}"
+            ),
             6,
         ),
         std::io::ErrorKind::PermissionDenied => match crate::driver::privileges::check() {
@@ -219,7 +261,10 @@ fn socket_refused(tunnel: &str, error: &std::io::Error) -> ExitCode {
             ),
         },
         _ => fail(
-            format_args!("cannot make {}: {error}", run_files::tunnel_socket(tunnel).display()),
+            format_args!(
+                "cannot make {}: {error}",
+                run_files::tunnel_socket(tunnel).display()
+            ),
             1,
         ),
     }

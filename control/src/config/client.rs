@@ -7,9 +7,11 @@ use crate::proto::auth::{AuthMethods, Secret, Secrets};
 use crate::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
 
 use super::PPTP_PORT;
-use super::error::ConfigError;
+use super::error::{ConfigError, Place};
 use super::peers::{self, Peer};
-use super::pppd_options::{DefaultRoute, Detach, MppeOptions, PppdOptions, PptpOptions, Scripts};
+use super::pppd_options::{
+    DefaultRoute, Detach, MppeOptions, PppdOptions, PptpOptions, Scripts, locate,
+};
 use super::route::Route;
 use super::secrets::{FileSecrets, FlagSecret};
 
@@ -47,7 +49,7 @@ pub struct InterfaceConfig {
 /// What the command line may say; it wins over files.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
-    /// `--server HOST`.
+    /// `--server HOST` or `HOST:PORT`.
     pub server: Option<String>,
     /// `--user NAME`.
     pub user: Option<String>,
@@ -194,7 +196,7 @@ impl ClientConfig {
     /// No server, or flags that contradict each other.
     pub fn from_flags(dir: &Path, flags: &Flags, host_name: &str) -> Result<Self, ConfigError> {
         let mut options = PppdOptions::default();
-        options.mppe.bits_128 = true;
+        options.read_words(dir, &["require-mppe-128".to_owned()])?;
         flags.apply(dir, &mut options)?;
         let server = flags
             .server
@@ -215,6 +217,7 @@ impl ClientConfig {
         options: &PppdOptions,
         host_name: &str,
     ) -> Result<Self, ConfigError> {
+        let (server, port) = host_and_port(&server)?;
         let mut warnings = Vec::new();
         let link = link_config(dir, options, host_name, &mut warnings)?;
         let in_ms = |seconds: u32| u64::from(seconds) * 1000;
@@ -222,7 +225,7 @@ impl ClientConfig {
         Ok(Self {
             tunnel: tunnel.to_owned(),
             server,
-            port: PPTP_PORT,
+            port,
             link,
             mtu: options.mtu,
             log: options.log(),
@@ -333,6 +336,31 @@ impl Flags {
     }
 }
 
+/// `HOST` or `HOST:PORT`.
+fn host_and_port(server: &str) -> Result<(String, u16), ConfigError> {
+    let (host, port) = match server.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok().filter(|port| *port > 0)),
+        None => (server, Some(PPTP_PORT)),
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    match port {
+        Some(port) if !host.is_empty() && host.len() <= 253 && host.chars().all(fits) => {
+            Ok((host.to_owned(), port))
+        }
+        _ => Err(ConfigError::BadValue {
+            place: Place::command_line(),
+            why: format!(
+                "'{}' is not a server such as vpn.example.org or 192.0.2.1",
+                server
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(80)
+                    .collect::<String>()
+            ),
+        }),
+    }
+}
+
 /// The part of the options that decides how the link is negotiated, for either end.
 pub(super) fn link_config(
     dir: &Path,
@@ -369,7 +397,7 @@ pub(super) fn read_secrets(dir: &Path, options: &PppdOptions) -> Result<FileSecr
     let path = |given: &Option<PathBuf>, name: &str| {
         given
             .as_ref()
-            .map_or_else(|| dir.join(name), |path| dir.join(path))
+            .map_or_else(|| dir.join(name), |path| dir.join(locate(dir, path)))
     };
     FileSecrets::read_files(
         &path(&options.chap_secrets, "chap-secrets"),
@@ -390,8 +418,13 @@ fn lcp_config(options: &PppdOptions) -> LcpConfig {
         max_configure: options.max_configure,
         max_terminate: options.max_terminate,
         max_failure: options.max_failure,
-        echo_interval_ms: u64::from(options.echo_interval_s) * 1000,
-        echo_failure: options.echo_failure,
+        // pppd sends no echoes unless told to, and a dead tunnel then lives for ever.
+        echo_interval_ms: options
+            .echo_interval_s
+            .map_or(defaults.echo_interval_ms, |seconds| {
+                u64::from(seconds) * 1000
+            }),
+        echo_failure: options.echo_failure.unwrap_or(defaults.echo_failure),
         auth_timeout_ms: u64::from(options.auth_timeout_s) * 1000,
         setup_timeout_ms: defaults.setup_timeout_ms,
     }
@@ -429,7 +462,7 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
 fn addresses(options: &PppdOptions) -> Addresses {
     let pair = |list: &[std::net::Ipv4Addr]| [list.first().copied(), list.get(1).copied()];
     Addresses {
-        local: options.local_address.filter(|_| !options.no_ip_default),
+        local: options.local_address,
         remote: options.remote_address,
         accept_local: options.accept_local || options.local_address.is_none(),
         accept_remote: options.accept_remote || options.remote_address.is_none(),
@@ -437,5 +470,205 @@ fn addresses(options: &PppdOptions) -> Addresses {
         ask_wins: options.use_peer_wins,
         dns: pair(&options.ms_dns),
         wins: pair(&options.ms_wins),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pppd_options::tests::{HOW_TO_OPTIONS, HOW_TO_PEER};
+    use super::super::route::RouteVia;
+    use super::*;
+    use std::fs;
+
+    /// The how-to's directory, with `head` in front of its peers file.
+    fn how_to(head: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        fs::create_dir(dir.path().join("peers")).unwrap();
+        write("peers/test2", &format!("{head}{HOW_TO_PEER}"));
+        write("options.pptp", HOW_TO_OPTIONS);
+        write("chap-secrets", "mia\tzidler\tmia123\nzidler\tmia\tmia123\n");
+        dir
+    }
+
+    const HEAD: &str = "#\n# PPTP Tunnel configuration for tunnel test2\n\
+        # Server IP: zidler.ece.uic.edu\n\
+        # Route: add -net 192.168.2.0 netmask 255.255.255.0 TUNNEL_DEV\n#\n";
+
+    fn test2(dir: &tempfile::TempDir, flags: &Flags) -> Result<ClientConfig, ConfigError> {
+        ClientConfig::from_peer(dir.path(), "test2", flags, "host")
+    }
+
+    #[test]
+    fn the_files_of_the_how_to_make_a_tunnel() {
+        let config = test2(&how_to(HEAD), &Flags::default()).unwrap();
+        assert_eq!((&*config.server, config.port), ("zidler.ece.uic.edu", 1723));
+        assert_eq!(config.link.name, "mia");
+        assert_eq!(config.link.remote_name.as_deref(), Some("zidler"));
+        assert_eq!(config.link.require, AuthMethods::NONE);
+        assert_eq!(config.link.allow, AuthMethods::ALL);
+        let secret = config.link.secrets.find("mia", "zidler", false).unwrap();
+        assert_eq!(secret.as_bytes(), b"mia123");
+        let mppe = config.link.mppe.unwrap();
+        assert!(mppe.require && mppe.allow_128 && !mppe.allow_40 && !mppe.allow_stateful);
+        assert!(!config.link.lcp.pfc && !config.link.lcp.acfc);
+        assert_eq!(config.link.lcp.accm, Some(0));
+        assert_eq!(config.ipparam.as_deref(), Some("192.168.2.0"));
+        assert_eq!(
+            config.log,
+            LogConfig {
+                fd: Some(2),
+                file: None,
+                debug: true
+            }
+        );
+        assert_eq!(config.routes.len(), 1);
+        assert_eq!(
+            (config.routes[0].prefix_len, &config.routes[0].via),
+            (24, &RouteVia::Tunnel)
+        );
+        assert!(config.lock && config.dump && !config.dry_run);
+        assert_eq!(config.mtu, None);
+    }
+
+    #[test]
+    fn dump_is_that_of_the_last_setting_of_each_option() {
+        let dir = how_to(HEAD);
+        let config = test2(&dir, &Flags::default()).unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let expected = format!(
+            "pppd options in effect:\ndebug\t\t# (from {0})\nlogfd 2\t\t# (from {0})\n\
+             dump\t\t# (from {0})\nnoauth\t\t# (from {0})\nname mia\t\t# (from {0})\n\
+             remotename zidler\t\t# (from {1})\nlock\t\t# (from {0})\nnoaccomp\t\t# (from {0})\n\
+             nopcomp\t\t# (from {0})\nnovj\t\t# (from {0})\nnovjccomp\t\t# (from {0})\n\
+             ipparam 192.168.2.0\t\t# (from {0})\nnobsdcomp\t\t# (from {0})\n\
+             nodeflate\t\t# (from {0})\nrequire-mppe-128\t\t# (from {0})\n",
+            at("options.pptp"),
+            at("peers/test2")
+        );
+        assert_eq!(config.dump_text, expected);
+    }
+
+    #[test]
+    fn without_a_server_a_person_is_told_what_to_add() {
+        let dir = how_to("");
+        let error = test2(&dir, &Flags::default()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("Server Address for test2 not found."),
+            "{error}"
+        );
+        assert!(error.contains("# Server IP: HOST"), "{error}");
+        let flags = Flags {
+            server: Some("192.0.2.1:1724".to_owned()),
+            ..Flags::default()
+        };
+        let config = test2(&dir, &flags).unwrap();
+        assert_eq!((&*config.server, config.port), ("192.0.2.1", 1724));
+    }
+
+    #[test]
+    fn the_server_can_stand_in_pty() {
+        let dir = how_to("pty \"/usr/sbin/pptp vpn.example --nolaunchpppd --phone 7\"\n");
+        let config = test2(&dir, &Flags::default()).unwrap();
+        assert_eq!(config.server, "vpn.example");
+        assert_eq!(config.pptp.phone, "7");
+    }
+
+    #[test]
+    fn the_system_file_comes_first_and_flags_last() {
+        let dir = how_to(HEAD);
+        fs::write(
+            dir.path().join("options"),
+            "mtu 1300\nmru 1300\nname host2\n",
+        )
+        .unwrap();
+        let flags = Flags {
+            mru: Some(1200),
+            user: Some("bob".to_owned()),
+            password: Some(Secret::new(b"bob123".to_vec())),
+            no_mppe: true,
+            ..Flags::default()
+        };
+        let config = test2(&dir, &flags).unwrap();
+        assert_eq!((config.mtu, config.link.lcp.mru), (Some(1300), 1200));
+        assert_eq!(config.link.name, "bob");
+        assert!(config.link.secrets.find("bob", "any", false).is_some());
+        assert_eq!(config.link.mppe, None);
+        assert!(!format!("{config:?}").contains("bob123"));
+    }
+
+    #[test]
+    fn a_mistake_in_the_included_file_is_named_there() {
+        let dir = how_to(HEAD);
+        let path = dir.path().join("options.pptp");
+        fs::write(&path, format!("{HOW_TO_OPTIONS}xyz\n")).unwrap();
+        let error = test2(&dir, &Flags::default()).unwrap_err();
+        let expected = format!(
+            "In file {}: unrecognized option 'xyz' (line 19)",
+            path.display()
+        );
+        assert_eq!(error.to_string(), expected);
+        fs::remove_file(&path).unwrap();
+        let error = test2(&dir, &Flags::default()).unwrap_err().to_string();
+        assert!(
+            error.contains("peers/test2, line 9: Can't open options file"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn noccp_and_required_mppe_contradict_each_other() {
+        let dir = how_to(&format!("{HEAD}noccp\n"));
+        let error = test2(&dir, &Flags::default()).unwrap_err().to_string();
+        assert!(error.contains("noccp turns off the protocol"), "{error}");
+    }
+
+    #[test]
+    fn flags_alone_require_strong_encryption_unless_told_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut flags = Flags {
+            server: Some("vpn.example".to_owned()),
+            user: Some("mia".to_owned()),
+            ..Flags::default()
+        };
+        let mppe = |flags: &Flags| {
+            ClientConfig::from_flags(dir.path(), flags, "host")
+                .unwrap()
+                .link
+                .mppe
+        };
+        let strong = mppe(&flags).unwrap();
+        assert!(strong.require && strong.allow_128 && !strong.allow_40);
+        flags.require_mppe = true;
+        assert!(mppe(&flags).unwrap().allow_40);
+        flags.require_mppe = false;
+        flags.no_mppe = true;
+        assert_eq!(mppe(&flags), None);
+        flags.server = None;
+        assert!(ClientConfig::from_flags(dir.path(), &flags, "host").is_err());
+        for server in ["", "a b", "vpn:0", "vpn:x", "vpn:99999", "-x;y"] {
+            flags.server = Some(server.to_owned());
+            let error = ClientConfig::from_flags(dir.path(), &flags, "host").unwrap_err();
+            assert!(error.to_string().contains("is not a server"), "{error}");
+        }
+    }
+
+    #[test]
+    fn two_name_servers_and_both_addresses_reach_the_link() {
+        let dir = how_to(&format!(
+            "{HEAD}10.0.0.1:10.0.0.2\nms-dns 10.0.0.3\nms-dns 10.0.0.4\nusepeerdns\npersist\n\
+             idle 60\n"
+        ));
+        let config = test2(&dir, &Flags::default()).unwrap();
+        let addresses = config.link.addresses;
+        assert_eq!(addresses.local, Some([10, 0, 0, 1].into()));
+        assert_eq!(addresses.remote, Some([10, 0, 0, 2].into()));
+        assert!(addresses.ask_dns && !addresses.accept_local && !addresses.accept_remote);
+        assert_eq!(
+            addresses.dns,
+            [Some([10, 0, 0, 3].into()), Some([10, 0, 0, 4].into())]
+        );
+        assert!(config.persist.wanted && config.persist.holdoff_ms == 30_000);
+        assert_eq!(config.idle_ms, Some(60_000));
     }
 }

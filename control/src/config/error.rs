@@ -48,7 +48,12 @@ impl fmt::Display for Place {
 #[non_exhaustive]
 pub enum ConfigError {
     /// No such option, in pppd's words.
-    #[error("{}unrecognized option '{name}'{}{}", in_file(.place), on_line(.place), did_you_mean(.suggestion))]
+    #[error(
+        "{}unrecognized option '{name}'{}{}",
+        in_file(.place),
+        on_line(.place),
+        did_you_mean(.suggestion)
+    )]
     UnknownOption {
         /// Where.
         place: Place,
@@ -113,7 +118,12 @@ pub enum ConfigError {
     )]
     BadTunnelName(String),
     /// No file of that name in `peers`.
-    #[error("Tunnel configuration for {name} not found in {}. {}{}", directory.display(), existing(.tunnels), did_you_mean(.suggestion))]
+    #[error(
+        "Tunnel configuration for {name} not found in {}. {}{}",
+        directory.display(),
+        existing(.tunnels),
+        did_you_mean(.suggestion)
+    )]
     NoTunnel {
         /// What was asked for.
         name: String,
@@ -126,23 +136,14 @@ pub enum ConfigError {
     },
     /// Nothing says which server the tunnel goes to.
     #[error(
-        "Server Address for {tunnel} not found. Add a line `# Server IP: HOST` to {file}, or give --server HOST"
+        "Server Address for {tunnel} not found. Add a line `# Server IP: HOST` to {file}, \
+         or give --server HOST"
     )]
     NoServer {
         /// The tunnel.
         tunnel: String,
         /// Its file.
         file: String,
-    },
-    /// A field that a configuration cannot do without.
-    #[error("{place}{what} is missing: {remedy}")]
-    Missing {
-        /// Where it should be.
-        place: Place,
-        /// The field.
-        what: &'static str,
-        /// What to add.
-        remedy: String,
     },
     /// The TOML file is not what the server reads.
     #[error("{place}{why}")]

@@ -178,3 +178,107 @@ fn not_found(dir: &Path, name: &str) -> ConfigError {
         suggestion,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    /// As pptp-command writes it.
+    const TEST2: &[u8] = b"#\n# PPTP Tunnel configuration for tunnel test2\n\
+        # Server IP: zidler.ece.uic.edu\n\
+        # Route: add -net 192.168.2.0 netmask 255.255.255.0 TUNNEL_DEV\n\
+        # Route: add -host 1.2.3.4; reboot\n#\n\nname mia\n# Server IP is not this\n";
+
+    #[test]
+    fn comments_tell_the_server_and_the_routes() {
+        let peer = Peer::parse("test2", "/etc/ppp/peers/test2", TEST2);
+        assert!(peer.marked);
+        assert_eq!(peer.server.as_deref(), Some("zidler.ece.uic.edu"));
+        assert_eq!(peer.routes.len(), 1);
+        assert_eq!(peer.routes[0].destination, Ipv4Addr::new(192, 168, 2, 0));
+        assert!(peer.warnings[0].starts_with("In file /etc/ppp/peers/test2, line 5: "));
+    }
+
+    #[test]
+    fn odd_line_ends_do_not_matter() {
+        let text = b"\xEF\xBB\xBF# PPTP\r\n#Server IP: 10.0.0.5\r\n# Route: \r\n#\xFF\tServer";
+        let peer = Peer::parse("t", "t", text);
+        assert!(peer.marked);
+        assert_eq!(peer.server.as_deref(), Some("10.0.0.5"));
+        assert!(peer.routes.is_empty() && peer.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_name_cannot_lead_out_of_the_directory() {
+        for name in [
+            "",
+            ".",
+            "..",
+            "../options",
+            "/etc/passwd",
+            "a/b",
+            "a b",
+            "x\n",
+            "caf\u{e9}",
+        ] {
+            assert!(
+                matches!(check_name(name), Err(ConfigError::BadTunnelName(_))),
+                "{name}"
+            );
+        }
+        for name in ["test2", "user@host", "a-b_c.d", "...x"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_tunnel_is_told_what_there_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Peer::read(dir.path(), "test2").unwrap_err().to_string();
+        assert!(
+            error.starts_with("Tunnel configuration for test2 not found"),
+            "{error}"
+        );
+        assert!(error.contains("There are no configured tunnels"), "{error}");
+        fs::create_dir(dir.path().join("peers")).unwrap();
+        for name in ["test2", "work", "__default"] {
+            fs::write(path(dir.path(), name), TEST2).unwrap();
+        }
+        let error = Peer::read(dir.path(), "tset2").unwrap_err().to_string();
+        assert!(
+            error.ends_with("There are: test2, work. Did you mean 'test2'?"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn tunnels_are_listed_and_other_peers_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(list(dir.path()).unwrap(), []);
+        fs::create_dir(dir.path().join("peers")).unwrap();
+        fs::write(path(dir.path(), "test2"), TEST2).unwrap();
+        fs::write(
+            path(dir.path(), "dsl"),
+            "/dev/ttyS0\n115200\nconnect 'chat -f x'\n",
+        )
+        .unwrap();
+        fs::write(
+            path(dir.path(), "setup"),
+            "pty \"/usr/sbin/pptp vpn.example --nolaunchpppd\"\n",
+        )
+        .unwrap();
+        let all = list(dir.path()).unwrap();
+        let servers: Vec<_> = all
+            .iter()
+            .map(|peer| (&*peer.name, peer.server.as_deref()))
+            .collect();
+        assert_eq!(
+            servers,
+            [
+                ("setup", Some("vpn.example")),
+                ("test2", Some("zidler.ece.uic.edu"))
+            ]
+        );
+    }
+}

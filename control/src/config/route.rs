@@ -176,3 +176,97 @@ fn number(text: &str) -> Result<u32, String> {
     text.parse()
         .map_err(|_| format!("'{text}' is not a number"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn route(text: &str) -> (String, u8, RouteVia, Option<u32>) {
+        let route = Route::parse(text).unwrap();
+        (
+            route.destination.to_string(),
+            route.prefix_len,
+            route.via,
+            route.metric,
+        )
+    }
+
+    #[test]
+    fn the_forms_of_pptp_command_are_understood() {
+        let tunnel = || RouteVia::Tunnel;
+        for (text, expected) in [
+            (
+                "add -net 192.168.2.0 netmask 255.255.255.0 TUNNEL_DEV",
+                ("192.168.2.0", 24, tunnel(), None),
+            ),
+            (
+                "add -net 10.0.0.0 netmask 255.0.0.0 dev TUNNEL_DEV",
+                ("10.0.0.0", 8, tunnel(), None),
+            ),
+            (
+                "add -host 1.2.3.4 gw DEF_GW",
+                ("1.2.3.4", 32, RouteVia::DefaultGateway, None),
+            ),
+            (
+                "add 10.1.0.0/16 TUNNEL_DEV metric 5",
+                ("10.1.0.0", 16, tunnel(), Some(5)),
+            ),
+            ("add default TUNNEL_DEV", ("0.0.0.0", 0, tunnel(), None)),
+            ("add -net 192.168.9.0", ("192.168.9.0", 24, tunnel(), None)),
+            (
+                "add -host 10.0.0.1 gw 10.0.0.254 dev eth0",
+                (
+                    "10.0.0.1",
+                    32,
+                    RouteVia::Gateway(Ipv4Addr::new(10, 0, 0, 254)),
+                    None,
+                ),
+            ),
+            (
+                "add -net 10.0.0.0/8 dev eth1",
+                ("10.0.0.0", 8, RouteVia::Device("eth1".to_owned()), None),
+            ),
+        ] {
+            let (destination, prefix_len, via, metric) = expected;
+            assert_eq!(
+                route(text),
+                (destination.to_owned(), prefix_len, via, metric),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_route_is_named() {
+        for (text, words) in [
+            ("del -net 10.0.0.0/8", "does not start with `add`"),
+            ("add", "names no destination"),
+            (
+                "add -net 10.0.0.1 netmask 255.0.0.0",
+                "netmask does not match route address",
+            ),
+            ("add -net 10.0.0.0 netmask 255.0.255.0", "not together"),
+            ("add -net 10.0.0.0/40", "not a prefix length"),
+            ("add -host 1.2.3.4 gw router", "not a gateway's address"),
+            (
+                "add -host 1.2.3.4; reboot",
+                "characters that no route needs",
+            ),
+            ("add -host $(x)", "characters that no route needs"),
+            ("add -net 10.0.0.0/8 gw", "'gw' needs a value"),
+        ] {
+            let error = Route::parse(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_ends_in_a_route_or_an_error(text in "(add )?[-a-zA-Z0-9 ./_:]{0,60}|.*") {
+            if let Ok(route) = Route::parse(&text) {
+                prop_assert!(route.prefix_len <= 32);
+            }
+        }
+    }
+}

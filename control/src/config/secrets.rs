@@ -1,5 +1,6 @@
 //! chap-secrets and pap-secrets (pppd(8), AUTHENTICATION): `client server secret [addresses]`.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -112,6 +113,8 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub struct SecretsTable {
     entries: Vec<Entry>,
+    /// Client -> indices in `entries`, ascending; a server may have very many users.
+    by_client: HashMap<String, Vec<usize>>,
     /// What a person should know: lines that are not understood. Never shows a secret.
     pub warnings: Vec<String>,
 }
@@ -171,8 +174,11 @@ impl SecretsTable {
                 )),
             }
         }
+        let client = client.to_text();
+        let indices = self.by_client.entry(client.clone()).or_default();
+        indices.push(self.entries.len());
         self.entries.push(Entry {
-            client: client.to_text(),
+            client,
             server: server.to_text(),
             secret,
             addresses,
@@ -190,7 +196,13 @@ impl SecretsTable {
     #[must_use]
     pub fn find(&self, client: &str, server: &str) -> Option<&Entry> {
         let mut best: Option<(u8, &Entry)> = None;
-        for entry in &self.entries {
+        let of = |client: &str| self.by_client.get(client).map_or(&[][..], Vec::as_slice);
+        // A line for this client never has the same rank as one for all clients.
+        for entry in of(client)
+            .iter()
+            .chain(of("*"))
+            .filter_map(|&i| self.entries.get(i))
+        {
             if let Some(rank) = entry.rank(client, server)
                 && best.is_none_or(|(best_rank, _)| rank > best_rank)
             {
@@ -319,5 +331,185 @@ impl Secrets for FlagSecret {
 
     fn origin(&self, _pap: bool) -> String {
         "the password given for this tunnel".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use std::fs;
+
+    fn table(text: &str) -> SecretsTable {
+        SecretsTable::parse("/etc/ppp/chap-secrets", text.as_bytes()).unwrap()
+    }
+
+    fn secret(table: &SecretsTable, client: &str, server: &str) -> Option<String> {
+        let entry = table.find(client, server)?;
+        Some(String::from_utf8_lossy(entry.secret.as_bytes()).into_owned())
+    }
+
+    #[test]
+    fn the_pair_of_lines_that_pptp_command_writes_is_found() {
+        let table = table("mia\tzidler\tmia123\nzidler\tmia\tmia123\n");
+        assert_eq!(secret(&table, "mia", "zidler").as_deref(), Some("mia123"));
+        assert_eq!(secret(&table, "zidler", "mia").as_deref(), Some("mia123"));
+        assert_eq!(secret(&table, "mia", "other"), None);
+    }
+
+    #[test]
+    fn the_line_that_pptpsetup_writes_is_found() {
+        let table = table("# added by pptpsetup for work\nOFFICE\\\\mia work \"my secret #1\" *\n");
+        assert_eq!(
+            secret(&table, "OFFICE\\mia", "work").as_deref(),
+            Some("my secret #1")
+        );
+    }
+
+    #[test]
+    fn the_fewest_wildcards_win_wherever_they_stand() {
+        let table =
+            table("* * both\nmia * server\n* zidler client\nmia zidler none\nmia zidler later\n");
+        assert_eq!(secret(&table, "mia", "zidler").as_deref(), Some("none"));
+        assert_eq!(secret(&table, "bob", "zidler").as_deref(), Some("client"));
+        assert_eq!(secret(&table, "mia", "other").as_deref(), Some("server"));
+        assert_eq!(secret(&table, "bob", "other").as_deref(), Some("both"));
+    }
+
+    #[test]
+    fn case_counts() {
+        assert_eq!(secret(&table("Mia zidler x"), "mia", "zidler"), None);
+    }
+
+    #[test]
+    fn addresses_allow_and_deny_in_their_order() {
+        let table = table(
+            "mia * x !10.0.0.1 10.0.0.0/24 192.168.1.7 192.168.1.8\nbob * x\n\
+             ann * x *\neve * x -\n",
+        );
+        let mia = table.find("mia", "z").unwrap();
+        assert_eq!(mia.fixed_address(), Some(Ipv4Addr::new(192, 168, 1, 7)));
+        for (address, allowed) in [
+            ([10, 0, 0, 1], false),
+            ([10, 0, 0, 2], true),
+            ([10, 0, 1, 2], false),
+            ([192, 168, 1, 8], true),
+        ] {
+            assert_eq!(mia.allows(address.into()), allowed, "{address:?}");
+        }
+        let any = Ipv4Addr::new(1, 2, 3, 4);
+        assert!(
+            !table.find("bob", "z").unwrap().allows(any),
+            "three words allow no address"
+        );
+        assert!(table.find("ann", "z").unwrap().allows(any));
+        assert!(!table.find("eve", "z").unwrap().allows(any));
+        assert_eq!(table.find("ann", "z").unwrap().fixed_address(), None);
+    }
+
+    #[test]
+    fn a_network_of_zero_bits_is_everything() {
+        assert!(
+            AddressRule::parse("0.0.0.0/0")
+                .unwrap()
+                .verdict(Ipv4Addr::BROADCAST)
+                .unwrap()
+        );
+        assert_eq!(AddressRule::parse("10.0.0.0/33"), None);
+        assert_eq!(AddressRule::parse("host.example"), None);
+        assert_eq!(
+            AddressRule::parse("10.0.0.0/8+"),
+            Some(AddressRule::Network(Ipv4Addr::new(10, 0, 0, 0), 8))
+        );
+    }
+
+    #[test]
+    fn lines_with_too_few_words_warn_with_their_line_and_without_the_secret() {
+        let table = table("mia zidler mia123\nbob topsecret\nann z s3cret nonsense\n");
+        assert_eq!(table.entries().len(), 2);
+        assert!(table.warnings[0].contains("line 2"), "{:?}", table.warnings);
+        assert!(table.warnings[1].contains("line 3"), "{:?}", table.warnings);
+        let all = format!("{table:?}");
+        for secret in ["mia123", "topsecret", "s3cret", "nonsense"] {
+            assert!(!all.contains(secret), "{all}");
+        }
+    }
+
+    #[test]
+    fn options_behind_two_dashes_are_no_addresses() {
+        let table = table("mia z x 10.0.0.5 -- mtu 1400\n");
+        assert_eq!(table.entries()[0].addresses.len(), 1);
+        assert!(table.warnings.is_empty());
+    }
+
+    #[test]
+    fn odd_encodings_and_line_ends_are_read() {
+        let text = b"\xEF\xBB\xBFmia\tz\tp\xE9\t*\r\nbob z \"\" 10.0.0.1";
+        let table = SecretsTable::parse("f", text).unwrap();
+        assert_eq!(table.find("mia", "z").unwrap().secret.as_bytes(), b"p\xE9");
+        assert_eq!(table.find("bob", "z").unwrap().secret.as_bytes(), b"");
+        assert!(table.warnings.is_empty(), "{:?}", table.warnings);
+    }
+
+    #[test]
+    fn a_secret_can_stand_in_a_file_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mia.secret");
+        fs::write(&path, "mia123\n").unwrap();
+        let text = format!("mia z @{0}\nbob z @{0}.none\neve z @mia\n", path.display());
+        let table = table(&text);
+        assert_eq!(secret(&table, "mia", "z").as_deref(), Some("mia123"));
+        assert_eq!(secret(&table, "bob", "z"), None);
+        assert_eq!(secret(&table, "eve", "z").as_deref(), Some("@mia"));
+        assert!(
+            table.warnings[0].contains("line 2: Can't open secret file"),
+            "{:?}",
+            table.warnings
+        );
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_warns_and_a_missing_one_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chap-secrets");
+        fs::write(&path, "mia zidler mia123\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let secrets = FileSecrets::read(dir.path()).unwrap();
+        let warnings: Vec<_> = secrets.warnings().collect();
+        assert!(
+            warnings[0].contains("has world and/or group access"),
+            "{warnings:?}"
+        );
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let secrets = FileSecrets::read(dir.path()).unwrap();
+        assert_eq!(secrets.warnings().count(), 0);
+        assert_eq!(
+            secrets.find("mia", "zidler", false),
+            Some(Secret::new(b"mia123".to_vec()))
+        );
+        assert_eq!(secrets.find("mia", "zidler", true), None);
+        assert_eq!(secrets.origin(false), path.display().to_string());
+    }
+
+    #[test]
+    fn the_secret_of_a_flag_belongs_to_one_client_and_any_server() {
+        let secret = FlagSecret {
+            client: "mia".to_owned(),
+            secret: Secret::new(b"mia123".to_vec()),
+        };
+        assert!(secret.find("mia", "anything", false).is_some());
+        assert!(secret.find("bob", "anything", false).is_none());
+        assert!(!format!("{secret:?}").contains("mia123"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_end_in_a_table_or_an_error(text in vec(any::<u8>(), 0..300)) {
+            if let Ok(table) = SecretsTable::parse("f", &text) {
+                prop_assert!(table.warnings.len() <= WARNINGS_MAX);
+                let _ = table.find("mia", "zidler");
+            }
+        }
     }
 }

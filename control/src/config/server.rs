@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::proto::link::LinkConfig;
-use crate::proto::pool::AddressRanges;
+use crate::proto::pool::{AddressPool, AddressRanges};
 
 use super::client::LogConfig;
 use super::error::ConfigError;
@@ -89,13 +89,13 @@ pub enum LocalAddresses {
 }
 
 impl LocalAddresses {
-    /// The server's end towards the client that has the `index`-th address of the pool.
+    /// The server's end towards the client that has the `index`-th address of the pool; `None`
+    /// only when there is no address at all.
     #[must_use]
     pub fn for_client(&self, index: u32) -> Option<Ipv4Addr> {
-        match self {
-            Self::Shared(address) => Some(*address),
-            Self::PerSession(list) => list.get(index as usize).copied(),
-        }
+        let list = self.as_slice();
+        let position = (index as usize).checked_rem(list.len())?;
+        list.get(position).copied()
     }
 
     /// All of them: none may be given to a client.
@@ -120,7 +120,7 @@ pub struct ServerConfig {
     pub secrets: Arc<FileSecrets>,
     /// The server's own inner addresses.
     pub local: LocalAddresses,
-    /// Clients' inner addresses, without the server's own.
+    /// Clients' inner addresses. Those of `local` among them are set aside.
     pub pool: AddressRanges,
     /// `delegate`: clients without an address of their own in the secrets get none of `pool`.
     pub delegate: bool,
@@ -150,9 +150,49 @@ pub struct ServerConfig {
     pub log: LogConfig,
     /// What a person should know.
     pub warnings: Vec<String>,
+    /// Text of the CHAP Success or PAP Ack, which the peer's log shows.
+    pub welcome: String,
 }
 
 impl ServerConfig {
+    /// Defaults for everything but who may come in and which addresses there are.
+    #[must_use]
+    pub fn new(
+        link: LinkConfig,
+        secrets: Arc<FileSecrets>,
+        local: LocalAddresses,
+        pool: AddressRanges,
+    ) -> Self {
+        Self {
+            listen: vec![LISTEN_ANY],
+            link,
+            secrets,
+            local,
+            pool,
+            delegate: false,
+            workers: None,
+            interface_prefix: "pptp".to_owned(),
+            interface_per_session: false,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            single_session: SingleSession::default(),
+            ipparam: true,
+            proxy_arp: false,
+            scripts_dir: None,
+            pid_file: None,
+            vrf: None,
+            log: LogConfig::default(),
+            warnings: Vec::new(),
+            welcome: WELCOME.to_owned(),
+        }
+    }
+
+    /// The pool with no address given yet, and the server's own set aside.
+    #[must_use]
+    pub fn address_pool(&self) -> AddressPool {
+        AddressPool::new(self.pool.clone(), self.local.as_slice())
+    }
+
     /// Reads a server file: TOML when its name ends in `.toml`, else pptpd.conf. `dir` is pppd's
     /// directory, `host_name` the name of this host.
     ///
@@ -169,6 +209,9 @@ impl ServerConfig {
         }
     }
 }
+
+/// pppd's words.
+pub(super) const WELCOME: &str = "Access granted";
 
 /// Every address of this host.
 pub(super) const LISTEN_ANY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PPTP_PORT);

@@ -1,15 +1,683 @@
-//! Our own server file.
+//! Our own server file: TOML with the sections of `example-server.toml`.
 
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::error::ConfigError;
-use super::server::ServerConfig;
+use serde::Deserialize;
+
+use crate::proto::auth::{AuthMethods, Secrets};
+use crate::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
+use crate::proto::pool::AddressRanges;
+
+use super::address_spec::{parse_list, parse_ranges};
+use super::client::LogConfig;
+use super::error::{ConfigError, Place};
+use super::secrets::FileSecrets;
+use super::server::{
+    LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
+};
+use super::{PPTP_PORT, source};
+
+/// A complete file with every key and its meaning.
+pub const EXAMPLE: &str = include_str!("example-server.toml");
 
 /// Reads a TOML server file at `path`. `dir` is pppd's directory.
 ///
 /// # Errors
 /// What is wrong, with file and line.
 pub fn read(path: &Path, dir: &Path, host_name: &str) -> Result<ServerConfig, ConfigError> {
-    let _ = (path, dir, host_name);
-    Err(ConfigError::Conflict(String::new()))
+    let text = source::read("configuration file", path, &Place::command_line())?;
+    parse(&path.to_string_lossy(), &text, dir, host_name)
+}
+
+/// The same for a text that is called `file` in errors.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(
+    file: &str,
+    text: &[u8],
+    dir: &Path,
+    host_name: &str,
+) -> Result<ServerConfig, ConfigError> {
+    let problem = |offset: usize, why: String| {
+        let before = text.get(..offset.min(text.len())).unwrap_or_default();
+        let newlines = before.iter().filter(|&&c| c == b'\n').count();
+        ConfigError::Toml {
+            place: Place {
+                file: Some(file.into()),
+                line: u32::try_from(newlines + 1).unwrap_or(u32::MAX),
+            },
+            why,
+        }
+    };
+    let content = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+    let skipped = text.len() - content.len();
+    let content = std::str::from_utf8(content).map_err(|error| {
+        problem(
+            skipped + error.valid_up_to(),
+            "the file is not UTF-8 here".to_owned(),
+        )
+    })?;
+    let file: File = toml::from_str(content).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        problem(skipped + start, error.message().to_owned())
+    })?;
+    file.into_server(dir, host_name)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    listen: Listen,
+    #[serde(default)]
+    auth: Auth,
+    #[serde(default)]
+    mppe: Mppe,
+    #[serde(default)]
+    ppp: Ppp,
+    pool: Pool,
+    #[serde(default)]
+    limits: LimitsSection,
+    #[serde(default)]
+    timeouts: TimeoutsSection,
+    #[serde(default)]
+    dataplane: Dataplane,
+    #[serde(default)]
+    scripts: Scripts,
+    #[serde(default)]
+    log: Log,
+    #[serde(default)]
+    process: Process,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listen {
+    #[serde(default)]
+    addresses: Vec<ListenAddress>,
+    vrf: Option<String>,
+}
+
+/// `192.0.2.1` or `192.0.2.1:1723`.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct ListenAddress(SocketAddrV4);
+
+impl TryFrom<String> for ListenAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+            .or_else(|_| {
+                text.parse()
+                    .map(|address| SocketAddrV4::new(address, PPTP_PORT))
+            })
+            .map(Self)
+            .map_err(|_| format!("'{text}' is not an address such as 192.0.2.1 or 192.0.2.1:1723"))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Auth {
+    name: Option<String>,
+    require: Vec<Method>,
+    chap_secrets: PathBuf,
+    pap_secrets: PathBuf,
+    single_session: Single,
+    welcome: Option<String>,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            name: None,
+            require: vec![Method::MsChapV2],
+            chap_secrets: "chap-secrets".into(),
+            pap_secrets: "pap-secrets".into(),
+            single_session: Single::Allow,
+            welcome: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+enum Method {
+    #[serde(rename = "mschap-v2")]
+    MsChapV2,
+    #[serde(rename = "mschap")]
+    MsChapV1,
+    #[serde(rename = "chap")]
+    ChapMd5,
+    #[serde(rename = "pap")]
+    Pap,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Single {
+    Allow,
+    Replace,
+    Deny,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Mppe {
+    mode: MppeMode,
+    strengths: Vec<Strength>,
+    stateful: bool,
+}
+
+impl Default for Mppe {
+    fn default() -> Self {
+        Self {
+            mode: MppeMode::Require,
+            strengths: vec![Strength(128)],
+            stateful: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum MppeMode {
+    Require,
+    Prefer,
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(try_from = "u8")]
+struct Strength(u8);
+
+impl TryFrom<u8> for Strength {
+    type Error = String;
+
+    fn try_from(bits: u8) -> Result<Self, String> {
+        match bits {
+            40 | 56 | 128 => Ok(Self(bits)),
+            _ => Err(format!("{bits} is not a key length of MPPE: 40, 56 or 128")),
+        }
+    }
+}
+
+/// A whole number within bounds, which the error names.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "i64")]
+struct Within<const LOW: u32, const HIGH: u32>(u32);
+
+impl<const LOW: u32, const HIGH: u32> TryFrom<i64> for Within<LOW, HIGH> {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        u32::try_from(number)
+            .ok()
+            .filter(|number| (LOW..=HIGH).contains(number))
+            .map(Self)
+            .ok_or_else(|| format!("{number} is not between {LOW} and {HIGH}"))
+    }
+}
+
+impl<const LOW: u32, const HIGH: u32> Within<LOW, HIGH> {
+    fn u16(self) -> u16 {
+        u16::try_from(self.0).unwrap_or(u16::MAX)
+    }
+
+    fn ms(self) -> u64 {
+        u64::from(self.0) * 1000
+    }
+
+    /// 0 stands for no limit.
+    fn limit_ms(self) -> Option<u64> {
+        (self.0 > 0).then(|| self.ms())
+    }
+}
+
+/// Packets of IPv4 that every host must take, up to what a GRE packet can hold.
+type PacketSize = Within<576, 16_384>;
+/// A time of at most a day that matters to the protocol.
+type Seconds = Within<1, 86_400>;
+/// A limit in seconds, up to a year; 0 is none.
+type SecondsOrNone = Within<0, 31_536_000>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Ppp {
+    mtu: Option<PacketSize>,
+    mru: Option<PacketSize>,
+    dns: Servers,
+    wins: Servers,
+    lcp_echo_interval_s: Option<SecondsOrNone>,
+    lcp_echo_failure: Option<Within<0, 1_000>>,
+    lcp_restart_s: Option<Within<1, 60>>,
+    lcp_max_configure: Option<Within<1, 1_000>>,
+    proxy_arp: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(try_from = "Vec<Ipv4Addr>")]
+struct Servers([Option<Ipv4Addr>; 2]);
+
+impl TryFrom<Vec<Ipv4Addr>> for Servers {
+    type Error = String;
+
+    fn try_from(list: Vec<Ipv4Addr>) -> Result<Self, String> {
+        if list.len() > 2 {
+            return Err("IPCP carries at most two name servers of a kind".to_owned());
+        }
+        Ok(Self([list.first().copied(), list.get(1).copied()]))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pool {
+    local: Local,
+    remote: Remote,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "OneOrMany")]
+struct Local(LocalAddresses);
+
+impl TryFrom<OneOrMany> for Local {
+    type Error = String;
+
+    fn try_from(specs: OneOrMany) -> Result<Self, String> {
+        let list = parse_list(&specs.as_slice().join(","))?;
+        Ok(Self(match list.as_slice() {
+            [one] => LocalAddresses::Shared(*one),
+            _ => LocalAddresses::PerSession(list),
+        }))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "OneOrMany")]
+struct Remote(AddressRanges);
+
+impl TryFrom<OneOrMany> for Remote {
+    type Error = String;
+
+    fn try_from(specs: OneOrMany) -> Result<Self, String> {
+        parse_ranges(specs.as_slice().iter().map(String::as_str)).map(Self)
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsSection {
+    sessions_max: Option<Within<1, 1_000_000>>,
+    connections_per_peer_max: Option<Within<1, 1_000_000>>,
+    half_open_max: Option<Within<1, 1_000_000>>,
+    calls_per_connection_max: Option<Within<1, 65_535>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TimeoutsSection {
+    first_message_s: Option<Seconds>,
+    setup_s: Option<SecondsOrNone>,
+    auth_s: Option<Seconds>,
+    echo_interval_s: Option<Seconds>,
+    echo_wait_s: Option<Seconds>,
+    idle_s: Option<SecondsOrNone>,
+    session_s: Option<SecondsOrNone>,
+    shutdown_s: Option<Seconds>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Dataplane {
+    workers: Option<Within<0, 1_024>>,
+    interface_prefix: Option<InterfacePrefix>,
+    interface_per_session: bool,
+}
+
+/// Leaves room for a number in the 15 characters of an interface's name.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct InterfacePrefix(String);
+
+impl TryFrom<String> for InterfacePrefix {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+        if text.is_empty() || text.len() > 10 || !text.bytes().all(fits) {
+            return Err(format!("'{text}' is not 1 to 10 letters, digits, - or _"));
+        }
+        Ok(Self(text))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Scripts {
+    dir: Option<PathBuf>,
+    ipparam: bool,
+}
+
+impl Default for Scripts {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            ipparam: true,
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Log {
+    file: Option<PathBuf>,
+    debug: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Process {
+    pid_file: Option<PathBuf>,
+}
+
+impl File {
+    fn into_server(self, dir: &Path, host_name: &str) -> Result<ServerConfig, ConfigError> {
+        let secrets = Arc::new(FileSecrets::read_files(
+            &dir.join(&self.auth.chap_secrets),
+            &dir.join(&self.auth.pap_secrets),
+        )?);
+        let mut warnings: Vec<String> = secrets.warnings().map(ToOwned::to_owned).collect();
+        if self.auth.require.is_empty() {
+            warnings.push("auth.require is empty: anyone may connect".to_owned());
+        }
+        let link = self.link(host_name, Arc::<FileSecrets>::clone(&secrets))?;
+        let listen = self.listen.addresses.into_iter().map(|address| address.0);
+        let listen: Vec<_> = listen.collect();
+        let defaults = Timeouts::default();
+        let ms = |given: Option<Seconds>, default| given.map_or(default, Seconds::ms);
+        let times = self.timeouts;
+        Ok(ServerConfig {
+            listen: if listen.is_empty() {
+                vec![LISTEN_ANY]
+            } else {
+                listen
+            },
+            link,
+            secrets,
+            local: self.pool.local.0,
+            pool: self.pool.remote.0,
+            delegate: false,
+            workers: self
+                .dataplane
+                .workers
+                .and_then(|count| NonZeroUsize::new(count.0 as usize)),
+            interface_prefix: self
+                .dataplane
+                .interface_prefix
+                .map_or_else(|| "pptp".to_owned(), |prefix| prefix.0),
+            interface_per_session: self.dataplane.interface_per_session,
+            limits: self.limits.into(),
+            timeouts: Timeouts {
+                first_message_ms: ms(times.first_message_s, defaults.first_message_ms),
+                echo_interval_ms: ms(times.echo_interval_s, defaults.echo_interval_ms),
+                echo_wait_ms: ms(times.echo_wait_s, defaults.echo_wait_ms),
+                idle_ms: times.idle_s.and_then(SecondsOrNone::limit_ms),
+                session_ms: times.session_s.and_then(SecondsOrNone::limit_ms),
+                shutdown_ms: ms(times.shutdown_s, defaults.shutdown_ms),
+            },
+            single_session: match self.auth.single_session {
+                Single::Allow => SingleSession::Allow,
+                Single::Replace => SingleSession::Replace,
+                Single::Deny => SingleSession::Deny,
+            },
+            ipparam: self.scripts.ipparam,
+            proxy_arp: self.ppp.proxy_arp,
+            scripts_dir: self.scripts.dir,
+            pid_file: self.process.pid_file,
+            vrf: self.listen.vrf,
+            log: LogConfig {
+                fd: self.log.file.is_none().then_some(2),
+                file: self.log.file,
+                debug: self.log.debug,
+            },
+            warnings,
+            welcome: self.auth.welcome.unwrap_or_else(|| WELCOME.to_owned()),
+        })
+    }
+
+    fn link(&self, host_name: &str, secrets: Arc<dyn Secrets>) -> Result<LinkConfig, ConfigError> {
+        let may = |method| self.auth.require.contains(&method);
+        let require = AuthMethods {
+            mschap_v2: may(Method::MsChapV2),
+            mschap_v1: may(Method::MsChapV1),
+            chap_md5: may(Method::ChapMd5),
+            pap: may(Method::Pap),
+        };
+        let mppe = self.mppe.config();
+        if mppe.is_some_and(|mppe| mppe.require) && !require.mschap_v2 && !require.mschap_v1 {
+            return Err(ConfigError::Conflict(
+                "mppe.mode is \"require\", but its keys come from MS-CHAP, and auth.require has \
+                 neither mschap-v2 nor mschap"
+                    .to_owned(),
+            ));
+        }
+        let given_name = self.auth.name.clone();
+        Ok(LinkConfig {
+            name: given_name.unwrap_or_else(|| host_name.to_owned()),
+            remote_name: None,
+            require,
+            // A server that proves itself to a stranger would answer his challenges.
+            allow: AuthMethods::NONE,
+            secrets,
+            lcp: self.lcp(),
+            mppe,
+            addresses: Addresses {
+                dns: self.ppp.dns.0,
+                wins: self.ppp.wins.0,
+                ..Addresses::default()
+            },
+        })
+    }
+
+    fn lcp(&self) -> LcpConfig {
+        let (defaults, ppp) = (LcpConfig::default(), &self.ppp);
+        LcpConfig {
+            mru: ppp.mru.map_or(defaults.mru, Within::u16),
+            mtu: ppp.mtu.map_or(defaults.mtu, Within::u16),
+            restart_ms: ppp.lcp_restart_s.map_or(defaults.restart_ms, Within::ms),
+            max_configure: ppp
+                .lcp_max_configure
+                .map_or(defaults.max_configure, |count| count.0),
+            echo_interval_ms: ppp
+                .lcp_echo_interval_s
+                .map_or(defaults.echo_interval_ms, Within::ms),
+            echo_failure: ppp
+                .lcp_echo_failure
+                .map_or(defaults.echo_failure, |count| count.0),
+            auth_timeout_ms: self
+                .timeouts
+                .auth_s
+                .map_or(defaults.auth_timeout_ms, Within::ms),
+            setup_timeout_ms: self
+                .timeouts
+                .setup_s
+                .map_or(defaults.setup_timeout_ms, Within::ms),
+            ..defaults
+        }
+    }
+}
+
+impl Mppe {
+    fn config(&self) -> Option<MppeConfig> {
+        let has = |bits| self.strengths.contains(&Strength(bits));
+        (self.mode != MppeMode::Deny && !self.strengths.is_empty()).then(|| MppeConfig {
+            require: self.mode == MppeMode::Require,
+            allow_40: has(40),
+            allow_56: has(56),
+            allow_128: has(128),
+            allow_stateful: self.stateful,
+            prefer_stateful: false,
+        })
+    }
+}
+
+impl From<LimitsSection> for Limits {
+    fn from(section: LimitsSection) -> Self {
+        let defaults = Self::default();
+        let or = |given: Option<u32>, default| given.unwrap_or(default);
+        Self {
+            sessions_max: or(section.sessions_max.map(|n| n.0), 10_000),
+            connections_per_peer_max: or(
+                section.connections_per_peer_max.map(|n| n.0),
+                defaults.connections_per_peer_max,
+            ),
+            half_open_max: or(section.half_open_max.map(|n| n.0), defaults.half_open_max),
+            calls_per_connection_max: or(
+                section.calls_per_connection_max.map(|n| n.0),
+                defaults.calls_per_connection_max,
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const NO_DIR: &str = "/nonexistent";
+    const MINIMAL: &str = "[pool]\nlocal = \"10.0.0.1\"\nremote = \"10.0.0.2-254\"\n";
+
+    fn server(text: &str) -> Result<ServerConfig, ConfigError> {
+        parse("s.toml", text.as_bytes(), Path::new(NO_DIR), "host")
+    }
+
+    #[test]
+    fn the_example_is_a_server() {
+        let config = server(EXAMPLE).unwrap();
+        assert_eq!(config.link.name, "zidler");
+        assert_eq!(config.pool.to_string(), "192.168.254.231-192.168.254.240");
+        assert_eq!(config.link.lcp.mtu, 1400);
+        assert_eq!(config.address_pool().free_count(), 10);
+        assert!(config.warnings.is_empty());
+    }
+
+    /// What the example shows behind `# ` as a default is the default.
+    #[test]
+    fn every_default_that_the_example_shows_is_the_default() {
+        let shown: String = EXAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if is_setting(rest) => rest,
+                _ => line,
+            })
+            .filter(|line| {
+                !["vrf", "file", "pid_file", "dir"]
+                    .iter()
+                    .any(|key| line.starts_with(key))
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert!(shown.contains("half_open_max = 1024"), "{shown}");
+        let (mut all, plain) = (server(&shown).unwrap(), server(EXAMPLE).unwrap());
+        all.secrets = Arc::clone(&plain.secrets);
+        assert_eq!(format!("{all:?}"), format!("{plain:?}"));
+    }
+
+    fn is_setting(line: &str) -> bool {
+        let key = line.split(" = ").next().unwrap();
+        line.contains(" = ") && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_')
+    }
+
+    #[test]
+    fn a_pool_is_all_that_must_be_there() {
+        let config = server(MINIMAL).unwrap();
+        assert_eq!(config.link.name, "host");
+        assert!(config.link.mppe.unwrap().require);
+        assert_eq!(config.limits.sessions_max, 10_000);
+        assert!(server("").unwrap_err().to_string().contains("pool"));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        for (text, words) in [
+            (
+                "[listen]\naddress = []\n",
+                "line 2: unknown field `address`, expected",
+            ),
+            (
+                "[listen]\naddresses = [\"x\"]\n",
+                "line 2: 'x' is not an address",
+            ),
+            (
+                "[ppp]\nmtu = 12\n",
+                "line 2: 12 is not between 576 and 16384",
+            ),
+            (
+                "[ppp]\ndns = [\"1.1.1.1\", \"1.1.1.2\", \"1.1.1.3\"]\n",
+                "at most two",
+            ),
+            (
+                "[mppe]\nstrengths = [64]\n",
+                "line 2: 64 is not a key length",
+            ),
+            (
+                "[auth]\nrequire = [\"eap\"]\n",
+                "line 2: unknown variant `eap`",
+            ),
+            (
+                "[auth]\nrequire = [\"pap\"]\n",
+                "its keys come from MS-CHAP",
+            ),
+            ("[pptp]\n", "unknown field `pptp`"),
+            ("x = = 3\n", "line 1: "),
+        ] {
+            let error = server(&format!("{text}{MINIMAL}")).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+        let error = server("[pool]\nlocal = \"10.0.0.1\"\nremote = \"10.0.0.9-3\"\n").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "In file s.toml, line 3: the range 9-3 in '10.0.0.9-3' ends before it starts"
+        );
+    }
+
+    #[test]
+    fn carriage_returns_a_byte_order_mark_and_other_encodings_are_told_apart() {
+        assert!(server(&format!("\u{FEFF}{}", MINIMAL.replace('\n', "\r\n"))).is_ok());
+        let error = parse("s.toml", b"# ok\n# caf\xE9\n", Path::new(NO_DIR), "host").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "In file s.toml, line 2: the file is not UTF-8 here"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_end_in_a_server_or_an_error(text in vec(any::<u8>(), 0..200)) {
+            let _ = parse("s.toml", &text, Path::new(NO_DIR), "host");
+        }
+    }
 }

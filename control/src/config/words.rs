@@ -37,6 +37,12 @@ impl Word {
         &self.octets
     }
 
+    /// The same, moved out.
+    #[must_use]
+    pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
+        self.octets
+    }
+
     /// The same for people: what is not UTF-8 is replaced.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -219,6 +225,7 @@ const fn is_space(c: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     fn words(text: &[u8]) -> Vec<(Vec<u8>, u32, bool)> {
@@ -309,7 +316,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_end_in_words_or_an_error(text in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn any_octets_end_in_words_or_an_error(text in vec(any::<u8>(), 0..400)) {
             let mut words = Words::new("f", &text);
             let mut count = 0;
             while let Ok(Some(_)) = words.next_word() {

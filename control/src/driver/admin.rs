@@ -107,7 +107,9 @@ async fn answer_one(mut stream: tokio::net::UnixStream, requests: mpsc::Sender<A
     if reader.read_line(&mut line).await.is_err() {
         return;
     }
-    let Ok(request) = serde_json::from_str(&line) else { return };
+    let Ok(request) = serde_json::from_str(&line) else {
+        return;
+    };
     let (sender, receiver) = oneshot::channel();
     if requests.send((request, sender)).await.is_err() {
         return;

@@ -45,7 +45,10 @@ pub fn run_in_background() -> std::io::Result<ExitCode> {
         }
     }
     let status = child.wait()?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, Into::into))
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, Into::into))
 }
 
 /// In the child: leaves the terminal's session, so that closing it does not end the tunnel.

@@ -18,12 +18,12 @@ use super::netlink::{Netlink, NetlinkError};
 use super::privileges;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
-use crate::config::client::ClientConfig;
+use crate::config::client::{ClientConfig, InterfaceConfig};
 use crate::proto::ending::Ending;
-use crate::proto::endpoint::EndpointConfig;
+use crate::proto::endpoint::{EndpointConfig, Timers};
 use crate::proto::link::{Network, Report};
 use crate::proto::{Action, Event};
-use crate::wire::{log as packet_log, pptp};
+use crate::wire::log as packet_log;
 
 /// The one TUN device of a client.
 const TUN: TunId = TunId(0);
@@ -40,7 +40,7 @@ pub enum ClientError {
     Privileges(#[from] privileges::Missing),
     /// The machine: what the data plane needs is not there.
     #[error(transparent)]
-    DataPlane(#[from] dataplane::worker_handle::StartError),
+    DataPlane(#[from] dataplane::handle::StartError),
     /// The machine: no TUN device.
     #[error(transparent)]
     Tun(#[from] tun::TunError),
@@ -48,7 +48,9 @@ pub enum ClientError {
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// The name of the server has no address.
-    #[error("cannot find the address of the server {server}: {cause}. Check the name, or give the address in numbers")]
+    #[error(
+        "cannot find the address of the server {server}: {cause}. Check the name, or give the address in numbers"
+    )]
     Resolve {
         /// As it was given.
         server: String,
@@ -125,20 +127,35 @@ impl Client {
     ) -> Result<Self, ClientError> {
         let started = Instant::now();
         privileges::check()?;
-        let server = resolve(&config.server).await?;
+        let server = resolve(&config.server, config.port).await?;
         let log = std::rc::Rc::new(std::cell::RefCell::new(log));
-        let workers =
-            WorkersConfig { count: 1, local: config.pptp.local_bind, sessions_max: 1 };
-        let transport = TransportConfig { local: config.pptp.local_bind };
+        let workers = WorkersConfig {
+            count: 1,
+            local: config.pptp.local_bind,
+            sessions_max: 1,
+        };
+        let transport = TransportConfig {
+            local: config.pptp.local_bind,
+        };
         let endpoint = EndpointConfig {
-            host_name: config.link.name.clone(),
-            phone_number: config.pptp.phone.clone().unwrap_or_default(),
+            host_name: config
+                .pptp
+                .host_name
+                .clone()
+                .unwrap_or_else(|| "local".to_owned()),
+            phone_number: config.pptp.phone.clone(),
+            timers: Timers {
+                echo_idle_ms: config.pptp.idle_wait_ms,
+                echo_wait_ms: config.pptp.max_echo_wait_ms,
+                ..Timers::default()
+            },
             ..EndpointConfig::default()
         };
         let trace = trace_to(std::rc::Rc::clone(&log));
         let engine = Engine::start(endpoint, transport, workers, Some(trace))?;
-        let (tun, interface) = tun::open(&config.interface_pattern())?;
-        log.borrow_mut().line(&format!("Using interface {interface}"));
+        let (tun, interface) = tun::open(&interface_pattern(&config.interface))?;
+        log.borrow_mut()
+            .line(&format!("Using interface {interface}"));
         Ok(Self {
             name: config.tunnel.clone(),
             started,
@@ -158,7 +175,10 @@ impl Client {
     }
 
     async fn run(&mut self, mut requests: mpsc::Receiver<Asked>) -> Ending {
-        let dial = Event::Dial { server: self.server, link: Arc::clone(&self.link) };
+        let dial = Event::Dial {
+            server: self.server,
+            link: Arc::clone(&self.link),
+        };
         let actions = self.engine.handle_event(dial);
         if let Some(ending) = self.perform(actions).await {
             return ending;
@@ -211,10 +231,21 @@ impl Client {
 
     /// The session is installed: the TUN device is its own from now on.
     fn attach(&mut self, call_id: CallId) {
-        self.log.borrow_mut().line(&format!("Connect: {} <--> {}", self.interface, self.server.ip()));
-        self.call = self.engine.counters(call_id).map(|counters| (call_id, Arc::clone(counters)));
+        self.log.borrow_mut().line(&format!(
+            "Connect: {} <--> {}",
+            self.interface,
+            self.server.ip()
+        ));
+        self.call = self
+            .engine
+            .counters(call_id)
+            .map(|counters| (call_id, Arc::clone(counters)));
         if let Some(fd) = self.tun.take() {
-            let attach = Command::AttachTun { tun: TUN, fd, owner: Some(call_id) };
+            let attach = Command::AttachTun {
+                tun: TUN,
+                fd,
+                owner: Some(call_id),
+            };
             self.engine.workers.send_to(WORKER, attach);
         }
     }
@@ -229,7 +260,13 @@ impl Client {
             require_encryption: network.require_encryption,
             check_source: false,
         };
-        self.engine.command(call_id, Command::OpenNetwork { call_id, network: spec });
+        self.engine.command(
+            call_id,
+            Command::OpenNetwork {
+                call_id,
+                network: spec,
+            },
+        );
         if let Err(error) = self.set_addresses(&network).await {
             self.log.borrow_mut().line(&error.to_string());
             self.hang_up(call_id, "no addresses on the interface");
@@ -238,18 +275,26 @@ impl Client {
         self.network = Some((network.clone(), Instant::now()));
         if let Some(up) = self.up.take() {
             let interface = self.interface.clone();
-            let _ = up.send(Up { interface, network, setup: self.started.elapsed() });
+            let _ = up.send(Up {
+                interface,
+                network,
+                setup: self.started.elapsed(),
+            });
         }
     }
 
     async fn set_addresses(&self, network: &Network) -> Result<(), NetlinkError> {
         let (index, _) = self.netlink.link(&self.interface).await?;
-        self.netlink.add_address(index, network.local, Some(network.remote), 32).await?;
+        self.netlink
+            .add_address(index, network.local, Some(network.remote), 32)
+            .await?;
         self.netlink.set_up(index, Some(network.mtu)).await
     }
 
     async fn network_down(&mut self) {
-        let Some((_, since)) = self.network.take() else { return };
+        let Some((_, since)) = self.network.take() else {
+            return;
+        };
         let minutes = since.elapsed().as_secs_f64() / 60.0;
         let mut log = self.log.borrow_mut();
         log.line(&format!("Connect time {minutes:.1} minutes."));
@@ -265,7 +310,10 @@ impl Client {
 
     fn hang_up(&mut self, call_id: CallId, reason: &str) -> Vec<Action> {
         self.ending = true;
-        self.engine.handle_event(Event::HangUp { call_id, reason: reason.to_owned() })
+        self.engine.handle_event(Event::HangUp {
+            call_id,
+            reason: reason.to_owned(),
+        })
     }
 
     fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> Vec<Action> {
@@ -338,8 +386,10 @@ impl Client {
             }
         });
         let _ = farewell.await;
-        self.engine.workers.send_to(WORKER, Command::DetachTun { tun: TUN });
-        self.engine.flush(FAREWELL).await;
+        self.engine
+            .workers
+            .send_to(WORKER, Command::DetachTun { tun: TUN });
+        self.engine.stop(FAREWELL).await;
         for answer in self.waiting.drain(..) {
             let _ = answer.send(Answer::Ended);
         }
@@ -366,19 +416,32 @@ fn trace_to(log: std::rc::Rc<std::cell::RefCell<Log>>) -> Trace {
             Direction::Sent => "sent",
             Direction::Rcvd => "rcvd",
         };
-        log.borrow_mut().line(&format!("{verb} {}", packet_log::describe(frame)));
+        log.borrow_mut()
+            .line(&format!("{verb} {}", packet_log::describe(frame)));
     })
 }
 
-async fn resolve(server: &str) -> Result<SocketAddrV4, ClientError> {
-    let failed =
-        |cause: String| ClientError::Resolve { server: server.to_owned(), cause };
-    let addresses = tokio::net::lookup_host((server, pptp::PORT))
+/// The name that is asked for, or the first free one as pppd takes it.
+fn interface_pattern(interface: &InterfaceConfig) -> String {
+    match (&interface.name, interface.unit) {
+        (Some(name), _) => name.clone(),
+        (None, Some(unit)) => format!("ppp{unit}"),
+        (None, None) => "ppp%d".to_owned(),
+    }
+}
+
+async fn resolve(server: &str, port: u16) -> Result<SocketAddrV4, ClientError> {
+    let failed = |cause: String| ClientError::Resolve {
+        server: server.to_owned(),
+        cause,
+    };
+    let addresses = tokio::net::lookup_host((server, port))
         .await
         .map_err(|error| failed(error.to_string()))?;
     let mut v4 = addresses.filter_map(|address| match address {
         std::net::SocketAddr::V4(address) => Some(address),
         std::net::SocketAddr::V6(_) => None,
     });
-    v4.next().ok_or_else(|| failed("it has no IPv4 address, and PPTP needs one".to_owned()))
+    v4.next()
+        .ok_or_else(|| failed("it has no IPv4 address, and PPTP needs one".to_owned()))
 }

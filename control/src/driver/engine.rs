@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::counters::SessionCounters;
+use dataplane::handle::StartError;
 use dataplane::program::{CallId, Command, Notice, SessionSpec};
-use dataplane::worker_handle::StartError;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
 
@@ -17,7 +17,7 @@ use super::clock::Clock;
 use super::transport::{Transport, TransportConfig, TransportInput};
 use super::workers::{Workers, WorkersConfig};
 use crate::proto::endpoint::{Endpoint, EndpointConfig};
-use crate::proto::{Action, ConnectionId, Event, Time};
+use crate::proto::{Action, ConnectionId, Event};
 
 /// How often counters are looked at for signs of life.
 const LIFE_CHECK: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ const QUEUE_RETRY: Duration = Duration::from_millis(1);
 
 /// Which way a PPP frame went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// We sent it.
     Sent,
     /// We received it.
@@ -91,14 +91,6 @@ impl Engine {
         })
     }
 
-    pub(crate) fn now(&self) -> Time {
-        self.clock.now()
-    }
-
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
     pub(crate) fn listen(&mut self, address: SocketAddrV4) -> std::io::Result<()> {
         self.transport.listen(address)
     }
@@ -110,7 +102,10 @@ impl Engine {
 
     /// Waits for the next thing to happen. Nothing is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Input {
-        let deadline = self.endpoint.poll_timeout().map(|time| self.clock.instant(time));
+        let deadline = self
+            .endpoint
+            .poll_timeout()
+            .map(|time| self.clock.instant(time));
         tokio::select! {
             Some(notice) = self.notices.recv() => Input::Notice(notice),
             Some(input) = self.transport_inputs.recv() => Input::Transport(input),
@@ -153,20 +148,28 @@ impl Engine {
                 let connection = ConnectionId(self.accepted);
                 self.accepted += 1;
                 self.transport.adopt(connection, stream);
-                self.endpoint.handle(now, Event::Accepted { connection, peer });
+                self.endpoint
+                    .handle(now, Event::Accepted { connection, peer });
             }
             TransportInput::Connected { connection, stream } => {
                 self.transport.adopt(connection, stream);
                 self.endpoint.handle(now, Event::Connected { connection });
             }
             TransportInput::Bytes { connection, bytes } if self.transport.knows(connection) => {
-                self.endpoint.handle(now, Event::ControlBytes { connection, bytes: &bytes });
+                self.endpoint.handle(
+                    now,
+                    Event::ControlBytes {
+                        connection,
+                        bytes: &bytes,
+                    },
+                );
             }
             TransportInput::Disconnected { connection, error }
                 if self.transport.knows(connection) =>
             {
                 self.transport.close(connection);
-                self.endpoint.handle(now, Event::Disconnected { connection, error });
+                self.endpoint
+                    .handle(now, Event::Disconnected { connection, error });
             }
             // Late news of a connection that we closed.
             TransportInput::Bytes { .. } | TransportInput::Disconnected { .. } => {}
@@ -181,7 +184,13 @@ impl Engine {
                 if let Some(trace) = &mut self.trace {
                     trace(call_id, Direction::Rcvd, &frame);
                 }
-                self.endpoint.handle(now, Event::Frame { call_id, frame: &frame });
+                self.endpoint.handle(
+                    now,
+                    Event::Frame {
+                        call_id,
+                        frame: &frame,
+                    },
+                );
             }
             Notice::ResetNeeded { call_id } => {
                 self.endpoint.handle(now, Event::ResetNeeded { call_id });
@@ -200,7 +209,8 @@ impl Engine {
             let received = session.counters.gre_received.get();
             if received != session.seen {
                 session.seen = received;
-                self.endpoint.handle(now, Event::Alive { call_id: *call_id });
+                self.endpoint
+                    .handle(now, Event::Alive { call_id: *call_id });
             }
         }
     }
@@ -218,7 +228,12 @@ impl Engine {
                 }
             }
             Action::CloseControl { connection } => self.transport.close(connection),
-            Action::Install { call_id, peer, peer_call_id, .. } => {
+            Action::Install {
+                call_id,
+                peer,
+                peer_call_id,
+                ..
+            } => {
                 let counters = Arc::new(SessionCounters::default());
                 let spec = SessionSpec {
                     call_id,
@@ -270,10 +285,11 @@ impl Engine {
         self.queue_full = !self.workers.flush();
     }
 
-    /// Waits until the last words to the peers have gone out, or `limit` has passed.
-    pub(crate) async fn flush(&mut self, limit: Duration) {
-        self.workers.flush();
+    /// Waits until the last words to the peers have gone out, or `limit` has passed; then ends the
+    /// workers, and with them their devices.
+    pub(crate) async fn stop(&mut self, limit: Duration) {
         self.transport.flush(limit).await;
+        self.workers.stop();
     }
 }
 

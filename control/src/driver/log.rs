@@ -26,7 +26,10 @@ impl Log {
     /// Lines go to `terminal`, or nowhere.
     #[must_use]
     pub const fn new(terminal: Option<Terminal>) -> Self {
-        Self { terminal, file: None }
+        Self {
+            terminal,
+            file: None,
+        }
     }
 
     /// Lines go to `path`, too: appended, and readable only by the owner when new.

@@ -14,6 +14,6 @@ pub mod privileges;
 pub mod run_files;
 pub mod runtime;
 pub mod server;
-mod signals;
+pub(crate) mod signals;
 mod transport;
 mod workers;

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope};
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
@@ -20,7 +20,10 @@ pub struct NetlinkError {
 
 impl NetlinkError {
     fn new(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
-        Self { what: what.into(), cause: cause.to_string() }
+        Self {
+            what: what.into(),
+            cause: cause.to_string(),
+        }
     }
 }
 
@@ -46,7 +49,10 @@ impl Netlink {
     pub fn open() -> Result<Self, NetlinkError> {
         let (connection, handle, _) = rtnetlink::new_connection()
             .map_err(|error| NetlinkError::new("open a netlink socket", error))?;
-        Ok(Self { handle, connection: tokio::task::spawn_local(connection) })
+        Ok(Self {
+            handle,
+            connection: tokio::task::spawn_local(connection),
+        })
     }
 
     /// Index and MTU of a network interface.
@@ -60,10 +66,13 @@ impl Netlink {
         let mut links = self.handle.link().get().match_name(name).execute();
         let link = links.try_next().await.map_err(|error| failed(&error))?;
         let link = link.ok_or_else(|| failed(&"there is none of this name"))?;
-        let mtu = link.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Mtu(mtu) => Some(*mtu),
-            _ => None,
-        });
+        let mtu = link
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            });
         Ok((link.header.index, mtu.unwrap_or(1500)))
     }
 
@@ -72,12 +81,15 @@ impl Netlink {
     /// # Errors
     /// In the kernel's words.
     pub async fn set_up(&self, index: u32, mtu: Option<u16>) -> Result<(), NetlinkError> {
-        let mut change = LinkMessageBuilder::<LinkUnspec>::new_with_index(index).up();
+        let mut change = LinkUnspec::new_with_index(index).up();
         if let Some(mtu) = mtu {
             change = change.mtu(u32::from(mtu));
         }
         let request = self.handle.link().set(change.build());
-        request.execute().await.map_err(|e| NetlinkError::new("bring the interface up", e))
+        request
+            .execute()
+            .await
+            .map_err(|e| NetlinkError::new("bring the interface up", e))
     }
 
     /// Takes an interface down, so that its addresses' routes go at once.
@@ -85,9 +97,12 @@ impl Netlink {
     /// # Errors
     /// In the kernel's words.
     pub async fn set_down(&self, index: u32) -> Result<(), NetlinkError> {
-        let change = LinkMessageBuilder::<LinkUnspec>::new_with_index(index).down();
+        let change = LinkUnspec::new_with_index(index).down();
         let request = self.handle.link().set(change.build());
-        request.execute().await.map_err(|e| NetlinkError::new("take the interface down", e))
+        request
+            .execute()
+            .await
+            .map_err(|e| NetlinkError::new("take the interface down", e))
     }
 
     /// Gives an interface an address, and with `peer` makes it point to point.
@@ -101,16 +116,26 @@ impl Netlink {
         peer: Option<Ipv4Addr>,
         prefix_len: u8,
     ) -> Result<(), NetlinkError> {
-        let mut request = self.handle.address().add(index, IpAddr::V4(local), prefix_len);
+        let mut request = self
+            .handle
+            .address()
+            .add(index, IpAddr::V4(local), prefix_len);
         if let Some(peer) = peer {
             let attributes = &mut request.message_mut().attributes;
             attributes.retain(|attribute| {
-                !matches!(attribute, AddressAttribute::Address(_) | AddressAttribute::Broadcast(_))
+                !matches!(
+                    attribute,
+                    AddressAttribute::Address(_) | AddressAttribute::Broadcast(_)
+                )
             });
             attributes.push(AddressAttribute::Address(IpAddr::V4(peer)));
         }
         let what = || format!("add the address {local}");
-        request.replace().execute().await.map_err(|e| NetlinkError::new(what(), e))
+        request
+            .replace()
+            .execute()
+            .await
+            .map_err(|e| NetlinkError::new(what(), e))
     }
 
     /// Routes one host through an interface, with the largest packet that it takes.
@@ -125,15 +150,29 @@ impl Netlink {
         mtu: u16,
     ) -> Result<(), NetlinkError> {
         let mut route = host_route(index, host);
-        route.attributes.push(RouteAttribute::PrefSource(source.into()));
-        route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(u32::from(mtu))]));
+        route
+            .attributes
+            .push(RouteAttribute::PrefSource(source.into()));
+        route
+            .attributes
+            .push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(u32::from(
+                mtu,
+            ))]));
         let request = self.handle.route().add(route).replace();
-        request.execute().await.map_err(|e| NetlinkError::new(format!("route {host}"), e))
+        request
+            .execute()
+            .await
+            .map_err(|e| NetlinkError::new(format!("route {host}"), e))
     }
 
     /// Takes the route of `add_host_route` away; that it is gone already is no error.
     pub async fn remove_host_route(&self, index: u32, host: Ipv4Addr) {
-        let _ = self.handle.route().del(host_route(index, host)).execute().await;
+        let _ = self
+            .handle
+            .route()
+            .del(host_route(index, host))
+            .execute()
+            .await;
     }
 
     /// A pair of joined interfaces, the second in the network namespace of process `peer_pid`.
@@ -150,7 +189,7 @@ impl Netlink {
         let added = self.handle.link().add(veth).execute().await;
         added.map_err(|e| NetlinkError::new("make a pair of network interfaces (veth)", e))?;
         let (peer_index, _) = self.link(peer_name).await?;
-        let change = LinkMessageBuilder::<LinkUnspec>::new_with_index(peer_index)
+        let change = LinkUnspec::new_with_index(peer_index)
             .setns_by_pid(peer_pid)
             .build();
         let moved = self.handle.link().set(change).execute().await;

@@ -30,8 +30,10 @@ fn missing(has: impl Fn(Capability) -> bool) -> Result<(), Missing> {
         return Ok(());
     }
     let verb = if absent.len() == 1 { "is" } else { "are" };
-    let program = std::env::current_exe()
-        .map_or_else(|_| "pptp-fast".to_owned(), |path| path.display().to_string());
+    let program = std::env::current_exe().map_or_else(
+        |_| "pptp-fast".to_owned(),
+        |path| path.display().to_string(),
+    );
     Err(Missing(format!("{} {verb}", absent.join(" and ")), program))
 }
 
@@ -43,7 +45,10 @@ mod tests {
     fn each_missing_capability_is_named_with_the_remedy() {
         assert_eq!(missing(|_| true), Ok(()));
         let none = missing(|_| false).unwrap_err().to_string();
-        assert!(none.contains("CAP_NET_ADMIN and CAP_NET_RAW are missing"), "{none}");
+        assert!(
+            none.contains("CAP_NET_ADMIN and CAP_NET_RAW are missing"),
+            "{none}"
+        );
         let raw = missing(|capability| capability == Capability::CAP_NET_ADMIN).unwrap_err();
         assert!(raw.to_string().contains("CAP_NET_RAW is missing"), "{raw}");
         assert!(raw.to_string().contains("sudo"), "{raw}");

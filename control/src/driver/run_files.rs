@@ -27,10 +27,18 @@ pub fn server_socket() -> PathBuf {
 /// Names of the tunnels that have a socket, sorted.
 #[must_use]
 pub fn tunnels() -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(run_dir()) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(run_dir()) else {
+        return Vec::new();
+    };
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter_map(|file| Some(file.strip_prefix("tunnel-")?.strip_suffix(".sock")?.to_owned()))
+        .filter_map(|file| {
+            Some(
+                file.strip_prefix("tunnel-")?
+                    .strip_suffix(".sock")?
+                    .to_owned(),
+            )
+        })
         .collect();
     names.sort();
     names
@@ -51,7 +59,10 @@ impl AdminSocket {
     /// `AddrInUse` when a living process answers on the socket; else the operating system's.
     pub fn bind(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
         }
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
@@ -63,7 +74,10 @@ impl AdminSocket {
         let listener = std::os::unix::net::UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 pub enum RuntimeError {
     /// The kernel has no io_uring, or forbids it.
     #[error(transparent)]
-    Kernel(#[from] probe::Unsupported),
+    Kernel(#[from] probe::RingError),
     /// The operating system refused something else.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -21,7 +21,7 @@ pub enum RuntimeError {
 /// # Errors
 /// When the kernel has no io_uring or forbids it: the message says what to do.
 pub fn block_on<F: Future>(future: F) -> Result<F::Output, RuntimeError> {
-    probe::check()?;
+    probe::probe()?;
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
     Ok(runtime.block_on(future))
 }

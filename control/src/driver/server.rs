@@ -1,6 +1,7 @@
 //! Many tunnels as a server: one TUN device a worker, an address pool, secrets.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,17 +17,24 @@ use super::netlink::{Netlink, NetlinkError};
 use super::privileges;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
-use crate::config::server::ServerConfig;
-use crate::proto::auth::{self, AuthMethod, AuthRequest, Verdict};
+use crate::config::secrets::Entry;
+use crate::config::server::{LocalAddresses, ServerConfig};
+use crate::proto::auth::{self, AuthMethod, AuthRequest, Secrets, Verdict};
 use crate::proto::ending::Ending;
-use crate::proto::endpoint::EndpointConfig;
+use crate::proto::endpoint::{EndpointConfig, Limits, Timers};
 use crate::proto::link::{Addresses, Network, Report};
 use crate::proto::pool::AddressPool;
 use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
-/// For all tunnels to end in order.
-const SHUTDOWN: Duration = Duration::from_secs(10);
+/// Microsoft's error codes (RFC 2759 6).
+const WRONG_NAME_OR_PASSWORD: u32 = 691;
+const NO_DIAL_IN: u32 = 649;
+
+/// pppd's words to a peer that is turned away.
+fn denied() -> String {
+    "Access denied".to_owned()
+}
 
 /// Why a server did not start.
 #[derive(Debug, Error)]
@@ -36,7 +44,7 @@ pub enum ServerError {
     Privileges(#[from] privileges::Missing),
     /// The machine: what the data plane needs is not there.
     #[error(transparent)]
-    DataPlane(#[from] dataplane::worker_handle::StartError),
+    DataPlane(#[from] dataplane::handle::StartError),
     /// The machine: no TUN device.
     #[error(transparent)]
     Tun(#[from] tun::TunError),
@@ -44,7 +52,9 @@ pub enum ServerError {
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// The operator: the address cannot be listened on.
-    #[error("cannot listen on {address}: {cause}. Another PPTP server may be running (ss -ltnp 'sport = 1723'), or the address is not of this machine")]
+    #[error(
+        "cannot listen on {address}: {cause}. Another PPTP server may be running (ss -ltnp 'sport = 1723'), or the address is not of this machine"
+    )]
     Listen {
         /// Address and port.
         address: String,
@@ -107,7 +117,7 @@ struct Session {
     peer: String,
     user: String,
     /// From the pool, to be given back.
-    address: Option<std::net::Ipv4Addr>,
+    address: Option<Ipv4Addr>,
     network: Option<(Network, Instant)>,
 }
 
@@ -126,20 +136,14 @@ impl Server {
         privileges::check()?;
         let log = std::rc::Rc::new(std::cell::RefCell::new(log));
         let workers = WorkersConfig {
-            count: config.worker_count(),
+            count: worker_count(&config),
             local: None,
-            sessions_max: config.limits.calls_max,
+            sessions_max: config.limits.sessions_max as usize,
         };
-        let endpoint = EndpointConfig {
-            host_name: config.link.name.clone(),
-            link: Some(Arc::new(config.link.clone())),
-            limits: config.limits,
-            timers: config.timers,
-            ..EndpointConfig::default()
-        };
-        let trace = config.log.packets.then(|| trace_to(std::rc::Rc::clone(&log)));
+        let endpoint = endpoint_config(&config);
+        let trace = config.log.debug.then(|| trace_to(std::rc::Rc::clone(&log)));
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)?;
-        let pool = AddressPool::new(config.pool.clone());
+        let pool = config.address_pool();
         let mut server = Self {
             config,
             engine,
@@ -158,10 +162,18 @@ impl Server {
         for worker in 0..self.engine.workers.count() {
             let (fd, name) = tun::open(&format!("{}%d", self.config.interface_prefix))?;
             let (index, _) = self.netlink.link(&name).await?;
-            self.netlink.add_address(index, self.config.local_ip, None, 32).await?;
-            self.netlink.set_up(index, Some(self.config.link.lcp.mtu)).await?;
+            if let LocalAddresses::Shared(local) = self.config.local {
+                self.netlink.add_address(index, local, None, 32).await?;
+            }
+            self.netlink
+                .set_up(index, Some(self.config.link.lcp.mtu))
+                .await?;
             let tun = TunId(u32::from(worker));
-            let attach = Command::AttachTun { tun, fd, owner: None };
+            let attach = Command::AttachTun {
+                tun,
+                fd,
+                owner: None,
+            };
             self.engine.workers.send_to(usize::from(worker), attach);
             self.tuns.push(SharedTun { index, name });
         }
@@ -170,10 +182,12 @@ impl Server {
 
     fn listen(&mut self) -> Result<(), ServerError> {
         for address in &self.config.listen {
-            self.engine.listen(*address).map_err(|error| ServerError::Listen {
-                address: address.to_string(),
-                cause: error.to_string(),
-            })?;
+            self.engine
+                .listen(*address)
+                .map_err(|error| ServerError::Listen {
+                    address: address.to_string(),
+                    cause: error.to_string(),
+                })?;
             let line = format!("Listening for PPTP on {address}");
             self.log.borrow_mut().line(&line);
         }
@@ -184,15 +198,26 @@ impl Server {
         for action in actions {
             match &action {
                 Action::Install { call_id, peer, .. } => {
-                    let session = Session { peer: peer.to_string(), ..Session::default() };
+                    let session = Session {
+                        peer: peer.to_string(),
+                        ..Session::default()
+                    };
                     self.sessions.insert(*call_id, session);
                     self.say(*call_id, "call established");
                 }
                 Action::Report { call_id, report } => self.report(*call_id, report),
-                Action::Authenticate { call_id, request_id, request } => {
+                Action::Authenticate {
+                    call_id,
+                    request_id,
+                    request,
+                } => {
                     let verdict = self.authenticate(*call_id, request);
                     let (call_id, request_id) = (*call_id, *request_id);
-                    let event = Event::Verdict { call_id, request_id, verdict };
+                    let event = Event::Verdict {
+                        call_id,
+                        request_id,
+                        verdict,
+                    };
                     let more = self.engine.handle_event(event);
                     Box::pin(self.perform(more)).await;
                 }
@@ -210,7 +235,9 @@ impl Server {
     fn say(&self, call_id: CallId, text: &str) {
         let session = self.sessions.get(&call_id);
         let peer = session.map_or("?", |session| session.peer.as_str());
-        self.log.borrow_mut().line(&format!("[{peer} call {}] {text}", call_id.0));
+        self.log
+            .borrow_mut()
+            .line(&format!("[{peer} call {}] {text}", call_id.0));
     }
 
     fn report(&mut self, call_id: CallId, report: &Report) {
@@ -227,46 +254,52 @@ impl Server {
 
     fn authenticate(&mut self, call_id: CallId, request: &AuthRequest) -> Verdict {
         let pap = request.method == AuthMethod::Pap;
-        let secrets = &self.config.secrets;
-        let entry = secrets.find(&request.peer_name, &request.our_name, pap);
-        let proof = match auth::verify(request, entry.as_ref()) {
+        let (client, server) = (&request.peer_name, &request.our_name);
+        let secret = self.config.secrets.find(client, server, pap);
+        let proof = match auth::verify(request, secret.as_ref()) {
             Ok(proof) => proof,
-            Err(refusal) => return refusal.into(),
-        };
-        let fixed = secrets.fixed_address(&request.peer_name, &request.our_name, pap);
-        let address = match fixed {
-            Some(address) => self.pool.allocate_fixed(address).then_some(address),
-            None => self.pool.allocate(rand::random()),
-        };
-        let Some(remote) = address else {
-            self.say(call_id, "no address left in the pool for this user: enlarge [pool]");
-            return Verdict::Reject { code: 649, message: "No address available".to_owned() };
-        };
-        let Some(session) = self.sessions.get_mut(&call_id) else {
-            self.pool.release(remote);
-            return Verdict::Reject { code: 691, message: "Access denied".to_owned() };
-        };
-        // A peer that proves itself again (a later challenge) keeps the address that it has.
-        let remote = match session.address {
-            Some(held) => {
-                self.pool.release(remote);
-                held
+            Err(auth::Denied) => {
+                return Verdict::Reject {
+                    code: WRONG_NAME_OR_PASSWORD,
+                    message: denied(),
+                };
             }
-            None => *session.address.insert(remote),
         };
-        Verdict::Accept {
-            proof,
-            message: self.config.welcome.clone(),
-            addresses: Addresses {
-                local: Some(self.config.local_ip),
-                remote: Some(remote),
-                accept_local: false,
-                accept_remote: false,
-                dns: self.config.dns,
-                wins: self.config.wins,
-                ..Addresses::default()
+        let entry = self.config.secrets.entry(client, server, pap);
+        let fixed = entry.and_then(Entry::fixed_address);
+        match self.addresses(call_id, fixed) {
+            Some(addresses) => Verdict::Accept {
+                proof,
+                message: self.config.welcome.clone(),
+                addresses,
             },
+            None => {
+                self.say(call_id, "no address left for this user: enlarge the pool");
+                Verdict::Reject {
+                    code: NO_DIAL_IN,
+                    message: denied(),
+                }
+            }
         }
+    }
+
+    /// Addresses for a session. A peer that proves itself again keeps those that it has.
+    fn addresses(&mut self, call_id: CallId, fixed: Option<Ipv4Addr>) -> Option<Addresses> {
+        let session = self.sessions.get_mut(&call_id)?;
+        let remote = match (session.address, fixed) {
+            (Some(held), _) => held,
+            (None, Some(fixed)) => self.pool.allocate_fixed(fixed).then_some(fixed)?,
+            (None, None) => self.pool.allocate(rand::random())?,
+        };
+        session.address = Some(remote);
+        let index = self.config.pool.index_of(remote).unwrap_or(0);
+        Some(Addresses {
+            local: self.config.local.for_client(index),
+            remote: Some(remote),
+            accept_local: false,
+            accept_remote: false,
+            ..self.config.link.addresses.clone()
+        })
     }
 
     async fn network_up(&mut self, call_id: CallId, network: Network) {
@@ -280,9 +313,26 @@ impl Server {
             require_encryption: network.require_encryption,
             check_source: true,
         };
-        self.engine.command(call_id, Command::OpenNetwork { call_id, network: spec });
+        self.engine.command(
+            call_id,
+            Command::OpenNetwork {
+                call_id,
+                network: spec,
+            },
+        );
         let index = self.tuns[worker].index;
-        let route = self.netlink.add_host_route(index, network.remote, network.local, network.mtu);
+        if let LocalAddresses::PerSession(_) = self.config.local {
+            let added = self
+                .netlink
+                .add_address(index, network.local, None, 32)
+                .await;
+            if let Err(error) = added {
+                self.say(call_id, &error.to_string());
+            }
+        }
+        let route = self
+            .netlink
+            .add_host_route(index, network.remote, network.local, network.mtu);
         if let Err(error) = route.await {
             self.say(call_id, &error.to_string());
         }
@@ -292,28 +342,44 @@ impl Server {
     }
 
     async fn network_down(&mut self, call_id: CallId) {
-        let Some(session) = self.sessions.get_mut(&call_id) else { return };
-        let Some((network, since)) = session.network.take() else { return };
+        let Some(session) = self.sessions.get_mut(&call_id) else {
+            return;
+        };
+        let Some((network, since)) = session.network.take() else {
+            return;
+        };
         let worker = usize::from(call_id.0 % self.engine.workers.count());
-        self.netlink.remove_host_route(self.tuns[worker].index, network.remote).await;
+        self.netlink
+            .remove_host_route(self.tuns[worker].index, network.remote)
+            .await;
         let minutes = since.elapsed().as_secs_f64() / 60.0;
         self.say(call_id, &format!("Connect time {minutes:.1} minutes."));
         if let Some(counters) = self.engine.counters(call_id) {
             let (sent, received) = (counters.sent_bytes.get(), counters.received_bytes.get());
-            self.say(call_id, &format!("Sent {sent} bytes, received {received} bytes."));
+            self.say(
+                call_id,
+                &format!("Sent {sent} bytes, received {received} bytes."),
+            );
         }
     }
 
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
-        if let Some(address) = self.sessions.remove(&call_id).and_then(|session| session.address) {
+        if let Some(address) = self
+            .sessions
+            .remove(&call_id)
+            .and_then(|session| session.address)
+        {
             self.pool.release(address);
         }
     }
 
     fn status(&self) -> ServerStatus {
-        let mut sessions: Vec<(CallId, &Session)> =
-            self.sessions.iter().map(|(call_id, session)| (*call_id, session)).collect();
+        let mut sessions: Vec<(CallId, &Session)> = self
+            .sessions
+            .iter()
+            .map(|(call_id, session)| (*call_id, session))
+            .collect();
         sessions.sort_by_key(|(call_id, _)| *call_id);
         ServerStatus {
             pid: std::process::id(),
@@ -330,7 +396,12 @@ impl Server {
         let network = session.network.as_ref();
         let mut status = TunnelStatus {
             name: session.user.clone(),
-            state: if network.is_some() { "up" } else { "connecting" }.to_owned(),
+            state: if network.is_some() {
+                "up"
+            } else {
+                "connecting"
+            }
+            .to_owned(),
             interface: self.tuns[worker].name.clone(),
             peer: session.peer.clone(),
             local_ip: network.map(|(network, _)| network.local.to_string()),
@@ -347,6 +418,7 @@ impl Server {
     }
 
     async fn shut_down(&mut self) {
+        let limit = Duration::from_millis(self.config.timeouts.shutdown_ms);
         let mut actions = self.engine.handle_event(Event::Shutdown);
         let orderly = async {
             loop {
@@ -359,12 +431,46 @@ impl Server {
                 actions = self.engine.handle(input);
             }
         };
-        let _ = tokio::time::timeout(SHUTDOWN, orderly).await;
+        let _ = tokio::time::timeout(limit, orderly).await;
         for worker in 0..self.tuns.len() {
-            let detach = Command::DetachTun { tun: TunId(worker as u32) };
+            let detach = Command::DetachTun {
+                tun: TunId(worker as u32),
+            };
             self.engine.workers.send_to(worker, detach);
         }
-        self.engine.flush(SHUTDOWN).await;
+        self.engine.stop(limit).await;
+    }
+}
+
+/// One a core, unless the configuration says.
+fn worker_count(config: &ServerConfig) -> u16 {
+    let cores = std::thread::available_parallelism().ok();
+    let count = config
+        .workers
+        .or(cores)
+        .map_or(1, std::num::NonZeroUsize::get);
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+fn endpoint_config(config: &ServerConfig) -> EndpointConfig {
+    let limits = &config.limits;
+    EndpointConfig {
+        host_name: config.link.name.clone(),
+        link: Some(Arc::new(config.link.clone())),
+        limits: Limits {
+            connections_max: limits.sessions_max as usize + limits.half_open_max as usize,
+            connections_per_peer_max: limits.connections_per_peer_max as usize,
+            half_open_max: limits.half_open_max as usize,
+            calls_max: limits.sessions_max as usize,
+            calls_per_connection_max: limits.calls_per_connection_max as usize,
+        },
+        timers: Timers {
+            start_ms: config.timeouts.first_message_ms,
+            echo_idle_ms: config.timeouts.echo_interval_ms,
+            echo_wait_ms: config.timeouts.echo_wait_ms,
+            ..Timers::default()
+        },
+        ..EndpointConfig::default()
     }
 }
 
@@ -375,6 +481,7 @@ fn trace_to(log: std::rc::Rc<std::cell::RefCell<Log>>) -> Trace {
             Direction::Rcvd => "rcvd",
         };
         let packet = packet_log::describe(frame);
-        log.borrow_mut().line(&format!("[call {}] {verb} {packet}", call_id.0));
+        log.borrow_mut()
+            .line(&format!("[call {}] {verb} {packet}", call_id.0));
     })
 }

@@ -26,15 +26,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What happened on the TCP side.
 pub(crate) enum TransportInput {
-    Accepted { stream: TcpStream, peer: SocketAddrV4 },
-    Connected { connection: ConnectionId, stream: TcpStream },
-    Bytes { connection: ConnectionId, bytes: Bytes },
-    Disconnected { connection: ConnectionId, error: Option<String> },
+    Accepted {
+        stream: TcpStream,
+        peer: SocketAddrV4,
+    },
+    Connected {
+        connection: ConnectionId,
+        stream: TcpStream,
+    },
+    Bytes {
+        connection: ConnectionId,
+        bytes: Bytes,
+    },
+    Disconnected {
+        connection: ConnectionId,
+        error: Option<String>,
+    },
 }
 
 /// How to make connections.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TransportConfig {
+pub(crate) struct TransportConfig {
     /// Source address; `None` lets the routes choose.
     pub local: Option<Ipv4Addr>,
 }
@@ -74,7 +86,8 @@ impl Transport {
     pub(crate) fn listen(&mut self, address: SocketAddrV4) -> std::io::Result<()> {
         let listener = TcpListener::from_std(bind(address)?);
         let inputs = self.inputs.clone();
-        self.listeners.push(tokio_uring::spawn(accept(listener, inputs)));
+        self.listeners
+            .push(tokio_uring::spawn(accept(listener, inputs)));
         Ok(())
     }
 
@@ -102,12 +115,21 @@ impl Transport {
         let (writes, queue) = mpsc::channel(WRITES_MAX);
         let reader = tokio_uring::spawn(read(Rc::clone(&stream), connection, self.inputs.clone()));
         let writer = tokio_uring::spawn(write(stream, queue));
-        self.connections.insert(connection, Connection { writes, reader, writer });
+        self.connections.insert(
+            connection,
+            Connection {
+                writes,
+                reader,
+                writer,
+            },
+        );
     }
 
     /// Queues `bytes`; false when the peer has not read for so long that the queue is full.
     pub(crate) fn send(&mut self, connection: ConnectionId, bytes: Bytes) -> bool {
-        let Some(known) = self.connections.get(&connection) else { return true };
+        let Some(known) = self.connections.get(&connection) else {
+            return true;
+        };
         known.writes.try_send(bytes).is_ok()
     }
 
@@ -174,9 +196,11 @@ async fn connect(server: SocketAddrV4, local: Option<Ipv4Addr>) -> std::io::Resu
         socket.bind(SocketAddr::V4(SocketAddrV4::new(local, 0)))?;
     }
     let connecting = socket.connect(SocketAddr::V4(server));
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| {
-        std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within 20 seconds")
-    })??;
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(|_| {
+            std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within 20 seconds")
+        })??;
     // io_uring waits by itself only on blocking sockets.
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
@@ -194,14 +218,18 @@ async fn read(
         let (result, returned) = stream.read(buffer).await;
         buffer = returned;
         let input = match result {
-            Ok(0) => TransportInput::Disconnected { connection, error: None },
+            Ok(0) => TransportInput::Disconnected {
+                connection,
+                error: None,
+            },
             Ok(length) => {
                 let bytes = Bytes::copy_from_slice(&buffer[..length]);
                 TransportInput::Bytes { connection, bytes }
             }
-            Err(error) => {
-                TransportInput::Disconnected { connection, error: Some(error.to_string()) }
-            }
+            Err(error) => TransportInput::Disconnected {
+                connection,
+                error: Some(error.to_string()),
+            },
         };
         let last = matches!(input, TransportInput::Disconnected { .. });
         if inputs.send(input).await.is_err() || last {

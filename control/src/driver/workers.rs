@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
+use dataplane::handle::{self, SendError, StartError, WorkerConfig, WorkerHandle};
 use dataplane::program::{CallId, Command, Notice};
-use dataplane::worker_handle::{StartError, WorkerConfig, WorkerHandle};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -16,7 +16,7 @@ const NOTICES_MAX: usize = 1024;
 
 /// How the data plane is laid out.
 #[derive(Clone, Copy, Debug)]
-pub struct WorkersConfig {
+pub(crate) struct WorkersConfig {
     /// Threads; call ID mod `count` is the owner.
     pub count: u16,
     /// Outer source address; `None` lets the routes choose.
@@ -38,18 +38,28 @@ impl Workers {
         config: WorkersConfig,
     ) -> Result<(Self, mpsc::Receiver<Notice>), StartError> {
         let (notices, receiver) = mpsc::channel(NOTICES_MAX);
-        let mut workers =
-            Self { handles: Vec::new(), waiting: Vec::new(), readers: Vec::new() };
+        let mut workers = Self {
+            handles: Vec::new(),
+            waiting: Vec::new(),
+            readers: Vec::new(),
+        };
         for index in 0..config.count {
-            let handle = Rc::new(dataplane::worker_handle::spawn(WorkerConfig {
+            let handle = Rc::new(handle::spawn(WorkerConfig {
                 index,
                 count: config.count,
                 local: config.local,
                 max_sessions: config.sessions_max,
                 ..WorkerConfig::default()
             })?);
-            let wake = handle.notice_fd().try_clone_to_owned().map_err(StartError::Io)?;
-            let task = read_notices(Rc::clone(&handle), wake, notices.clone());
+            let wake =
+                handle
+                    .notice_fd()
+                    .try_clone_to_owned()
+                    .map_err(|source| StartError::Resource {
+                        action: "watch the worker",
+                        source,
+                    })?;
+            let task = read_notices(Rc::downgrade(&handle), wake, notices.clone());
             workers.readers.push(tokio_uring::spawn(task));
             workers.handles.push(handle);
             workers.waiting.push(VecDeque::new());
@@ -76,13 +86,27 @@ impl Workers {
     pub(crate) fn flush(&mut self) -> bool {
         for (handle, waiting) in self.handles.iter().zip(&mut self.waiting) {
             while let Some(command) = waiting.pop_front() {
-                if let Err(full) = handle.send(command) {
-                    waiting.push_front(full.0);
-                    break;
+                match handle.send(command) {
+                    Ok(()) => {}
+                    Err(SendError::QueueFull(command)) => {
+                        waiting.push_front(command);
+                        break;
+                    }
+                    // Its last notice has said why; there is nobody left to command.
+                    Err(SendError::Stopped(_)) => {}
                 }
             }
         }
         self.waiting.iter().all(VecDeque::is_empty)
+    }
+}
+
+impl Workers {
+    /// Ends every worker after what is queued, and waits until their devices are gone.
+    pub(crate) fn stop(&mut self) {
+        self.flush();
+        self.handles.clear();
+        self.waiting.clear();
     }
 }
 
@@ -94,13 +118,23 @@ impl Drop for Workers {
     }
 }
 
-async fn read_notices(handle: Rc<WorkerHandle>, wake: OwnedFd, notices: mpsc::Sender<Notice>) {
+/// Does not keep the worker alive: `Workers::stop` must end it at once.
+async fn read_notices(handle: Weak<WorkerHandle>, wake: OwnedFd, notices: mpsc::Sender<Notice>) {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, for types whose descriptor changes; \
+        an OwnedFd's does not"
+    )]
     let Ok(wake) = AsyncFd::new(wake) else { return };
     loop {
-        let Ok(mut ready) = wake.readable().await else { return };
+        let Ok(mut ready) = wake.readable().await else {
+            return;
+        };
         ready.clear_ready();
-        handle.clear_notice();
-        while let Some(notice) = handle.try_recv() {
+        if let Some(handle) = handle.upgrade() {
+            handle.clear_notice();
+        }
+        while let Some(notice) = handle.upgrade().and_then(|handle| handle.try_recv()) {
             if notices.send(notice).await.is_err() {
                 return;
             }

@@ -350,3 +350,92 @@ impl fmt::Debug for Authenticated {
         write!(f, "Authenticated({:?}, <hidden>)", self.method)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The exchange of RFC 2759 9.2.
+    fn rfc_2759() -> AuthRequest {
+        let mut response = hex::decode("21402324255E262A28295F2B3A337C7E").unwrap();
+        response.extend([0; 8]);
+        response.extend(hex::decode("82309ECD8D708B5EA08FAA3981CD83544233114A3D85D6DF").unwrap());
+        response.push(0);
+        AuthRequest {
+            method: AuthMethod::MsChapV2,
+            id: 1,
+            peer_name: "User".into(),
+            our_name: "server".into(),
+            challenge: hex::decode("5B5D7C7D7B3F2F3E3C2C602132262628").unwrap(),
+            response: Secret::new(response),
+        }
+    }
+
+    fn client_pass() -> Secret {
+        Secret::new(b"clientPass".to_vec())
+    }
+
+    #[test]
+    fn the_exchange_of_rfc_2759_is_accepted_and_proved() {
+        let proof = verify(&rfc_2759(), Some(&client_pass())).unwrap().unwrap();
+        let due = "S=407A5589115FD0D6209F510FE9C04566932CDA56";
+        assert_eq!(proof.authenticator_response, due);
+        let KeyMaterial::V2 { master_key } = &proof.key_material else {
+            panic!("not the keys of MS-CHAPv2");
+        };
+        // RFC 3079 3.5.1, made from the same exchange.
+        assert_eq!(
+            hex::encode_upper(master_key),
+            "FDECE3717A8C838CB388E527AE3CDD31"
+        );
+    }
+
+    #[test]
+    fn a_windows_domain_takes_no_part() {
+        let mut request = rfc_2759();
+        request.peer_name = "DOMAIN\\User".into();
+        assert!(verify(&request, Some(&client_pass())).is_ok());
+    }
+
+    #[test]
+    fn another_password_name_challenge_or_length_is_denied() {
+        let wrong = Secret::new(b"clientpass".to_vec());
+        assert!(verify(&rfc_2759(), Some(&wrong)).is_err());
+        assert!(verify(&rfc_2759(), None).is_err());
+        let mut request = rfc_2759();
+        request.peer_name = "user".into();
+        assert!(verify(&request, Some(&client_pass())).is_err());
+        let mut request = rfc_2759();
+        request.challenge[0] ^= 1;
+        assert!(verify(&request, Some(&client_pass())).is_err());
+        for method in AuthMethod::ALL {
+            for response in [Vec::new(), vec![0; 16], vec![0; 49], vec![0; 200]] {
+                let mut request = rfc_2759();
+                request.method = method;
+                request.response = Secret::new(response);
+                assert!(verify(&request, Some(&client_pass())).is_err());
+                assert!(verify(&request, None).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_lan_manager_response_alone_is_denied() {
+        let challenge: [u8; 8] = [0x10, 0x2D, 0xB5, 0xDF, 0x08, 0x5D, 0x30, 0x41];
+        // RFC 2433 B.2, for the password "MyPw".
+        let nt_response = "4E9D3C8F9CFD385D5BF4D3246791956CA4C351AB409A3D61";
+        for (use_nt_response, is_accepted) in [(1, true), (0, false)] {
+            let mut response = vec![0; 24];
+            response.extend(hex::decode(nt_response).unwrap());
+            response.push(use_nt_response);
+            let request = AuthRequest {
+                method: AuthMethod::MsChapV1,
+                challenge: challenge.to_vec(),
+                response: Secret::new(response),
+                ..rfc_2759()
+            };
+            let secret = Secret::new(b"MyPw".to_vec());
+            assert_eq!(verify(&request, Some(&secret)).is_ok(), is_accepted);
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! The Challenge Handshake Authentication Protocol (RFC 1994), both ends, also as MS-CHAPv1
 //! (RFC 2433) and MS-CHAPv2 (RFC 2759).
 //!
+//! A Response is repeated until something is said to it, since the authenticator repeats its
+//! Challenge only until it has one, and its Success may get lost (RFC 1994 4.2).
+//!
 //! A Failure that allows a retry (R=1) is a failure, as it is for pppd: there is one password, and
 //! it will not be better the second time.
 
@@ -31,6 +34,8 @@ const CHALLENGE_LEN_MSCHAP_V1: usize = 8;
 pub(super) struct ChapPeer {
     method: AuthMethod,
     exchange: Option<Exchange>,
+    /// How often the response may still be sent.
+    repeats_left: u32,
 }
 
 /// One challenge, and what we made of it.
@@ -51,11 +56,18 @@ impl std::fmt::Debug for Exchange {
     }
 }
 
+impl Exchange {
+    fn send(&self, ctx: &mut Context<'_>) {
+        ctx.outbox.send(Protocol::CHAP, &self.response);
+    }
+}
+
 impl ChapPeer {
     pub(super) const fn new(method: AuthMethod) -> Self {
         Self {
             method,
             exchange: None,
+            repeats_left: 0,
         }
     }
 
@@ -93,23 +105,40 @@ impl ChapPeer {
         let is_repeated =
             |exchange: &&Exchange| exchange.id == id && exchange.challenge == challenge;
         if let Some(exchange) = self.exchange.as_ref().filter(is_repeated) {
-            ctx.outbox.send(Protocol::CHAP, &exchange.response);
+            exchange.send(ctx);
             return Ok(());
         }
         let server = peer_name(ctx, name);
         let secret = find_secret(ctx, &server, false)?;
         self.exchange = respond(ctx, self.method, id, challenge, &secret);
-        if let Some(exchange) = &self.exchange {
-            ctx.outbox.send(Protocol::CHAP, &exchange.response);
-        }
+        self.repeats_left = ctx.config.lcp.max_configure;
+        self.repeat_response(ctx);
         Ok(())
     }
 
-    fn answered(&mut self, id: u8) -> Option<&mut Exchange> {
+    /// Sends the response that nothing has been said to yet, for the first time or again.
+    pub(super) fn repeat_response(&mut self, ctx: &mut Context<'_>) {
+        let unanswered = self
+            .exchange
+            .as_ref()
+            .filter(|exchange| exchange.unanswered);
+        if let Some(exchange) = unanswered.filter(|_| self.repeats_left > 0) {
+            self.repeats_left -= 1;
+            exchange.send(ctx);
+            let due = ctx.now.after_ms(ctx.config.lcp.restart_ms);
+            ctx.timers.set(Timer::Proving, due);
+        }
+    }
+
+    /// The exchange that a Success or Failure with `id` ends.
+    fn answered(&mut self, ctx: &mut Context<'_>, id: u8) -> Option<&mut Exchange> {
         let exchange = self.exchange.as_mut()?;
-        let fits = exchange.id == id && exchange.unanswered;
-        exchange.unanswered &= !fits;
-        fits.then_some(exchange)
+        if exchange.id != id || !exchange.unanswered {
+            return None;
+        }
+        exchange.unanswered = false;
+        ctx.timers.stop(Timer::Proving);
+        Some(exchange)
     }
 
     fn handle_success(
@@ -119,7 +148,7 @@ impl ChapPeer {
         message: &[u8],
     ) -> Result<Option<Authenticated>, Failure> {
         let method = self.method;
-        let Some(exchange) = self.answered(id) else {
+        let Some(exchange) = self.answered(ctx, id) else {
             return Ok(None);
         };
         if method == AuthMethod::MsChapV2 {
@@ -150,7 +179,7 @@ impl ChapPeer {
         message: &[u8],
     ) -> Result<Option<Authenticated>, Failure> {
         let method = self.method;
-        if self.answered(id).is_none() {
+        if self.answered(ctx, id).is_none() {
             return Ok(None);
         }
         let is_microsoft = matches!(method, AuthMethod::MsChapV1 | AuthMethod::MsChapV2);

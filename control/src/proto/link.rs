@@ -225,6 +225,9 @@ impl Link {
 
     /// The peer's MPPE counter and ours have parted for good.
     pub fn handle_mppe_lost(&mut self, now: Time) {
+        if self.is_ending() {
+            return;
+        }
         self.around
             .outbox
             .report("Too many MPPE errors, closing LCP");
@@ -237,9 +240,15 @@ impl Link {
 
     /// The answer to `LinkOutput::Authenticate`. An answer that is no longer waited for is ignored.
     pub fn handle_verdict(&mut self, now: Time, request_id: u32, verdict: Verdict) {
+        if self.is_ending() {
+            return;
+        }
+        // Only a server takes its addresses from there; a client's are its own affair.
         let addresses = match &verdict {
-            Verdict::Accept { addresses, .. } => Some(addresses.clone()),
-            Verdict::Reject { .. } => None,
+            Verdict::Accept { addresses, .. } if self.around.role == LinkRole::Callee => {
+                Some(addresses.clone())
+            }
+            Verdict::Accept { .. } | Verdict::Reject { .. } => None,
         };
         let mut ctx = self.around.at(now);
         let handled = match &mut self.verifying {
@@ -305,6 +314,10 @@ impl Link {
     #[must_use]
     pub const fn heard_anything(&self) -> bool {
         self.heard
+    }
+
+    const fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Terminate | Phase::Ended)
     }
 
     fn dispatch(&mut self, now: Time, frame: &[u8]) {
@@ -412,7 +425,7 @@ impl Link {
     fn handle_signal(&mut self, now: Time, layer: Layer, signal: Signal) {
         match (layer, signal) {
             (Layer::Lcp, Signal::Finished) => self.finish(),
-            _ if matches!(self.phase, Phase::Terminate | Phase::Ended) => {}
+            _ if self.is_ending() => {}
             (_, Signal::Failed(failure)) => self.fail(now, failure),
             (Layer::Lcp, Signal::Up) => self.start_authentication(now),
             (Layer::Lcp, Signal::Down) => {
@@ -450,7 +463,11 @@ impl Link {
             Timer::Echo => self.lcp.protocol.handle_echo_timeout(&mut ctx),
             Timer::Proving => match &mut self.proving {
                 Proving::Pap(pap) => pap.handle_timeout(&mut ctx),
-                Proving::Unasked | Proving::Chap(_) => Ok(()),
+                Proving::Chap(chap) => {
+                    chap.repeat_response(&mut ctx);
+                    Ok(())
+                }
+                Proving::Unasked => Ok(()),
             },
             Timer::Verifying => match &mut self.verifying {
                 Verifying::Chap(chap) => chap.handle_timeout(&mut ctx),
@@ -682,7 +699,7 @@ impl Link {
 
     /// Ends in order. The first reason given is the one that counts.
     fn end(&mut self, now: Time, reason: &str, ending: Ending) {
-        if matches!(self.phase, Phase::Terminate | Phase::Ended) {
+        if self.is_ending() {
             return;
         }
         self.phase = Phase::Terminate;

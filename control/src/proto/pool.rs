@@ -164,7 +164,7 @@ impl AddressPool {
     pub fn new(ranges: AddressRanges, reserved: &[Ipv4Addr]) -> Self {
         let count = ranges.count();
         let mut taken = vec![0_u64; count.div_ceil(64) as usize];
-        if let Some(last) = taken.last_mut().filter(|_| count % 64 != 0) {
+        if let Some(last) = taken.last_mut().filter(|_| !count.is_multiple_of(64)) {
             *last = u64::MAX << (count % 64);
         }
         let mut pool = Self {
@@ -366,7 +366,7 @@ mod tests {
             let set = ranges(&list.iter().map(|&(a, n)| (a, a + n)).collect::<Vec<_>>());
             let all: HashSet<_> = set.iter().collect();
             prop_assert_eq!(all.len(), set.count() as usize);
-            let mut pool = AddressPool::new(set.clone(), &[]);
+            let mut pool = AddressPool::new(set, &[]);
             let mut model = HashSet::new();
             for (step, random) in steps {
                 let address = ip(random as u8);

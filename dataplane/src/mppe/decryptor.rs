@@ -28,6 +28,8 @@ struct Position {
 #[derive(Clone, Copy, Debug)]
 pub struct Derived {
     position: Position,
+    /// The key from which this one was derived.
+    base: SessionKey,
     /// Keys derived and not used by any packet seen.
     pub skipped: u32,
 }
@@ -37,6 +39,16 @@ impl Derived {
     #[must_use]
     pub const fn key(&self) -> SessionKey {
         self.position.key
+    }
+
+    /// The header of the packet that it was derived for.
+    #[must_use]
+    pub const fn header(&self) -> MppeHeader {
+        MppeHeader {
+            flushed: true,
+            encrypted: true,
+            coherency_count: self.position.coherency_count,
+        }
     }
 }
 
@@ -125,8 +137,8 @@ impl Decryptor {
         Ok(derived)
     }
 
-    /// The same from the committed position, for a packet that was refused as undecided: all
-    /// packets before it have proved good or false by now.
+    /// The same from the committed position, for a packet that was refused as undecided or was
+    /// misled: all packets before it have proved good or false by now.
     ///
     /// # Errors
     /// When its key is out of reach.
@@ -156,7 +168,7 @@ impl Decryptor {
             return Err(Refusal::Drop(DropReason::BadMppe));
         }
         let distance = distance(from.coherency_count, header.coherency_count);
-        let undecided = from.coherency_count != self.committed.coherency_count;
+        let undecided = from.key != self.committed.key;
         if undecided && (distance == 0 || distance > COHERENCY_COUNTS / 2) {
             return Err(Refusal::Undecided);
         }
@@ -185,6 +197,7 @@ impl Decryptor {
                 coherency_count: header.coherency_count,
                 sequence: Some(sequence),
             },
+            base: from.key,
             skipped,
         })
     }
@@ -203,6 +216,13 @@ impl Decryptor {
         // Whatever was derived from here in this batch is derived already.
         self.pending = self.committed;
         proved
+    }
+
+    /// Whether a packet that did not prove good was derived from one that did not either, so that
+    /// [`Self::derive_again`] may find another key for it.
+    #[must_use]
+    pub fn was_misled(&self, derived: &Derived) -> bool {
+        derived.base != self.committed.key
     }
 
     /// Stateless: whether a packet far out of sequence is the peer's, without touching it or any
@@ -361,6 +381,9 @@ struct Budget {
 
 impl Budget {
     const fn spend(&mut self, keys: u32, now_ms: u64) -> bool {
+        if keys <= limits::KEYS_SKIPPED_FREE {
+            return true;
+        }
         if now_ms >= self.since_ms + limits::KEY_BUDGET_INTERVAL_MS {
             self.since_ms = now_ms;
             self.spent = 0;
@@ -373,6 +396,192 @@ impl Budget {
     }
 
     const fn refund(&mut self, keys: u32) {
-        self.spent = self.spent.saturating_sub(keys);
+        if keys > limits::KEYS_SKIPPED_FREE {
+            self.spent = self.spent.saturating_sub(keys);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encryptor::{Cipher, Encryptor};
+    use super::super::keys::KeyStrength;
+    use super::*;
+
+    fn start_key() -> StartKey {
+        StartKey::new(KeyStrength::Bits128, b"0123456789abcdef")
+    }
+
+    fn both(mode: KeyMode) -> (Encryptor, Decryptor) {
+        (
+            Encryptor::new(&start_key(), mode),
+            Decryptor::new(&start_key(), mode),
+        )
+    }
+
+    /// Protocol 0021 and an IPv4 packet of 20 octets.
+    fn plain() -> Vec<u8> {
+        hex::decode("0021450000144e554000402fd7c90a4d00010a4d0002").expect("hex")
+    }
+
+    fn encrypt(encryptor: &mut Encryptor) -> (MppeHeader, Vec<u8>) {
+        let mut text = plain();
+        let (header, cipher) = encryptor.prepare();
+        match cipher {
+            Cipher::Own(key) => Rc4::new(key.as_bytes()).apply(&mut text),
+            Cipher::Running => encryptor.encrypt_next(&mut text),
+        }
+        (header, text)
+    }
+
+    #[test]
+    fn the_sample_plaintext_is_a_packet() {
+        assert!(plaintext::is_packet(&plain(), plain().len(), false));
+    }
+
+    #[test]
+    fn stateless_headers_count_from_zero_and_are_always_flushed() {
+        let (mut encryptor, mut decryptor) = both(KeyMode::Stateless);
+        for number in 0..3 * u32::from(COHERENCY_COUNTS) {
+            let (header, mut text) = encrypt(&mut encryptor);
+            assert_eq!(u32::from(header.coherency_count), number % 4096);
+            assert!(header.flushed && header.encrypted);
+            let derived = decryptor.derive(header, number, 0).expect("in order");
+            assert_eq!(derived.skipped, 0);
+            Rc4::new(derived.key().as_bytes()).apply(&mut text);
+            assert!(decryptor.prove(&derived, &text, 0));
+        }
+    }
+
+    #[test]
+    fn stateless_packets_without_their_bits_are_dropped() {
+        let (mut encryptor, mut decryptor) = both(KeyMode::Stateless);
+        let (header, _) = encrypt(&mut encryptor);
+        for header in [
+            MppeHeader {
+                flushed: false,
+                ..header
+            },
+            MppeHeader {
+                encrypted: false,
+                ..header
+            },
+        ] {
+            let refusal = decryptor.derive(header, 1, 0).expect_err("bits missing");
+            assert_eq!(refusal, Refusal::Drop(DropReason::BadMppe));
+        }
+    }
+
+    #[test]
+    fn stateful_packets_flow_and_only_flag_packets_are_flushed() {
+        let (mut encryptor, mut decryptor) = both(KeyMode::Stateful);
+        for number in 0..5000_u32 {
+            let (header, mut text) = encrypt(&mut encryptor);
+            assert_eq!(header.flushed, header.coherency_count % 256 == 255);
+            assert_eq!(decryptor.decrypt_next(header, &mut text, 0), Ok(()));
+            assert_eq!(text, plain(), "packet {number}");
+        }
+    }
+
+    #[test]
+    fn a_lost_stateful_packet_asks_for_a_reset_once_in_a_while() {
+        let (mut encryptor, mut decryptor) = both(KeyMode::Stateful);
+        encrypt(&mut encryptor);
+        for now_ms in [0, 1] {
+            let (header, mut text) = encrypt(&mut encryptor);
+            let result = decryptor.decrypt_next(header, &mut text, now_ms);
+            assert_eq!(result, Err(DropReason::AwaitingFlush));
+        }
+        assert_eq!(decryptor.trouble(1), Some(Trouble::ResetNeeded));
+        assert_eq!(decryptor.trouble(2), None);
+        let again_ms = 1 + limits::RESET_REQUEST_INTERVAL_MS;
+        assert_eq!(decryptor.trouble(again_ms), Some(Trouble::ResetNeeded));
+
+        encryptor.reset();
+        let (header, mut text) = encrypt(&mut encryptor);
+        assert!(header.flushed);
+        assert_eq!(decryptor.decrypt_next(header, &mut text, 3), Ok(()));
+        assert_eq!(text, plain());
+        assert_eq!(decryptor.trouble(5000), None);
+    }
+
+    /// What other senders do on a Reset-Request: the flushed bit in an ordinary packet, under the
+    /// current key (RFC 3078 8.2) or the next (`key_changes`).
+    fn flushed_by_peer(key_changes: bool, flags_lost: u32) {
+        let mut decryptor = Decryptor::new(&start_key(), KeyMode::Stateful);
+        let mut schedule = KeySchedule::new(&start_key());
+        let mut key = schedule.initial();
+        for _ in 0..flags_lost + u32::from(key_changes) {
+            key = schedule.next(&key);
+        }
+        let mut running = Rc4::new(key.as_bytes());
+        let first = 256 * flags_lost as u16 + 7;
+        for coherency_count in first..first + 10 {
+            let mut text = plain();
+            running.apply(&mut text);
+            let header = MppeHeader {
+                flushed: coherency_count == first,
+                encrypted: true,
+                coherency_count,
+            };
+            assert_eq!(decryptor.decrypt_next(header, &mut text, 0), Ok(()));
+            assert_eq!(text, plain());
+        }
+    }
+
+    #[test]
+    fn flushed_packets_of_both_schools_are_read() {
+        for flags_lost in [0, 1, 2, 9] {
+            flushed_by_peer(false, flags_lost);
+            flushed_by_peer(true, flags_lost);
+        }
+    }
+
+    #[test]
+    fn a_forged_stateful_packet_leaves_no_trace() {
+        let (mut encryptor, mut decryptor) = both(KeyMode::Stateful);
+        for forged_flushed in [false, true] {
+            let (header, mut text) = encrypt(&mut encryptor);
+            let forged = MppeHeader {
+                flushed: forged_flushed,
+                ..header
+            };
+            let result = decryptor.decrypt_next(forged, &mut [0x5A; 60], 0);
+            assert_eq!(result, Err(DropReason::BadPlaintext));
+            assert_eq!(decryptor.decrypt_next(header, &mut text, 0), Ok(()));
+        }
+    }
+
+    #[test]
+    fn only_lasting_failure_is_called_lost() {
+        let (_, mut decryptor) = both(KeyMode::Stateless);
+        for _ in 0..limits::MPPE_FAILURES_MAX {
+            decryptor.fail(100);
+        }
+        assert_eq!(decryptor.trouble(100), None);
+        let lost_ms = 100 + limits::MPPE_LOST_MS;
+        assert_eq!(decryptor.trouble(lost_ms), Some(Trouble::Lost));
+        assert_eq!(decryptor.trouble(lost_ms), None, "told once");
+    }
+
+    #[test]
+    fn skipping_many_keys_is_bounded_in_time() {
+        let (_, mut decryptor) = both(KeyMode::Stateless);
+        let mut refused = 0;
+        for forged in 0..100 {
+            let header = MppeHeader {
+                flushed: true,
+                encrypted: true,
+                coherency_count: 2000,
+            };
+            match decryptor.derive_again(header, forged, 0) {
+                Ok(derived) => assert!(!decryptor.prove(&derived, &[0x5A; 60], 0)),
+                Err(reason) => {
+                    assert_eq!(reason, DropReason::KeyBudget);
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!(100 - refused, limits::KEY_BUDGET / 2000);
     }
 }

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{geteuid, gettid};
@@ -93,6 +94,26 @@ pub(crate) fn ip(arguments: &str) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {error}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Whether something is true within a second. A descriptor that is closed may live on for a moment
+/// in a child process of another test, between its fork and its exec.
+pub(crate) fn comes_true(is_true: impl Fn() -> bool) -> bool {
+    let begun = Instant::now();
+    while !is_true() {
+        if begun.elapsed() > Duration::from_secs(1) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Raw sockets in the network namespace of the calling thread.
+pub(crate) fn raw_sockets() -> usize {
+    let table = std::fs::read_to_string("/proc/thread-self/net/raw").unwrap();
+    // The first line is the heading.
+    table.lines().count() - 1
 }
 
 /// Whether the test may go on: as root, it may. Otherwise it runs once more as root of a user

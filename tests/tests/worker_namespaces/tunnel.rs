@@ -12,7 +12,7 @@ use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Notice, SessionSpec, TunId};
 use dataplane::sys::tun;
 
-use crate::namespaces::{Namespace, ip, may_run};
+use crate::namespaces::{Namespace, comes_true, ip, may_run, raw_sockets};
 
 const TUN: TunId = TunId(1);
 const WAIT: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ impl Side {
             "address add {} peer {} dev ppp0",
             end.inner, peer.inner
         ));
-        ip("link set ppp0 up mtu 1396");
+        ip("link set ppp0 mtu 1396");
         let network = NetworkSpec {
             tun: TUN,
             local: end.inner,
@@ -124,6 +124,7 @@ impl Side {
         self.worker.send(command).unwrap();
     }
 
+    #[track_caller]
     fn notice(&self) -> Notice {
         let begun = Instant::now();
         while begun.elapsed() < WAIT {
@@ -133,9 +134,10 @@ impl Side {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        panic!("no notice comes");
+        panic!("no notice comes: {:?}", self.worker.io_counters());
     }
 
+    #[track_caller]
     fn expect_punt(&self, end: End, expected: &[u8]) {
         match self.notice() {
             Notice::Punt { call_id, frame } => {
@@ -174,6 +176,9 @@ impl Tunnel {
             side_b.open(B, A, mode);
             side_b
         });
+        // The kernel greets the network of a device that comes up, so both must be ready before.
+        a.ip("link set ppp0 up");
+        b.ip("link set ppp0 up");
         Self {
             a: (a, side_a),
             b: (b, side_b),
@@ -195,14 +200,25 @@ impl Tunnel {
         }
     }
 
+    /// Does what control does when a packet was lost and the keys change only now and then: asks
+    /// the other end for a fresh start (RFC 3078 7.2, CCP Reset-Request).
+    fn pass_resets_on(&self) {
+        for (from, to) in [(&self.a.1, (&self.b.1, B)), (&self.b.1, (&self.a.1, A))] {
+            while let Some(notice) = from.worker.try_recv() {
+                assert!(matches!(notice, Notice::ResetNeeded { .. }), "{notice:?}");
+                let call_id = to.1.call_id;
+                to.0.worker.send(Command::ResetSendKey { call_id }).unwrap();
+            }
+        }
+    }
+
     /// Stops both workers; nothing of them is left.
     fn end(self) {
         for (namespace, side) in [self.a, self.b] {
             namespace.run(move || {
                 side.worker.stop();
-                assert!(!ip("-o link").contains("ppp0"));
-                let sockets = std::fs::read_to_string("/proc/thread-self/net/raw").unwrap();
-                assert_eq!(sockets.lines().count(), 1, "only the heading: {sockets}");
+                assert!(comes_true(|| !ip("-o link").contains("ppp0")));
+                assert!(comes_true(|| raw_sockets() == 0));
             });
         }
     }
@@ -242,6 +258,16 @@ fn udp_is_echoed(tunnel: &Tunnel) {
     echo.join().unwrap();
 }
 
+fn send_and_receive(mut stream: TcpStream, len: usize) {
+    stream.set_read_timeout(Some(WAIT * 4)).unwrap();
+    let sent = pattern(len, 0);
+    stream.write_all(&sent).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer == sent, "{} of {len} octets came back", answer.len());
+}
+
 /// As much TCP as fills queues and windows, one way and then back.
 fn tcp_is_echoed(tunnel: &Tunnel, len: usize) {
     let listener = tunnel.b.0.run(|| TcpListener::bind((B.inner, 7)).unwrap());
@@ -251,14 +277,13 @@ fn tcp_is_echoed(tunnel: &Tunnel, len: usize) {
         stream.read_to_end(&mut all).unwrap();
         stream.write_all(&all).unwrap();
     });
-    let mut stream = tunnel.a.0.run(|| TcpStream::connect((B.inner, 7)).unwrap());
-    stream.set_read_timeout(Some(WAIT * 4)).unwrap();
-    let sent = pattern(len, 0);
-    stream.write_all(&sent).unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert!(answer == sent, "{} of {len} octets came back", answer.len());
+    let stream = tunnel.a.0.run(|| TcpStream::connect((B.inner, 7)).unwrap());
+    let client = std::thread::spawn(move || send_and_receive(stream, len));
+    while !client.is_finished() {
+        tunnel.pass_resets_on();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    client.join().unwrap();
     echo.join().unwrap();
 }
 

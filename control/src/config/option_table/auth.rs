@@ -16,51 +16,55 @@ pub(super) const ROWS: &[OptionSpec] = &[
     flag("require-pap", |o, _| {
         o.require.pap = true;
         o.auth = Some(true);
-    }),
+    })
+    .in_group("auth"),
     flag("+pap", |o, _| {
         o.require.pap = true;
         o.auth = Some(true);
     })
-    .in_group("require-pap"),
+    .in_group("auth"),
     flag("require-chap", |o, _| {
         o.require.chap_md5 = true;
         o.auth = Some(true);
-    }),
+    })
+    .in_group("auth"),
     flag("+chap", |o, _| {
         o.require.chap_md5 = true;
         o.auth = Some(true);
     })
-    .in_group("require-chap"),
+    .in_group("auth"),
     flag("require-mschap", |o, _| {
         o.require.mschap_v1 = true;
         o.auth = Some(true);
-    }),
+    })
+    .in_group("auth"),
     flag("+mschap", |o, _| {
         o.require.mschap_v1 = true;
         o.auth = Some(true);
     })
-    .in_group("require-mschap"),
+    .in_group("auth"),
     flag("+chapms", |o, _| {
         o.require.mschap_v1 = true;
         o.auth = Some(true);
     })
-    .in_group("require-mschap"),
+    .in_group("auth"),
     flag("require-mschap-v2", |o, _| {
         o.require.mschap_v2 = true;
         o.auth = Some(true);
-    }),
+    })
+    .in_group("auth"),
     flag("+mschap-v2", |o, _| {
         o.require.mschap_v2 = true;
         o.auth = Some(true);
     })
-    .in_group("require-mschap-v2"),
+    .in_group("auth"),
     flag("+chapms-v2", |o, _| {
         o.require.mschap_v2 = true;
         o.auth = Some(true);
     })
-    .in_group("require-mschap-v2"),
-    refused("require-eap", Takes::Nothing, NO_EAP),
-    refused("+eap", Takes::Nothing, NO_EAP).in_group("require-eap"),
+    .in_group("auth"),
+    refused("require-eap", Takes::Nothing, NO_EAP).in_group("auth"),
+    refused("+eap", Takes::Nothing, NO_EAP).in_group("auth"),
     flag("refuse-pap", |o, _| o.refuse.pap = true),
     flag("-pap", |o, _| o.refuse.pap = true).in_group("refuse-pap"),
     flag("refuse-chap", |o, _| o.refuse.chap_md5 = true),

@@ -3,7 +3,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::{COUNT, OptionSpec, Takes, checked, flag, harmless, refused, value};
+use super::{COUNT, OptionSpec, Takes, Treatment};
+use super::{checked, flag, harmless, refused, value, wild};
 use crate::config::pppd_options::PppdOptions;
 use crate::config::words::Words;
 
@@ -11,7 +12,14 @@ const NO_SERIAL: &str = "there is no serial line";
 const NO_SCRIPT: &str = "there is no serial line that a script could prepare";
 const NO_DEVICE: &str = "the tunnel is the device; the server is named by pty or pptp_server";
 
+/// A word of digits: the speed of a serial line.
+pub(super) const SPEED: OptionSpec = wild("<speed>", Treatment::Harmless(NO_SERIAL));
+/// A path: a serial line.
+pub(super) const DEVICE: OptionSpec = wild("<device>", Treatment::Refused(NO_DEVICE));
+
 pub(super) const ROWS: &[OptionSpec] = &[
+    DEVICE,
+    SPEED,
     flag("lock", |o, _| o.lock = true),
     flag("nolock", |o, _| o.lock = false).in_group("lock"),
     refused("init", Takes::Text, NO_SCRIPT),
@@ -62,6 +70,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "the receive window is large and fixed",
     ),
     harmless("pptp_sock", COUNT, NO_DEVICE),
+    harmless(
+        "pptpd-original-ip",
+        Takes::Text,
+        "scripts are told the client's address",
+    ),
     harmless("loglevel", COUNT, "the log's detail is set by debug"),
 ];
 

@@ -168,7 +168,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
     harmless("bundle", Takes::Text, "multilink is not done"),
     checked("plugin", |_, v| {
         match v.text.rsplit('/').next().unwrap_or(v.text) {
-            "pptp.so" => Ok(()),
+            // The tunnel itself, and a note in wtmp that nobody misses.
+            "pptp.so" | "pptpd-logwtmp.so" => Ok(()),
             _ => Err(format!(
                 "plugin '{}' cannot be loaded: only pptp.so is built in; remove the line",
                 short(v.text)

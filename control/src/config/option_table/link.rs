@@ -1,6 +1,7 @@
 //! LCP, PAP, CHAP and EAP (pppd's lcp.c, upap.c, chap-new.c, chap_ms.c, eap.c).
 
-use super::{COUNT, OptionSpec, Takes, flag, harmless, refused, value};
+use super::{COUNT, OptionSpec, Takes, Value, flag, harmless, refused, value};
+use crate::config::pppd_options::PppdOptions;
 
 /// pppd's MINMRU and MAXMRU; packets over GRE end earlier, where the path's MTU does.
 const MRU: Takes = Takes::Number(128, 16_384);
@@ -13,8 +14,8 @@ const NO_TEST: &str = "challenges are always random";
 pub(super) const ROWS: &[OptionSpec] = &[
     flag("noaccomp", |o, _| o.acfc = false),
     flag("-ac", |o, _| o.acfc = false).in_group("noaccomp"),
-    value("asyncmap", Takes::Hex, |o, v| o.accm = Some(v.u32())),
-    value("-as", Takes::Hex, |o, v| o.accm = Some(v.u32())).in_group("asyncmap"),
+    value("asyncmap", Takes::Hex, or_asyncmap),
+    value("-as", Takes::Hex, or_asyncmap).in_group("asyncmap"),
     flag("default-asyncmap", |o, _| o.accm = None).in_group("asyncmap"),
     flag("-am", |o, _| o.accm = None).in_group("asyncmap"),
     flag("nomagic", |o, _| o.magic = false),
@@ -41,9 +42,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Takes::Nothing,
         "the call tells when the peer is there",
     ),
-    value("lcp-echo-failure", COUNT, |o, v| o.echo_failure = v.u32()),
+    value("lcp-echo-failure", COUNT, |o, v| {
+        o.echo_failure = Some(v.u32())
+    }),
     value("lcp-echo-interval", COUNT, |o, v| {
-        o.echo_interval_s = v.u32()
+        o.echo_interval_s = Some(v.u32())
     }),
     harmless(
         "lcp-echo-adaptive",
@@ -119,3 +122,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
     harmless("srp-pn-secret", Takes::Text, NO_EAP),
     harmless("srp-use-pseudonym", Takes::Nothing, NO_EAP),
 ];
+
+/// pppd(8): the values of several asyncmap options are put together.
+fn or_asyncmap(options: &mut PppdOptions, value: &Value<'_>) {
+    options.accm = Some(options.accm.unwrap_or(0) | value.u32());
+}

@@ -6,6 +6,8 @@ mod channel;
 mod general;
 mod link;
 mod network;
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv4Addr;
 
@@ -93,6 +95,8 @@ pub struct OptionSpec {
     pub name: &'static str,
     /// The option whose value it also sets (`dump` shows the last of those); often itself.
     pub group: &'static str,
+    /// There is no such word: `name` describes the words that are meant (`local:remote`).
+    pub wild: bool,
     /// Its argument.
     pub takes: Takes,
     /// What we do with it.
@@ -104,6 +108,7 @@ impl OptionSpec {
         Self {
             name,
             group: name,
+            wild: false,
             takes,
             treatment,
         }
@@ -148,6 +153,14 @@ const fn refused(name: &'static str, takes: Takes, reason: &'static str) -> Opti
     OptionSpec::new(name, takes, Treatment::Refused(reason))
 }
 
+/// A row for words that are their own argument.
+const fn wild(name: &'static str, treatment: Treatment) -> OptionSpec {
+    OptionSpec {
+        wild: true,
+        ..OptionSpec::new(name, Takes::Nothing, treatment)
+    }
+}
+
 /// Any count or time.
 const COUNT: Takes = Takes::Number(0, i32::MAX as i64);
 
@@ -167,11 +180,17 @@ pub fn rows() -> impl Iterator<Item = &'static OptionSpec> {
 /// The row of a name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static OptionSpec> {
-    rows().find(|row| row.name == name)
+    rows().find(|row| row.name == name && !row.wild)
 }
 
-/// The nameless row of the word `local:remote`.
+/// The row of a word that is its own argument: `local:remote`, a speed, a device.
 #[must_use]
-pub fn find_addresses(word: &str) -> Option<&'static OptionSpec> {
-    network::parse_addresses(word).map(|_| &network::ADDRESSES)
+pub fn find_wild(word: &str) -> Option<&'static OptionSpec> {
+    if network::parse_addresses(word).is_some() {
+        return Some(&network::ADDRESSES);
+    }
+    if !word.is_empty() && word.bytes().all(|c| c.is_ascii_digit()) {
+        return Some(&channel::SPEED);
+    }
+    word.starts_with('/').then_some(&channel::DEVICE)
 }

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use super::{COUNT, OptionSpec, Setter, Takes, Treatment, Value};
-use super::{checked, flag, harmless, refused, value};
+use super::{checked, flag, harmless, refused, value, wild};
 use crate::config::pppd_options::{DefaultRoute, MppeOptions, PppdOptions};
 
 const NO_VJ: &str = "Van Jacobson compression is never negotiated";
@@ -36,7 +36,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
     value("ipparam", Takes::Text, |o, v| {
         o.ipparam = Some(v.text.to_owned())
     }),
-    flag("noipdefault", |o, _| o.no_ip_default = true),
+    // Without an address of its own (`local:remote`) this side always asks the peer for one.
+    flag("noipdefault", |_, _| {}),
     checked("ms-dns", |o, v| push_server(&mut o.ms_dns, v)),
     checked("ms-wins", |o, v| push_server(&mut o.ms_wins, v)),
     harmless("ipcp-restart", COUNT, ONE_TIMER),
@@ -164,9 +165,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
 ];
 
 /// The word `local:remote`, either of them may be missing.
-pub(super) const ADDRESSES: OptionSpec = OptionSpec::new(
-    "",
-    Takes::Nothing,
+pub(super) const ADDRESSES: OptionSpec = wild(
+    "<local>:<remote>",
     Treatment::Honoured(Setter::Checked(set_addresses)),
 );
 

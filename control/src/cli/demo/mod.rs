@@ -1,0 +1,368 @@
+//! `pptp-fast demo`: server and client on this machine, in two network namespaces of their own,
+//! with the names and addresses of the how-to that started this project.
+//!
+//! The process that was called is the client `mia`; the server `zidler` is a child of it. Both
+//! namespaces end with the two processes.
+
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::net::Ipv4Addr;
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{fail, print_line};
+use crate::driver::admin::Request;
+use crate::driver::client::{self, Up};
+use crate::driver::log::{Log, Terminal};
+use crate::driver::netlink::Netlink;
+use crate::driver::{runtime, server};
+
+mod configuration;
+mod namespaces;
+mod ping;
+mod throughput;
+
+/// Outer network between the two namespaces.
+const CLIENT_OUTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const SERVER_OUTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const OUTER_PREFIX_LEN: u8 = 24;
+const CLIENT_LINK: &str = "mia0";
+const SERVER_LINK: &str = "zidler0";
+/// The how-to's addresses inside the tunnel.
+const SERVER_INNER: Ipv4Addr = Ipv4Addr::new(192, 168, 254, 230);
+const CLIENT_INNER: Ipv4Addr = Ipv4Addr::new(192, 168, 254, 231);
+/// Requests that may wait.
+const REQUESTS_MAX: usize = 4;
+const PINGS: u16 = 25;
+
+/// Show a whole tunnel on this machine: negotiate, ping, measure TCP both ways, clean up.
+///
+/// No configuration, no peers, nothing left behind; no root where user namespaces allow it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast demo\n  pptp-fast demo --seconds 10 --json")]
+pub(super) struct Demo {
+    /// How long TCP is measured, each way.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// Print one JSON object instead of the log and the table.
+    #[arg(long)]
+    json: bool,
+    /// Which of the two processes this is.
+    #[arg(long, hide = true, value_enum, default_value_t = Role::Client)]
+    role: Role,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Client,
+    Server,
+}
+
+/// What the client saw.
+struct Outcome {
+    up: Up,
+    round_trips_ms: Vec<f64>,
+    tcp_up_mbps: f64,
+    tcp_down_mbps: f64,
+}
+
+impl Demo {
+    pub(super) fn run(&self) -> ExitCode {
+        let result = match self.role {
+            Role::Client => self.run_client(),
+            Role::Server => run_server(),
+        };
+        result.unwrap_or_else(|error| fail(format_args!("{error:#}"), 1))
+    }
+
+    fn run_client(&self) -> anyhow::Result<ExitCode> {
+        namespaces::enter()?;
+        let mut server = ServerProcess::start()?;
+        server.expect("entered")?;
+        let outcome = runtime::block_on(self.run_tunnel(&mut server))?;
+        let left = server.end();
+        let outcome = outcome?;
+        left?;
+        self.show(&outcome);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn run_tunnel(&self, server: &mut ServerProcess) -> anyhow::Result<Outcome> {
+        let netlink = Netlink::open()?;
+        netlink
+            .add_veth(CLIENT_LINK, SERVER_LINK, server.process.id())
+            .await?;
+        configure(&netlink, CLIENT_LINK, CLIENT_OUTER).await?;
+        server.tell("go")?;
+        server.expect("ready")?;
+
+        let log = Log::new((!self.json).then_some(Terminal::Stdout));
+        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+        let (up, stands) = oneshot::channel();
+        let config = configuration::client()?;
+        let tunnel = client::run(&config, log, receiver, up);
+        let measured = async {
+            let measured = match stands.await {
+                Ok(up) => self.measure(up).await,
+                // The tunnel never stood; how it ended says why.
+                Err(_) => bail!("the tunnel did not come up"),
+            };
+            let (answer, _) = oneshot::channel();
+            let _ = requests.send((Request::Down, answer)).await;
+            measured
+        };
+        let (ending, measured) = tokio::join!(tunnel, measured);
+        let ending = ending?;
+        measured.with_context(|| format!("the tunnel ended: {ending}"))
+    }
+
+    async fn measure(&self, up: Up) -> anyhow::Result<Outcome> {
+        if !self.json {
+            let (interface, local) = (&up.interface, up.network.local);
+            print_line(format_args!(
+                "Tunnel {} is active on {interface}. Local IP Address: {local}",
+                configuration::SERVER_NAME
+            ));
+        }
+        let span = Duration::from_secs(u64::from(self.seconds));
+        let peer = up.network.remote;
+        let round_trips_ms =
+            in_thread("ping through the tunnel", move || ping::ping(peer, PINGS)).await?;
+        if round_trips_ms.is_empty() {
+            bail!("the tunnel stands, but no ping came back through it");
+        }
+        let bar = self.progress("TCP up  ", span);
+        let tcp_up_mbps = in_thread("send TCP", move || throughput::measure_up(peer, span)).await?;
+        bar.stop();
+        let bar = self.progress("TCP down", span);
+        let tcp_down_mbps =
+            in_thread("receive TCP", move || throughput::measure_down(peer, span)).await?;
+        bar.stop();
+        Ok(Outcome {
+            up,
+            round_trips_ms,
+            tcp_up_mbps,
+            tcp_down_mbps,
+        })
+    }
+
+    fn progress(&self, label: &'static str, span: Duration) -> Progress {
+        if self.json || !std::io::stderr().is_terminal() {
+            return Progress {
+                bar: ProgressBar::hidden(),
+                ticker: None,
+            };
+        }
+        let bar = ProgressBar::new(span.as_millis() as u64);
+        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(label);
+        let ticking = bar.clone();
+        let ticker = tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                ticking.set_position(ticking.elapsed().as_millis() as u64);
+            }
+        });
+        Progress {
+            bar,
+            ticker: Some(ticker),
+        }
+    }
+
+    fn show(&self, outcome: &Outcome) {
+        let network = &outcome.up.network;
+        let ping_ms = outcome.round_trips_ms[outcome.round_trips_ms.len() / 2];
+        let setup_ms = outcome.up.setup.as_secs_f64() * 1000.0;
+        let lost = usize::from(PINGS) - outcome.round_trips_ms.len();
+        if self.json {
+            print_line(serde_json::json!({
+                "cipher": network.cipher,
+                "local_ip": network.local,
+                "peer_ip": network.remote,
+                "interface": outcome.up.interface,
+                "mtu": network.mtu,
+                "setup_ms": rounded(setup_ms),
+                "ping_ms": rounded(ping_ms),
+                "ping_lost": lost,
+                "tcp_up_mbps": rounded(outcome.tcp_up_mbps),
+                "tcp_down_mbps": rounded(outcome.tcp_down_mbps),
+                "seconds": self.seconds,
+            }));
+            return;
+        }
+        print_line("");
+        let row = |name: &str, value: String| print_line(format_args!("  {name:<10}{value}"));
+        row("cipher", network.cipher.clone());
+        row("set-up", format!("{setup_ms:.1} ms"));
+        row(
+            "ping",
+            format!("{ping_ms:.2} ms, median of {PINGS}, {lost} lost"),
+        );
+        row(
+            "TCP up",
+            format!("{:.0} Mbit/s for {} s", outcome.tcp_up_mbps, self.seconds),
+        );
+        row(
+            "TCP down",
+            format!("{:.0} Mbit/s for {} s", outcome.tcp_down_mbps, self.seconds),
+        );
+    }
+}
+
+/// A progress bar and what moves it.
+struct Progress {
+    bar: ProgressBar,
+    ticker: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Progress {
+    fn stop(self) {
+        if let Some(ticker) = self.ticker {
+            ticker.abort();
+        }
+        self.bar.finish_and_clear();
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// Runs blocking work beside the control loop.
+async fn in_thread<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result
+        .with_context(|| format!("cannot {what}"))?
+        .with_context(|| format!("cannot {what}"))
+}
+
+async fn configure(netlink: &Netlink, link: &str, address: Ipv4Addr) -> anyhow::Result<()> {
+    let (loopback, _) = netlink.link("lo").await?;
+    netlink.set_up(loopback, None).await?;
+    let (index, _) = netlink.link(link).await?;
+    netlink
+        .add_address(index, address, None, OUTER_PREFIX_LEN)
+        .await?;
+    netlink.set_up(index, None).await?;
+    Ok(())
+}
+
+/// The server's process, told what to do line by line; it ends when its standard input closes.
+struct ServerProcess {
+    process: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl ServerProcess {
+    fn start() -> anyhow::Result<Self> {
+        let mut process = Command::new("/proc/self/exe")
+            .args(["demo", "--role", "server"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the server's process")?;
+        let input = process.stdin.take();
+        let Some(output) = process.stdout.take() else {
+            bail!("the server has no output")
+        };
+        Ok(Self {
+            process,
+            input,
+            output: BufReader::new(output),
+        })
+    }
+
+    fn tell(&mut self, word: &str) -> anyhow::Result<()> {
+        let Some(input) = &mut self.input else {
+            bail!("the server's input is closed")
+        };
+        writeln!(input, "{word}").context("the server's process is gone")
+    }
+
+    fn expect(&mut self, word: &str) -> anyhow::Result<()> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        if line.trim_end() != word {
+            let status = self.end();
+            bail!(
+                "the server's process did not get to \"{word}\"{}",
+                match status {
+                    Err(error) => format!(": {error}"),
+                    Ok(()) => String::new(),
+                }
+            );
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        drop(self.input.take());
+        let status = self.process.wait()?;
+        if !status.success() {
+            bail!("the server's process ended with {status}; its error is above");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.process.wait();
+    }
+}
+
+fn run_server() -> anyhow::Result<ExitCode> {
+    namespaces::enter()?;
+    print_line("entered");
+    let mut go = String::new();
+    std::io::stdin().lock().read_line(&mut go)?;
+    if go.trim_end() != "go" {
+        // The client gave up before the network stood.
+        return Ok(ExitCode::SUCCESS);
+    }
+    runtime::block_on(serve())??;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve() -> anyhow::Result<()> {
+    let netlink = Netlink::open()?;
+    configure(&netlink, SERVER_LINK, SERVER_OUTER).await?;
+    let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+    let (ready, is_ready) = oneshot::channel();
+    let config = configuration::server()?;
+    let announce = async {
+        if is_ready.await.is_err() {
+            return Ok(());
+        }
+        let listener = std::net::TcpListener::bind((SERVER_INNER, throughput::PORT))
+            .context("cannot listen inside the tunnel")?;
+        std::thread::spawn(move || throughput::serve(&listener));
+        print_line("ready");
+        let _ = tokio::task::spawn_blocking(wait_for_end_of_input).await;
+        let (answer, _) = oneshot::channel();
+        let _ = requests.send((Request::Down, answer)).await;
+        anyhow::Ok(())
+    };
+    let (served, announced) = tokio::join!(
+        server::run(config, Log::default(), receiver, ready),
+        announce
+    );
+    served?;
+    announced
+}
+
+fn wait_for_end_of_input() {
+    let mut rest = [0; 64];
+    while matches!(std::io::stdin().lock().read(&mut rest), Ok(length) if length > 0) {}
+}

@@ -1,0 +1,324 @@
+//! Two network namespaces joined by a pair of interfaces, and our program run inside them.
+//!
+//! Needs root and `ip` (iproute2). The namespaces are named after the process and a counter, and
+//! are deleted with everything in them when the `Lab` is dropped, also when a test fails.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Outer address of the client's namespace.
+pub const CLIENT: &str = "10.77.0.2";
+/// Outer address of the server's namespace.
+pub const SERVER: &str = "10.77.0.1";
+
+/// Why end-to-end tests cannot run here, or `None`. On CI the caller must fail instead of skipping.
+#[must_use]
+pub fn obstacle() -> Option<String> {
+    if !nix::unistd::Uid::effective().is_root() {
+        return Some("making network namespaces needs root".to_owned());
+    }
+    if Command::new("ip").arg("-V").output().is_err() {
+        return Some("`ip` is missing: install iproute2".to_owned());
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return Some("/dev/net/tun is missing".to_owned());
+    }
+    None
+}
+
+/// True when the test may go on. Prints why not, and on CI (`CI=true`) fails.
+///
+/// # Panics
+/// On CI, when end-to-end tests cannot run.
+#[must_use]
+pub fn ready() -> bool {
+    let Some(obstacle) = obstacle() else { return true };
+    assert!(std::env::var_os("CI").is_none(), "nothing is skipped on CI, but {obstacle}");
+    println!("skipped: {obstacle}");
+    false
+}
+
+/// The `pptp-fast` binary, built once for this test run.
+///
+/// # Panics
+/// When it does not build.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo)
+            .args(["build", "--package", "pptp-fast", "--message-format", "json"])
+            .current_dir(workspace)
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo runs");
+        assert!(built.status.success(), "pptp-fast does not build");
+        let messages = String::from_utf8_lossy(&built.stdout);
+        messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "pptp-fast")
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .expect("cargo names the executable")
+    })
+}
+
+/// Two namespaces, a directory for configuration and one for run files.
+#[derive(Debug)]
+pub struct Lab {
+    client: String,
+    server: String,
+    /// Configuration and run files; removed with the lab.
+    pub dir: TempDir,
+}
+
+/// Which of the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// 10.77.0.2.
+    Client,
+    /// 10.77.0.1.
+    Server,
+}
+
+impl Lab {
+    /// Makes both namespaces and the network between them.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    #[must_use]
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = |end: &str| format!("pf-{}-{number}-{end}", std::process::id());
+        let lab = Self {
+            client: name("c"),
+            server: name("s"),
+            dir: TempDir::new().expect("a temporary directory"),
+        };
+        ip(&["netns", "add", &lab.client]);
+        ip(&["netns", "add", &lab.server]);
+        ip(&[
+            "-n", &lab.client, "link", "add", "outer", "type", "veth", "peer", "name", "outer",
+            "netns", &lab.server,
+        ]);
+        for (namespace, address) in [(&lab.client, CLIENT), (&lab.server, SERVER)] {
+            ip(&["-n", namespace, "address", "add", &format!("{address}/24"), "dev", "outer"]);
+            ip(&["-n", namespace, "link", "set", "outer", "up"]);
+            ip(&["-n", namespace, "link", "set", "lo", "up"]);
+        }
+        lab
+    }
+
+    /// A command that runs inside one namespace, with run files apart for each side.
+    #[must_use]
+    pub fn command(&self, side: Side, program: impl AsRef<OsStr>) -> Command {
+        let namespace = self.namespace(side);
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(program);
+        command.env("PPTP_FAST_RUN_DIR", self.dir.path().join(format!("run-{side:?}")));
+        command.env("PPPDIR", self.dir.path().join("ppp"));
+        command.env_remove("PPTP_FAST_BACKGROUND");
+        command
+    }
+
+    /// Runs `work` in a thread of this process that lives in one namespace.
+    ///
+    /// # Panics
+    /// The thread does, when the namespace cannot be entered.
+    pub fn in_namespace<T: Send + 'static>(
+        &self,
+        side: Side,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
+        let path = Path::new("/run/netns").join(self.namespace(side));
+        std::thread::spawn(move || {
+            let namespace = std::fs::File::open(path).expect("the namespace has a file");
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("may enter");
+            work()
+        })
+    }
+
+    /// Runs our program to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn run(&self, side: Side, arguments: &[&str]) -> Output {
+        self.command(side, binary()).args(arguments).output().expect("the program starts")
+    }
+
+    /// Starts our program; its output is read line by line.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(&self, side: Side, arguments: &[&str]) -> Running {
+        let mut command = self.command(side, binary());
+        Running::start(command.args(arguments))
+    }
+
+    /// Writes a file below the lab's directory.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn write(&self, path: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// Network interfaces of one side.
+    ///
+    /// # Panics
+    /// When `ip` fails.
+    #[must_use]
+    pub fn interfaces(&self, side: Side) -> Vec<String> {
+        let listed = Command::new("ip")
+            .args(["-n", self.namespace(side), "-json", "link"])
+            .output()
+            .expect("ip runs");
+        let links: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+        let names = links.as_array().into_iter().flatten();
+        names.filter_map(|link| link["ifname"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Routes of one side, a line each.
+    ///
+    /// # Panics
+    /// When `ip` fails.
+    #[must_use]
+    pub fn routes(&self, side: Side) -> String {
+        let listed = Command::new("ip")
+            .args(["-n", self.namespace(side), "route"])
+            .output()
+            .expect("ip runs");
+        String::from_utf8_lossy(&listed.stdout).into_owned()
+    }
+
+    fn namespace(&self, side: Side) -> &str {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for namespace in [&self.client, &self.server] {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().expect("ip runs");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {}: {words}", arguments.join(" "));
+}
+
+/// A process whose lines are awaited; killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    process: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Running {
+    /// Starts `command` with both outputs read.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(command: &mut Command) -> Self {
+        let mut process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let (sender, lines) = channel();
+        let outputs: [Option<Box<dyn Read + Send>>; 2] = [
+            process.stdout.take().map(|output| Box::new(output) as Box<dyn Read + Send>),
+            process.stderr.take().map(|output| Box::new(output) as Box<dyn Read + Send>),
+        ];
+        for output in outputs.into_iter().flatten() {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Self { process, lines, seen: Vec::new() }
+    }
+
+    /// Waits for a line that contains `text`, and returns it.
+    ///
+    /// # Panics
+    /// With everything that was printed, when it does not come within `seconds`.
+    pub fn wait_for(&mut self, text: &str, seconds: u64) -> String {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            let Ok(line) = self.lines.recv_timeout(left) else { break };
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+        panic!("no line with \"{text}\" within {seconds} s; printed:\n{}", self.seen.join("\n"));
+    }
+
+    /// Waits for the end; the exit status and everything that was printed.
+    ///
+    /// # Panics
+    /// When it does not end within `seconds`.
+    pub fn wait(&mut self, seconds: u64) -> (i32, String) {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let status = loop {
+            if let Some(status) = self.process.try_wait().expect("a process of ours") {
+                break status;
+            }
+            let printed = self.seen.join("\n");
+            assert!(Instant::now() < deadline, "still running after {seconds} s:\n{printed}");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(200)) {
+            self.seen.push(line);
+        }
+        (status.code().unwrap_or(-1), self.seen.join("\n"))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.process.id().cast_signed());
+        let _ = nix::sys::signal::kill(pid, signal);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,475 @@
+//! Both ends of our own, as processes in two network namespaces: what a person types and sees.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Output;
+use std::sync::mpsc::channel;
+
+use control::wire::pptp::{
+    ErrorCode, Message, OutgoingCallReply, OutgoingCallResult, StartControlConnectionReply,
+    StartResult, StopControlConnectionReply, StopResult, Text, next_message,
+};
+use nix::sys::signal::Signal;
+use sim::lab::{Lab, Running, SERVER, Side, binary, ready};
+
+const SECRETS: &str = "mia zidler mia123 *\n";
+const SERVER_OPTIONS: &str =
+    "name zidler\nrequire-mschap-v2\nrequire-mppe-128\nms-dns 192.168.254.230\n";
+const HOWTO_PEER: &str = "\
+# PPTP Tunnel configuration for tunnel test2
+# Server IP: 10.77.0.1
+name mia
+remotename zidler
+ipparam test2
+";
+const HOWTO_OPTIONS: &str = "\
+name mia
+lock
+dump
+logfd 2
+debug
+#logfile /var/log/pptpd.log
+noauth
+#require-mschap-v2
+require-mppe-128
+#nomppe
+#noccp
+novj
+novjccomp
+nopcomp
+noaccomp
+nobsdcomp
+nodeflate
+ipparam 192.168.2.0
+";
+
+/// Writes both ends' files: `server_options` for the server, `client_options` as options.pptp.
+fn configure(lab: &Lab, server_options: &str, client_options: &str) -> String {
+    lab.write("ppp/chap-secrets", SECRETS);
+    lab.write("ppp/pap-secrets", SECRETS);
+    let options = lab.write("ppp/options.pptp", client_options);
+    lab.write(
+        "ppp/peers/test2",
+        &format!("{HOWTO_PEER}file {}\n", options.display()),
+    );
+    let server = lab.write("pptpd-options", server_options);
+    let conf = format!(
+        "option {}\nlocalip 192.168.254.230\nremoteip 192.168.254.231-240\ndebug\n",
+        server.display()
+    );
+    lab.write("pptpd.conf", &conf).display().to_string()
+}
+
+fn serve(lab: &Lab, conf: &str) -> Running {
+    let mut server = lab.start(Side::Server, &["serve", "--config", conf]);
+    server.wait_for("Listening for PPTP", 10);
+    server
+}
+
+fn text(output: &Output) -> String {
+    let both = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+fn assert_bare(lab: &Lab, side: Side) {
+    assert_eq!(
+        lab.interfaces(side).len(),
+        2,
+        "only lo and outer remain on {side:?}"
+    );
+    let run = lab.dir.path().join(format!("run-{side:?}"));
+    let left: Vec<_> = std::fs::read_dir(run)
+        .map(|dir| dir.flatten().collect())
+        .unwrap_or_default();
+    assert!(left.is_empty(), "run files remain: {left:?}");
+    assert_eq!(
+        lab.routes(side).lines().count(),
+        1,
+        "routes remain: {}",
+        lab.routes(side)
+    );
+}
+
+/// The how-to's own files bring a tunnel up in the background; `status` shows it, a ping crosses
+/// it, `down` ends it on both sides, and nothing is left.
+#[test]
+fn the_howto_tunnel_comes_up_carries_packets_and_goes() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let mut server = serve(&lab, &conf);
+
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    let log = text(&up);
+    assert_eq!(up.status.code(), Some(0), "{log}");
+    for line in [
+        "sent [LCP ConfReq id=0x1 <asyncmap 0x0> <magic 0x",
+        "rcvd [CHAP Challenge id=",
+        "CHAP authentication succeeded",
+        "sent [CCP ConfReq id=0x1 <mppe +H -M +S -L -D -C>]",
+        "MPPE 128-bit stateless compression enabled",
+        "rcvd [IPCP ConfNak id=0x1 <addr 192.168.254.231>]",
+        "local  IP address 192.168.254.231",
+        "remote IP address 192.168.254.230",
+    ] {
+        assert!(log.contains(line), "no `{line}` in:\n{log}");
+    }
+    assert!(
+        !log.contains("mia123"),
+        "the password is in the log:\n{log}"
+    );
+    let last = "Tunnel test2 is active on ppp0. Local IP Address: 192.168.254.231";
+    assert!(log.contains(last), "no `{last}` in:\n{log}");
+
+    let status = lab.run(Side::Client, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["tunnels"][0]["state"], "up");
+    assert_eq!(status["tunnels"][0]["cipher"], "MPPE 128-bit stateless");
+    assert_eq!(status["tunnels"][0]["peer_ip"], "192.168.254.230");
+
+    for (side, peer) in [
+        (Side::Client, "192.168.254.230"),
+        (Side::Server, "192.168.254.231"),
+    ] {
+        let ping = lab
+            .command(side, "ping")
+            .args(["-c3", "-i0.2", "-W2", peer])
+            .output()
+            .unwrap();
+        assert!(ping.status.success(), "{}", text(&ping));
+    }
+
+    let down = lab.run(Side::Client, &["down", "test2"]);
+    assert_eq!(down.status.code(), Some(0), "{}", text(&down));
+    server.wait_for("ended:", 10);
+    assert_bare(&lab, Side::Client);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(15).0, 0);
+    assert_bare(&lab, Side::Server);
+}
+
+/// `--json` prints exactly one object, and TERM in the foreground ends the tunnel with pppd's 5.
+#[test]
+fn a_tunnel_by_flags_prints_one_object_and_ends_on_a_signal() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let _server = serve(&lab, &conf);
+    let password = lab.write("password", "mia123\n").display().to_string();
+    let mut client = lab.start(
+        Side::Client,
+        &[
+            "up",
+            "--server",
+            SERVER,
+            "--user",
+            "mia",
+            "--remotename",
+            "zidler",
+            "--password-file",
+            &password,
+            "--json",
+            "-f",
+        ],
+    );
+    let line = client.wait_for("{", 15);
+    let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(object["local_ip"], "192.168.254.231");
+    assert_eq!(object["interface"], "ppp0");
+    client.signal(Signal::SIGTERM);
+    let (status, printed) = client.wait(15);
+    assert_eq!(status, 5, "{printed}");
+    assert_bare(&lab, Side::Client);
+}
+
+/// A wrong password ends with pppd's status 19 and shows the server's own words.
+#[test]
+fn a_wrong_password_is_named_with_the_servers_words() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let _server = serve(&lab, &conf);
+    let password = lab.write("password", "wrong\n").display().to_string();
+    let up = lab.run(
+        Side::Client,
+        &[
+            "up",
+            "--server",
+            SERVER,
+            "--user",
+            "mia",
+            "--remotename",
+            "zidler",
+            "--password-file",
+            &password,
+        ],
+    );
+    let log = text(&up);
+    assert_eq!(up.status.code(), Some(19), "{log}");
+    assert!(log.contains("E=691"), "{log}");
+    assert!(
+        log.contains("did not accept our name and password"),
+        "{log}"
+    );
+    assert_bare(&lab, Side::Client);
+}
+
+/// A name that no peers file has ends with status 2 and says which there are.
+#[test]
+fn an_unknown_tunnel_is_answered_with_those_that_exist() {
+    let lab_free = tempfile::TempDir::new().unwrap();
+    let peers = lab_free.path().join("peers");
+    std::fs::create_dir(&peers).unwrap();
+    std::fs::write(peers.join("test2"), HOWTO_PEER).unwrap();
+    let up = std::process::Command::new(binary())
+        .args(["up", "test3"])
+        .env("PPPDIR", lab_free.path())
+        .output()
+        .unwrap();
+    let log = text(&up);
+    assert_eq!(up.status.code(), Some(2), "{log}");
+    assert!(
+        log.contains("Tunnel configuration for test3 not found"),
+        "{log}"
+    );
+    assert!(log.contains("test2"), "{log}");
+}
+
+/// Nothing listens on port 1723: status 16, and the message names address and port.
+#[test]
+fn an_unreachable_server_is_named() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    let log = text(&up);
+    assert_eq!(up.status.code(), Some(16), "{log}");
+    assert!(log.contains("10.77.0.1:1723"), "{log}");
+    assert_bare(&lab, Side::Client);
+}
+
+/// The server refuses MPPE, the client demands it: status 10, no tunnel, both sides' wishes named.
+#[test]
+fn refused_encryption_ends_without_a_tunnel() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let conf = configure(
+        &lab,
+        "name zidler\nrequire-mschap-v2\nnomppe\n",
+        HOWTO_OPTIONS,
+    );
+    let _server = serve(&lab, &conf);
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    let log = text(&up);
+    assert_eq!(up.status.code(), Some(10), "{log}");
+    assert!(log.contains("no encryption, so no tunnel"), "{log}");
+    assert!(!log.contains("IP address 192.168"), "{log}");
+    assert_bare(&lab, Side::Client);
+}
+
+/// A server that demands MPPE lets nobody in without it.
+#[test]
+fn a_server_that_demands_encryption_ends_a_link_without_it() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let without = HOWTO_OPTIONS.replace("require-mppe-128\n", "nomppe\n");
+    let conf = configure(&lab, SERVER_OPTIONS, &without);
+    let mut server = serve(&lab, &conf);
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    assert_ne!(up.status.code(), Some(0), "{}", text(&up));
+    server.wait_for("no encryption, so no tunnel", 10);
+    assert_bare(&lab, Side::Client);
+}
+
+/// Each way to prove who one is, without encryption where the method has no keys.
+#[test]
+fn every_authentication_method_brings_a_tunnel_up() {
+    if !ready() {
+        return;
+    }
+    for (require, cipher, mppe) in [
+        ("require-pap", "none", "nomppe"),
+        ("require-chap", "none", "nomppe"),
+        ("require-mschap", "none", "nomppe"),
+        (
+            "require-mschap",
+            "MPPE 128-bit stateless",
+            "require-mppe-128",
+        ),
+        (
+            "require-mschap-v2",
+            "MPPE 40-bit stateless",
+            "require-mppe-40",
+        ),
+    ] {
+        let lab = Lab::new();
+        let options = HOWTO_OPTIONS.replace("require-mppe-128\n", &format!("{mppe}\n"));
+        let conf = configure(&lab, &format!("name zidler\n{require}\n{mppe}\n"), &options);
+        let _server = serve(&lab, &conf);
+        let up = lab.run(Side::Client, &["up", "test2"]);
+        assert_eq!(
+            up.status.code(),
+            Some(0),
+            "{require} {mppe}:\n{}",
+            text(&up)
+        );
+        let status = lab.run(Side::Client, &["status", "test2", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        assert_eq!(status["tunnels"][0]["cipher"], cipher, "{require} {mppe}");
+        let mut ping = lab.command(Side::Client, "ping");
+        let ping = ping
+            .args(["-c2", "-i0.2", "-W2", "192.168.254.230"])
+            .output()
+            .unwrap();
+        assert!(ping.status.success(), "{require} {mppe}: {}", text(&ping));
+        let down = lab.run(Side::Client, &["down", "test2"]);
+        assert_eq!(down.status.code(), Some(0), "{}", text(&down));
+    }
+}
+
+/// A process without the two capabilities says which are missing, and pppd's status 3.
+#[test]
+fn missing_capabilities_are_named() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let run_dir = lab.dir.path().join("run-nobody");
+    std::fs::create_dir(&run_dir).unwrap();
+    std::os::unix::fs::chown(&run_dir, Some(65534), Some(65534)).unwrap();
+    let mut permissions = std::fs::metadata(lab.dir.path()).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
+    std::fs::set_permissions(lab.dir.path(), permissions).unwrap();
+    // Where the build directory is closed to others, a copy is not.
+    let program = lab.dir.path().join("pptp-fast");
+    std::fs::copy(binary(), &program).unwrap();
+    let mut command = std::process::Command::new(program);
+    std::os::unix::process::CommandExt::uid(&mut command, 65534);
+    let up = command
+        .args(["up", "--server", SERVER, "--user", "mia", "--password-file"])
+        .arg(lab.write("password", "mia123\n"))
+        .env("PPTP_FAST_RUN_DIR", &run_dir)
+        .output()
+        .unwrap();
+    let log = text(&up);
+    assert_eq!(up.status.code(), Some(3), "{log}");
+    assert!(
+        log.contains("CAP_NET_ADMIN and CAP_NET_RAW are missing"),
+        "{log}"
+    );
+}
+
+/// The demonstration brings its object with every figure, and ends with status 0.
+#[test]
+fn the_demonstration_measures_a_whole_tunnel() {
+    if !ready() {
+        return;
+    }
+    let demo = std::process::Command::new(binary())
+        .args(["demo", "--seconds", "1", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(demo.status.code(), Some(0), "{}", text(&demo));
+    let object: serde_json::Value = serde_json::from_slice(&demo.stdout).unwrap();
+    assert_eq!(object["cipher"], "MPPE 128-bit stateless");
+    assert_eq!(object["local_ip"], "192.168.254.231");
+    assert_eq!(object["peer_ip"], "192.168.254.230");
+    for figure in ["setup_ms", "ping_ms", "tcp_up_mbps", "tcp_down_mbps"] {
+        assert!(object[figure].as_f64().unwrap() > 0.0, "{figure}: {object}");
+    }
+}
+
+/// Answers PPTP over TCP as a server does, and never anything over GRE.
+fn server_without_gre(listener: &TcpListener) {
+    let Ok((mut stream, _)) = listener.accept() else {
+        return;
+    };
+    let mut received = Vec::new();
+    let mut block = [0; 512];
+    while let Ok(length) = stream.read(&mut block) {
+        if length == 0 {
+            return;
+        }
+        received.extend_from_slice(&block[..length]);
+        while let Ok(Some((message, consumed))) = next_message(&received) {
+            received.drain(..consumed);
+            if let Some(reply) = reply(&message) {
+                stream.write_all(&reply.to_bytes()).unwrap();
+            }
+        }
+    }
+}
+
+fn reply(message: &Message) -> Option<Message> {
+    match message {
+        Message::StartControlConnectionRequest(request) => {
+            Some(Message::from(StartControlConnectionReply {
+                version: request.version,
+                result: StartResult::SUCCESSFUL,
+                error: ErrorCode::NONE,
+                framing: request.framing,
+                bearer: request.bearer,
+                maximum_channels: 1,
+                firmware_revision: 0,
+                host_name: Text::new("silent"),
+                vendor_name: Text::EMPTY,
+            }))
+        }
+        Message::OutgoingCallRequest(request) => Some(Message::from(OutgoingCallReply {
+            call_id: 7,
+            peer_call_id: request.call_id,
+            result: OutgoingCallResult::CONNECTED,
+            error: ErrorCode::NONE,
+            cause_code: 0,
+            connect_speed: 100_000_000,
+            receive_window: 64,
+            processing_delay: 0,
+            physical_channel_id: 0,
+        })),
+        Message::StopControlConnectionRequest(_) => {
+            Some(Message::from(StopControlConnectionReply {
+                result: StopResult::OK,
+                error: ErrorCode::NONE,
+            }))
+        }
+        _ => None,
+    }
+}
+
+/// The call stands over TCP, but GRE does not come through: status 10, and the message names GRE,
+/// protocol 47 and what to look at.
+#[test]
+fn silent_gre_is_named_as_the_cause() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let quick = format!("{HOWTO_OPTIONS}lcp-restart 1\nlcp-max-configure 3\n");
+    configure(&lab, SERVER_OPTIONS, &quick);
+    let (listens, is_listening) = channel();
+    lab.in_namespace(Side::Server, move || {
+        let listener = TcpListener::bind((SERVER, 1723)).unwrap();
+        listens.send(()).unwrap();
+        server_without_gre(&listener);
+    });
+    is_listening.recv().unwrap();
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    let log = text(&up);
+    assert_eq!(up.status.code(), Some(10), "{log}");
+    assert!(log.contains("GRE (IP protocol 47)"), "{log}");
+    assert!(log.contains("firewall or NAT"), "{log}");
+    assert_bare(&lab, Side::Client);
+}

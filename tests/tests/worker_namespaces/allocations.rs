@@ -1,0 +1,154 @@
+//! A worker allocates before its first packet, and never for one.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::counters::SessionCounters;
+use dataplane::io::IoCounters;
+use dataplane::limits;
+use dataplane::mailbox::Mailbox;
+use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
+use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, SessionSpec, TunId};
+use dataplane::sys::gre_socket::{self, GreSocketConfig};
+use dataplane::sys::{probe, tun};
+use dataplane::uring::Uring;
+use dataplane::worker::{Flow, Worker, WorkerSpec};
+
+use crate::namespaces::{Namespace, ip, may_run};
+
+/// The system's allocator, counting what each thread takes from it.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is handed to the system's allocator as it is; the count is beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A thread that is ending has no count any more, and needs none.
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SLOTS: u16 = 256;
+
+/// One end of a tunnel from this host to itself: octets 127.0.0.N outside, 10.0.N.1 inside.
+fn commands(number: u8, peer: u8) -> [Command; 5] {
+    let call_id = CallId(number.into());
+    let outer = |number| Ipv4Addr::new(127, 0, 0, number);
+    let inner = |number| Ipv4Addr::new(10, 0, number, 1);
+    let mppe = |number: u8| {
+        let start_key = StartKey::new(KeyStrength::Bits128, &[number; 16]);
+        let mode = KeyMode::Stateless;
+        Some(MppeSpec { start_key, mode })
+    };
+    let (fd, name) = tun::open("ppp%d").unwrap();
+    ip(&format!(
+        "address add {} peer 10.9.{number}.1 dev {name}",
+        inner(number)
+    ));
+    ip(&format!("link set {name} up mtu 1396"));
+    let network = NetworkSpec {
+        tun: TunId(number.into()),
+        local: inner(number),
+        peer: inner(peer),
+        compress_protocol: true,
+        compress_address_control: true,
+        require_encryption: true,
+        check_source: true,
+    };
+    let spec = SessionSpec {
+        call_id,
+        peer: outer(peer),
+        local: Some(outer(number)),
+        peer_call_id: Some(peer.into()),
+        counters: Arc::new(SessionCounters::default()),
+    };
+    let (tun, owner) = (network.tun, Some(call_id));
+    [
+        Command::Install(spec),
+        Command::SetReceiveKey {
+            call_id,
+            mppe: mppe(peer),
+        },
+        Command::SetSendKey {
+            call_id,
+            mppe: mppe(number),
+        },
+        Command::AttachTun { tun, fd, owner },
+        Command::OpenNetwork { call_id, network },
+    ]
+}
+
+#[test]
+fn packets_cost_no_allocation() {
+    if !may_run("allocations::packets_cost_no_allocation") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let config = GreSocketConfig {
+            index: 0,
+            count: 1,
+            local: None,
+            mark: None,
+        };
+        let mailbox = Arc::new(Mailbox::new(64, limits::NOTICES_RESERVED + 64).unwrap());
+        let counters = Arc::new(IoCounters::default());
+        let gre = gre_socket::open(&config).unwrap();
+        let (theirs, counted) = (Arc::clone(&mailbox), Arc::clone(&counters));
+        let features = probe::probe().unwrap();
+        let uring = Uring::new(gre, SLOTS, features, theirs, counted).unwrap();
+        let spec = WorkerSpec {
+            index: 0,
+            count: 1,
+            max_sessions: 2,
+            slots: Uring::slots(SLOTS),
+        };
+        let (theirs, counted) = (Arc::clone(&mailbox), Arc::clone(&counters));
+        let mut worker = Worker::new(spec, uring, theirs, Arc::default(), counted);
+        for command in commands(1, 2).into_iter().chain(commands(2, 1)) {
+            mailbox.post(command).unwrap();
+        }
+        // Ends a wait for packets that do not come.
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(30));
+            let _ = mailbox.post(Command::Stop);
+        });
+        let host = UdpSocket::bind("10.0.1.1:4000").unwrap();
+        let destination = SocketAddrV4::new(Ipv4Addr::new(10, 9, 1, 1), 4000);
+        let mut send = |batches: u64| {
+            for _ in 0..batches {
+                let goal = counters.tun_written.get() + 32;
+                for _ in 0..32 {
+                    // Into the first device, and out of the second, to an address of its own.
+                    host.send_to(&[7; 1000], destination).unwrap();
+                }
+                while counters.tun_written.get() < goal {
+                    assert_eq!(
+                        worker.turn().unwrap(),
+                        Flow::Continue,
+                        "packets are missing"
+                    );
+                }
+            }
+        };
+        send(1);
+        let before = ALLOCATIONS.get();
+        send(100);
+        assert_eq!(ALLOCATIONS.get() - before, 0);
+    });
+}
