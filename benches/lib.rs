@@ -51,5 +51,6 @@ impl PlainMppe {
 
 /// RC4 from the start of the key's stream.
 pub fn rc4(key: &[u8; 16], text: &mut [u8]) {
-    Rc4::new(key.into()).apply_keystream(text);
+    let mut cipher = Rc4::new_from_slice(key).expect("RC4 takes keys of 1 to 256 octets");
+    cipher.apply_keystream(text);
 }

@@ -24,11 +24,11 @@ fn bench_rc4(criterion: &mut Criterion) {
         bencher.iter(|| Rc4::new(black_box(&KEY)).apply(&mut text));
     });
     group.throughput(Throughput::Bytes(2 * PACKET_LEN as u64));
-    group.bench_function("two abreast", |bencher| lanes::<2>(bencher));
+    group.bench_function("two abreast", lanes::<2>);
     group.throughput(Throughput::Bytes(3 * PACKET_LEN as u64));
-    group.bench_function("three abreast", |bencher| lanes::<3>(bencher));
+    group.bench_function("three abreast", lanes::<3>);
     group.throughput(Throughput::Bytes(4 * PACKET_LEN as u64));
-    group.bench_function("four abreast", |bencher| lanes::<4>(bencher));
+    group.bench_function("four abreast", lanes::<4>);
     group.finish();
 }
 

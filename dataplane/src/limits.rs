@@ -97,6 +97,11 @@ pub const CONTROL_SLOTS: u16 = 256;
 /// TUN devices that one worker serves: one a session, and a shared one.
 pub const TUNS_MAX: usize = 4096;
 
+/// How often a worker looks whether its TUN devices are still there. A read reports a deletion at
+/// once, but for a race in Linux: `tun_detach_all` wakes the reader before it takes the device away,
+/// and a multishot read that looks in between finds nothing wrong and sleeps on.
+pub const TUN_CHECK_MS: u64 = 1000;
+
 /// Room in the notice queue that punted frames leave for notices that must not be lost.
 pub const NOTICES_RESERVED: usize = 64;
 

@@ -158,7 +158,8 @@ pub struct SessionTable {
     counters: Arc<WorkerCounters>,
     /// Packets held for reordering by all sessions together.
     pub(crate) held_count: usize,
-    /// Sessions with a gap, by the time at which to look; times only grow along a queue.
+    /// Sessions with a gap, and when to look at them. One that is queued again may stand behind
+    /// others that are due later, and is looked at late by one time-out at most.
     gaps: VecDeque<(u64, CallId)>,
     /// Sessions that owe an acknowledgment, likewise.
     owing: VecDeque<(u64, CallId)>,

@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -40,8 +41,13 @@ pub fn obstacle() -> Option<String> {
 /// On CI, when end-to-end tests cannot run.
 #[must_use]
 pub fn ready() -> bool {
-    let Some(obstacle) = obstacle() else { return true };
-    assert!(std::env::var_os("CI").is_none(), "nothing is skipped on CI, but {obstacle}");
+    let Some(obstacle) = obstacle() else {
+        return true;
+    };
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "nothing is skipped on CI, but {obstacle}"
+    );
     println!("skipped: {obstacle}");
     false
 }
@@ -56,7 +62,13 @@ pub fn binary() -> &'static Path {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let built = Command::new(cargo)
-            .args(["build", "--package", "pptp-fast", "--message-format", "json"])
+            .args([
+                "build",
+                "--package",
+                "pptp-fast",
+                "--message-format",
+                "json",
+            ])
             .current_dir(workspace)
             .stderr(Stdio::inherit())
             .output()
@@ -108,11 +120,29 @@ impl Lab {
         ip(&["netns", "add", &lab.client]);
         ip(&["netns", "add", &lab.server]);
         ip(&[
-            "-n", &lab.client, "link", "add", "outer", "type", "veth", "peer", "name", "outer",
-            "netns", &lab.server,
+            "-n",
+            &lab.client,
+            "link",
+            "add",
+            "outer",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "outer",
+            "netns",
+            &lab.server,
         ]);
         for (namespace, address) in [(&lab.client, CLIENT), (&lab.server, SERVER)] {
-            ip(&["-n", namespace, "address", "add", &format!("{address}/24"), "dev", "outer"]);
+            ip(&[
+                "-n",
+                namespace,
+                "address",
+                "add",
+                &format!("{address}/24"),
+                "dev",
+                "outer",
+            ]);
             ip(&["-n", namespace, "link", "set", "outer", "up"]);
             ip(&["-n", namespace, "link", "set", "lo", "up"]);
         }
@@ -125,7 +155,10 @@ impl Lab {
         let namespace = self.namespace(side);
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace]).arg(program);
-        command.env("PPTP_FAST_RUN_DIR", self.dir.path().join(format!("run-{side:?}")));
+        command.env(
+            "PPTP_FAST_RUN_DIR",
+            self.dir.path().join(format!("run-{side:?}")),
+        );
         command.env("PPPDIR", self.dir.path().join("ppp"));
         command.env_remove("PPTP_FAST_BACKGROUND");
         command
@@ -154,7 +187,10 @@ impl Lab {
     /// When it cannot be started.
     #[must_use]
     pub fn run(&self, side: Side, arguments: &[&str]) -> Output {
-        self.command(side, binary()).args(arguments).output().expect("the program starts")
+        self.command(side, binary())
+            .args(arguments)
+            .output()
+            .expect("the program starts")
     }
 
     /// Starts our program; its output is read line by line.
@@ -175,6 +211,7 @@ impl Lab {
         let path = self.dir.path().join(path);
         std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
         std::fs::write(&path, text).expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode");
         path
     }
 
@@ -190,7 +227,9 @@ impl Lab {
             .expect("ip runs");
         let links: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
         let names = links.as_array().into_iter().flatten();
-        names.filter_map(|link| link["ifname"].as_str().map(str::to_owned)).collect()
+        names
+            .filter_map(|link| link["ifname"].as_str().map(str::to_owned))
+            .collect()
     }
 
     /// Routes of one side, a line each.
@@ -223,15 +262,24 @@ impl Default for Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for namespace in [&self.client, &self.server] {
-            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+            let _ = Command::new("ip")
+                .args(["netns", "del", namespace])
+                .status();
         }
     }
 }
 
 fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().expect("ip runs");
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .expect("ip runs");
     let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {}: {words}", arguments.join(" "));
+    assert!(
+        output.status.success(),
+        "ip {}: {words}",
+        arguments.join(" ")
+    );
 }
 
 /// A process whose lines are awaited; killed when dropped.
@@ -257,8 +305,14 @@ impl Running {
             .expect("the program starts");
         let (sender, lines) = channel();
         let outputs: [Option<Box<dyn Read + Send>>; 2] = [
-            process.stdout.take().map(|output| Box::new(output) as Box<dyn Read + Send>),
-            process.stderr.take().map(|output| Box::new(output) as Box<dyn Read + Send>),
+            process
+                .stdout
+                .take()
+                .map(|output| Box::new(output) as Box<dyn Read + Send>),
+            process
+                .stderr
+                .take()
+                .map(|output| Box::new(output) as Box<dyn Read + Send>),
         ];
         for output in outputs.into_iter().flatten() {
             let sender = sender.clone();
@@ -270,7 +324,11 @@ impl Running {
                 }
             });
         }
-        Self { process, lines, seen: Vec::new() }
+        Self {
+            process,
+            lines,
+            seen: Vec::new(),
+        }
     }
 
     /// Waits for a line that contains `text`, and returns it.
@@ -280,13 +338,18 @@ impl Running {
     pub fn wait_for(&mut self, text: &str, seconds: u64) -> String {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            let Ok(line) = self.lines.recv_timeout(left) else { break };
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                break;
+            };
             self.seen.push(line.clone());
             if line.contains(text) {
                 return line;
             }
         }
-        panic!("no line with \"{text}\" within {seconds} s; printed:\n{}", self.seen.join("\n"));
+        panic!(
+            "no line with \"{text}\" within {seconds} s; printed:\n{}",
+            self.seen.join("\n")
+        );
     }
 
     /// Waits for the end; the exit status and everything that was printed.
@@ -300,7 +363,10 @@ impl Running {
                 break status;
             }
             let printed = self.seen.join("\n");
-            assert!(Instant::now() < deadline, "still running after {seconds} s:\n{printed}");
+            assert!(
+                Instant::now() < deadline,
+                "still running after {seconds} s:\n{printed}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         };
         while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(200)) {

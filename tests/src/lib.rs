@@ -10,9 +10,12 @@
 //!
 //! [`capture`] reads what real peers sent, for the tests that hold our octets against theirs.
 //!
+//! [`lab`] runs the program itself in network namespaces, for the end-to-end tests.
+//!
 //! What runs is the same code as outside; only clock, sockets and randomness are the simulator's.
 
 pub mod capture;
+pub mod lab;
 pub mod node;
 pub mod plane;
 pub mod scenario;

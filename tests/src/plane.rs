@@ -1,9 +1,11 @@
 //! One host's data plane: a real worker, whose ring and devices are in memory.
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use control::proto::Time;
 use dataplane::counters::WorkerCounters;
 use dataplane::io::IoCounters;
 use dataplane::mailbox::Mailbox;
@@ -11,8 +13,6 @@ use dataplane::program::{CallId, Command, Notice, TunId};
 use dataplane::sim_io::SimIo;
 use dataplane::wire::ipv4::{HEADER_LEN, PROTOCOL_GRE};
 use dataplane::worker::{Worker, WorkerSpec};
-
-use control::proto::Time;
 
 /// Slots for what arrives in one turn, and for what the worker itself sends.
 const RECEIVE_SLOTS: u16 = 128;
@@ -27,6 +27,8 @@ const PROTOCOL_UDP: u8 = 17;
 pub struct Plane {
     worker: Worker<SimIo>,
     mailbox: Arc<Mailbox>,
+    /// Orders for which the mailbox has no room yet.
+    waiting: VecDeque<Command>,
 }
 
 /// What a data plane has for the world after a turn.
@@ -62,15 +64,25 @@ impl Plane {
             Arc::new(WorkerCounters::default()),
             Arc::new(IoCounters::default()),
         );
-        Self { worker, mailbox }
+        Self {
+            worker,
+            mailbox,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Takes an order of control; it is obeyed in the next turn.
-    ///
-    /// # Panics
-    /// When too many wait.
     pub fn obey(&mut self, command: Command) {
-        assert!(self.mailbox.post(command).is_ok(), "the queue is full");
+        self.waiting.push_back(command);
+    }
+
+    fn post_waiting(&mut self) {
+        while let Some(command) = self.waiting.pop_front() {
+            if let Err(command) = self.mailbox.post(command) {
+                self.waiting.push_front(command);
+                return;
+            }
+        }
     }
 
     /// Gives a call a TUN device of its own.
@@ -109,10 +121,12 @@ impl Plane {
         self.worker.io_mut().set_now_ms(now.0);
         let mut rounds = 0;
         loop {
+            self.post_waiting();
             self.worker.turn().expect("memory does not fail");
             rounds += 1;
             assert!(rounds < 1_000, "a worker that never rests");
-            if self.next_deadline().is_none_or(|at| at > now) {
+            let is_done = self.next_deadline().is_none_or(|at| at > now);
+            if is_done && self.waiting.is_empty() {
                 break;
             }
         }

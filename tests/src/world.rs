@@ -1,6 +1,6 @@
 //! The clock, what is in flight, and the checkers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
@@ -37,12 +37,17 @@ pub struct World {
     pub faults: Faults,
     /// GRE that never arrives.
     pub blocked: Blocked,
-    /// An eavesdropper that reads a probe on the wire is a failure.
-    pub secrecy: bool,
+    /// Which hosts require encryption.
+    requires_encryption: Vec<bool>,
+    /// Probes that an eavesdropper could read on the wire.
+    overheard: BTreeSet<[u8; 8]>,
     rng: ChaCha12Rng,
     flights: BTreeMap<(Time, u64), Arrival>,
     flights_started: u64,
     streams: Vec<Stream>,
+    timers: BTreeSet<(Time, usize)>,
+    /// The time under which each host stands in `timers`.
+    due: Vec<Option<Time>>,
     verdict_ms_max: u64,
     probes_sent: u64,
     /// Probes that came through, by the node that received them.
@@ -98,7 +103,8 @@ impl World {
         world.faults = scenario.faults;
         world.blocked = scenario.blocked;
         world.verdict_ms_max = scenario.verdict_ms_max;
-        world.secrecy = scenario.requires_encryption();
+        let requires = |link: &LinkConfig| link.mppe.is_some_and(|mppe| mppe.require);
+        world.requires_encryption = vec![requires(&scenario.server), requires(&scenario.client)];
         world
     }
 
@@ -123,11 +129,14 @@ impl World {
             now: Time(rng.random_range(0..1 << 40)),
             faults: Faults::NONE,
             blocked: Blocked::Neither,
-            secrecy: false,
+            requires_encryption: vec![false; nodes.len()],
+            overheard: BTreeSet::new(),
             rng,
             flights: BTreeMap::new(),
             flights_started: 0,
             streams: Vec::new(),
+            timers: BTreeSet::new(),
+            due: vec![None; nodes.len()],
             verdict_ms_max: 0,
             probes_sent: 0,
             probes_delivered: vec![0; nodes.len()],
@@ -193,7 +202,7 @@ impl World {
         let steps_max = STEPS_MAX_PER_NODE * self.nodes.len() as u64;
         assert!(self.steps < steps_max, "livelock");
         let flight = self.flights.keys().next().map(|(at, _)| *at);
-        let timer = self.next_timer();
+        let timer = self.timers.first().copied();
         let at = [flight, timer.map(|(at, _)| at)]
             .into_iter()
             .flatten()
@@ -213,14 +222,18 @@ impl World {
         true
     }
 
-    fn next_timer(&self) -> Option<(Time, usize)> {
-        let timers = self.nodes.iter().enumerate();
-        timers
-            .filter_map(|(index, node)| {
-                let times = [node.endpoint.poll_timeout(), node.plane.next_deadline()];
-                Some((times.into_iter().flatten().min()?, index))
-            })
-            .min()
+    /// Sees to when a host must be looked at again: its endpoint's time or its data plane's.
+    fn reschedule(&mut self, node: usize) {
+        let host = &self.nodes[node];
+        let times = [host.endpoint.poll_timeout(), host.plane.next_deadline()];
+        let due = times.into_iter().flatten().min();
+        let before = std::mem::replace(&mut self.due[node], due);
+        if let Some(at) = before {
+            self.timers.remove(&(at, node));
+        }
+        if let Some(at) = due {
+            self.timers.insert((at, node));
+        }
     }
 
     fn arrive(&mut self, arrival: Arrival) {
@@ -241,7 +254,7 @@ impl World {
                 self.handle(node, Event::Disconnected { connection, error });
             }
             Arrival::Gre { from, to, packet } => {
-                let Some(node) = self.nodes.iter().position(|it| it.address == to) else {
+                let Some(node) = self.node_at(to) else {
                     return;
                 };
                 self.nodes[node].plane.gre_arrives(from, to, &packet);
@@ -359,7 +372,10 @@ impl World {
             let record = self.nodes[node].live_record(call_id);
             let is_up = record.is_some_and(|record| record.network.is_some());
             assert!(is_up, "IP came through before the network was up");
-            assert!(payload.starts_with(PROBE), "not what was sent");
+            let number = probe_number(&payload).expect("what was sent comes through");
+            let is_clear = self.overheard.contains(&number);
+            let refuses = self.requires_encryption[node];
+            assert!(!(is_clear && refuses), "IP in the clear was let in");
             self.probes_delivered[node] += 1;
             self.handle(node, Event::Alive { call_id });
         }
@@ -376,11 +392,16 @@ impl World {
                 other => panic!("unexpected: {other:?}"),
             }
         }
+        self.reschedule(node);
     }
 
     fn send_gre(&mut self, from: Ipv4Addr, to: Ipv4Addr, packet: &[u8]) {
-        let readable = packet.windows(PROBE.len()).any(|it| it == PROBE);
-        assert!(!(readable && self.secrecy), "IP in the clear on the wire");
+        if let Some(number) = probe_number(packet) {
+            let sender = self.node_at(from);
+            let refuses = sender.is_some_and(|node| self.requires_encryption[node]);
+            assert!(!refuses, "IP in the clear was let out");
+            self.overheard.insert(number);
+        }
         let is_blocked = match self.blocked {
             Blocked::Neither => false,
             Blocked::ToClient => from == address(SERVER),
@@ -434,6 +455,13 @@ impl World {
         assert!(!self.streams.iter().any(open), "a TCP connection is open");
     }
 
+    fn node_at(&self, address: Ipv4Addr) -> Option<usize> {
+        let [_, _, high, low] = address.octets();
+        let index = usize::from(u16::from_be_bytes([high, low]));
+        let node = self.nodes.get(index)?;
+        (node.address == address).then_some(index)
+    }
+
     fn fly(&mut self, at: Time, arrival: Arrival) {
         self.flights_started += 1;
         self.flights.insert((at, self.flights_started), arrival);
@@ -446,6 +474,12 @@ impl World {
     fn draw_percent(&mut self, percent: u32) -> bool {
         self.rng.next_u32() % 100 < percent
     }
+}
+
+/// The number of the probe that can be read in these octets.
+fn probe_number(octets: &[u8]) -> Option<[u8; 8]> {
+    let at = octets.windows(PROBE.len()).position(|it| it == PROBE)?;
+    octets.get(at + PROBE.len()..)?.first_chunk().copied()
 }
 
 fn address(node: usize) -> Ipv4Addr {

@@ -5,10 +5,11 @@ use std::net::TcpListener;
 use std::process::Output;
 use std::sync::mpsc::channel;
 
-use control::wire::pptp::{
-    ErrorCode, Message, OutgoingCallReply, OutgoingCallResult, StartControlConnectionReply,
-    StartResult, StopControlConnectionReply, StopResult, Text, next_message,
+use control::wire::pptp::codes::{ErrorCode, OutgoingCallResult, StartResult, StopResult};
+use control::wire::pptp::messages::{
+    OutgoingCallReply, StartControlConnectionReply, StopControlConnectionReply,
 };
+use control::wire::pptp::{Message, Text, next_message};
 use nix::sys::signal::Signal;
 use sim::lab::{Lab, Running, SERVER, Side, binary, ready};
 
@@ -54,7 +55,7 @@ fn configure(lab: &Lab, server_options: &str, client_options: &str) -> String {
     );
     let server = lab.write("pptpd-options", server_options);
     let conf = format!(
-        "option {}\nlocalip 192.168.254.230\nremoteip 192.168.254.231-240\ndebug\n",
+        "option {}\nlocalip 192.168.254.230\nremoteip 192.168.254.231\ndebug\n",
         server.display()
     );
     lab.write("pptpd.conf", &conf).display().to_string()
@@ -358,9 +359,11 @@ fn missing_capabilities_are_named() {
     std::fs::copy(binary(), &program).unwrap();
     let mut command = std::process::Command::new(program);
     std::os::unix::process::CommandExt::uid(&mut command, 65534);
+    let password = lab.write("password", "mia123\n");
+    std::os::unix::fs::chown(&password, Some(65534), Some(65534)).unwrap();
     let up = command
         .args(["up", "--server", SERVER, "--user", "mia", "--password-file"])
-        .arg(lab.write("password", "mia123\n"))
+        .arg(password)
         .env("PPTP_FAST_RUN_DIR", &run_dir)
         .output()
         .unwrap();

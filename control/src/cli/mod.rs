@@ -69,7 +69,7 @@ fn print_line(line: impl std::fmt::Display) {
 fn warn(message: impl std::fmt::Display) {
     let _ = std::io::Write::write_fmt(
         &mut std::io::stderr(),
-        format_args!("pptp-fast: warning: {message}\n"),
+        format_args!("pptp-fast: {message}\n"),
     );
 }
 

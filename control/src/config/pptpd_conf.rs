@@ -11,7 +11,9 @@ use super::address_spec::parse_list;
 use super::client::{LogConfig, link_config, read_secrets};
 use super::error::{ConfigError, Place, nearest};
 use super::pppd_options::PppdOptions;
-use super::server::{LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME};
+use super::server::{
+    LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
+};
 use super::{PPTP_PORT, source};
 
 /// pptpd's `DEFAULT_LOCAL_IP_LIST`.

@@ -33,6 +33,8 @@ use crate::wire::pptp::messages::{
 
 mod config;
 #[cfg(test)]
+mod promises;
+#[cfg(test)]
 mod tests;
 
 pub use config::{CallPhase, CallStatus, EndpointConfig, Limits, Timers};

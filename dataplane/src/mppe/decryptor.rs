@@ -169,7 +169,9 @@ impl Decryptor {
         }
         let distance = distance(from.coherency_count, header.coherency_count);
         let undecided = from.key != self.committed.key;
-        if undecided && (distance == 0 || distance > COHERENCY_COUNTS / 2) {
+        // A packet that is not proved is trusted with a few steps; behind it, or far ahead of it,
+        // the next one may come from somewhere else.
+        if undecided && (distance == 0 || u32::from(distance) > limits::KEYS_SKIPPED_FREE) {
             return Err(Refusal::Undecided);
         }
 

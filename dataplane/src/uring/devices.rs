@@ -1,9 +1,11 @@
 //! The TUN devices of one worker, from attachment until the kernel has given every operation back.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::io::Arrivals;
 use crate::limits::TUNS_MAX;
 use crate::program::TunId;
 
@@ -84,6 +86,22 @@ impl Devices {
         Some(self.devices[usize::from(index)].as_ref()?.tun)
     }
 
+    /// Attached devices that have been deleted, for [`Arrivals`]: see `limits::TUN_CHECK_MS`.
+    pub(super) fn look_for_lost(&self, arrivals: &mut Arrivals) {
+        for &index in &self.attached {
+            if let Some(device) = &self.devices[usize::from(index)]
+                && is_deleted(&device.fd)
+            {
+                arrivals.lose(device.tun);
+            }
+        }
+    }
+
+    /// Whether no device is attached.
+    pub(super) fn is_empty(&self) -> bool {
+        self.attached.is_empty()
+    }
+
     /// Index and descriptor of an attached device, for one write more.
     pub(super) fn begin_write(&mut self, tun: TunId) -> Option<(u16, RawFd)> {
         let index = self.attached[self.position(tun).ok()?];
@@ -153,6 +171,13 @@ impl Devices {
     }
 }
 
+/// A deleted device is ready, with an error, for ever.
+fn is_deleted(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
+    let is_ready = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+    is_ready && fds[0].any().unwrap_or(true)
+}
+
 /// What the failure of a read means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadFailure {
@@ -219,6 +244,21 @@ mod tests {
         assert!(devices.attach(TunId(0), null()));
         assert_eq!(devices.tun(first), Some(TunId(0)));
         assert_eq!(devices.any(), Some(TunId(0)));
+    }
+
+    #[test]
+    fn only_a_device_with_an_error_is_lost() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let mut devices = Devices::new(1);
+        assert!(devices.attach(TunId(1), null()));
+        assert!(devices.attach(TunId(2), writer));
+        let mut arrivals = Arrivals::default();
+        devices.look_for_lost(&mut arrivals);
+        assert!(arrivals.tuns_lost.is_empty());
+        // What remains of the pipe reports POLLERR, as a deleted TUN device does.
+        drop(reader);
+        devices.look_for_lost(&mut arrivals);
+        assert_eq!(arrivals.tuns_lost, [TunId(2)]);
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Uring {
     sends: usize,
     /// Errors since the last packet, and the latest of them.
     receive_errors: (u32, i32),
+    /// When to look for deleted devices next.
+    check_ms: u64,
     started: Instant,
 }
 
@@ -143,6 +145,7 @@ impl Uring {
             is_busy: false,
             sends: 0,
             receive_errors: (0, 0),
+            check_ms: 0,
             started: Instant::now(),
         };
         for slot in (0..slots as u16).map(Slot) {
@@ -194,6 +197,8 @@ impl Uring {
 
     fn enter(&mut self, deadline_ms: Option<u64>) -> Result<(), IoError> {
         let now_ms = self.now_ms();
+        let check_ms = (!self.devices.is_empty()).then_some(self.check_ms);
+        let deadline_ms = deadline_ms.into_iter().chain(check_ms).min();
         let (want, timeout_ns) = match deadline_ms {
             Some(deadline_ms) if deadline_ms <= now_ms => (1, Some(0)),
             // What is queued mostly completes at once, which is not what is waited for.
@@ -348,7 +353,12 @@ impl Io for Uring {
         if errors > limits::RECEIVE_ERRORS_MAX {
             return Err(IoError::Receive(std::io::Error::from_raw_os_error(errno)));
         }
-        Ok(self.now_ms())
+        let now_ms = self.now_ms();
+        if now_ms >= self.check_ms {
+            self.check_ms = now_ms + limits::TUN_CHECK_MS;
+            self.devices.look_for_lost(arrivals);
+        }
+        Ok(now_ms)
     }
 
     fn take_slot(&mut self) -> Option<Slot> {

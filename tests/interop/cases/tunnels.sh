@@ -10,17 +10,16 @@ tunnel() {
     server_up "$server" "$authentication" "$encryption" "$headers"
     client_up "$client"
     if [[ $client == ours ]]; then
-        expect_status 0 "$client_status"
         [[ $(tail -n 1 "$results/client.log") == \
             "Tunnel test2 is active on ppp0. Local IP Address: $tunnel_client" ]] ||
-            fail "the last line of client.log is not the how-to's"
+            complain "the last line of client.log is not the how-to's"
         expect_our_status
     fi
     expect_encryption "$encryption"
     expect_route_of_ip_up
     check_traffic
     in_end client ping -n -q -c 1 -W 5 "$behind_server" ||
-        fail "the network behind the server does not answer"
+        complain "the network behind the server does not answer"
     client_down "$client"
     check_client_left_nothing "$client"
     expect_ip_down
@@ -36,22 +35,29 @@ expect_our_status() {
     in_end client pptp-fast status --json | tee "$results/status.json"
     local word
     for word in test2 ppp0 "$tunnel_client" "$tunnel_server"; do
-        grep -Fq "\"$word\"" "$results/status.json" || fail "status --json does not name $word"
+        grep -Fq "\"$word\"" "$results/status.json" || complain "status --json does not name $word"
     done
 }
 
 expect_route_of_ip_up() {
-    wait_for 10 "ip-up.local's route to 192.168.2.0/24" has_route_of_ip_up
+    local deadline=$((SECONDS + 10))
+    until has_route_of_ip_up; do
+        if ((SECONDS >= deadline)); then
+            complain "no route to 192.168.2.0/24, which ip-up.local should have made"
+            return
+        fi
+        sleep 0.2
+    done
 }
 
 has_route_of_ip_up() { in_end client ip route show 192.168.2.0/24 | grep -q 'dev ppp0'; }
 
 expect_ip_down() {
-    in_end client cat /var/log/ip-scripts.log >"$results/ip-scripts.log"
+    in_end client cat /var/log/ip-scripts.log >"$results/ip-scripts.log" || true
     local end
     for end in UP DOWN; do
         grep -Eq "^$end ppp0 [^ ]* [0-9]+ $tunnel_client $tunnel_server 192.168.2.0\$" \
-            "$results/ip-scripts.log" || fail "no line $end of the ip scripts is as pppd's"
+            "$results/ip-scripts.log" || complain "no line $end of the ip scripts is as pppd's"
     done
 }
 
@@ -62,7 +68,6 @@ how_to_log() {
     remember client
     server_up pptpd mschap-v2 128 plain
     client_up ours
-    expect_status 0 "$client_status"
     local hex='[0-9a-f]+' id='id=0x[0-9a-f]+' pattern
     while read -r pattern; do
         expect_log client "^$pattern\$"

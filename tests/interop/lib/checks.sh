@@ -44,7 +44,7 @@ listens_in() { in_end "$1" ss -Hltn "sport = :$2" | grep -q .; }
 
 # expect_log END PATTERN: a line of what that end printed matches the extended expression.
 expect_log() {
-    grep -Eq -- "$2" "$results/$1.log" || fail "no line of $1.log matches: $2"
+    grep -Eq -- "$2" "$results/$1.log" || complain "no line of $1.log matches: $2"
 }
 
 # Both ends must have agreed on the same encryption, as pppd words it.
@@ -52,7 +52,7 @@ expect_encryption() {
     local end
     for end in client server; do
         case $1 in
-        none) ! grep -q 'MPPE .* enabled' "$results/$end.log" || fail "$end.log has MPPE" ;;
+        none) ! grep -q 'MPPE .* enabled' "$results/$end.log" || complain "$end.log has MPPE" ;;
         40 | 128) expect_log "$end" "MPPE $1-bit stateless compression enabled" ;;
         stateful) expect_log "$end" "MPPE 128-bit stateful compression enabled" ;;
         esac
@@ -60,7 +60,7 @@ expect_encryption() {
 }
 
 expect_status() {
-    [[ $1 == "$2" ]] || fail "exit status $2 where $1 was expected"
+    [[ $1 == "$2" ]] || complain "exit status $2 where $1 was expected"
 }
 
 # remember END / check_nothing_left END: interfaces, routes, rules, DNS, processes and run files
@@ -77,7 +77,7 @@ check_nothing_left() {
         sleep 0.2
     done
     diff -u "$scratch/$1/before" "$scratch/$1/after" || true
-    fail "10 s later the $1 still differs from what it was before the tunnel (above)"
+    complain "10 s later the $1 still differs from what it was before the tunnel (above)"
 }
 
 # It runs inside the end, with few processes of its own: an emulated machine starts them slowly.

@@ -93,7 +93,10 @@ header_options() {
 client_up() {
     note "the client ($1) starts"
     case $1 in
-    ours) run_client_to_its_end ours ;;
+    ours)
+        run_client_to_its_end ours
+        ((client_status == 0)) || fail "pptp-fast up test2: exit status $client_status"
+        ;;
     pppd)
         shield_real_peer client
         in_end client pppd call test2 nodetach >"$results/client.log" 2>&1 &

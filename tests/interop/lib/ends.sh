@@ -13,6 +13,8 @@ behind_server=192.168.2.1
 open_ends() {
     open_end server
     open_end client
+    await_end server
+    await_end client
     ip link add name cable-s netns "$(end_pid server)" type veth \
         peer name cable-c netns "$(end_pid client)"
     in_end server ip address add "$server_address/24" dev cable-s
@@ -31,11 +33,17 @@ open_end() {
     unshare --net --mount --pid --fork --kill-child=KILL \
         "$interop/lib/end" "$scratch/$end" "$peers" "$results/$end.syslog" \
         2>"$scratch/$end/errors" &
-    wait_for 20 "the $end's namespaces" end_is_ready_or_dead "$end" $!
-    [[ -e $scratch/$end/ready ]] || fail "no $end: $(cat "$scratch/$end/errors")"
+    echo $! >"$scratch/$end/starter"
 }
 
-end_is_ready_or_dead() { [[ -e $scratch/$1/ready ]] || ! kill -0 "$2" 2>/dev/null; }
+await_end() {
+    wait_for 20 "the $1's namespaces" end_is_ready_or_dead "$1"
+    [[ -e $scratch/$1/ready ]] || fail "no $1: $(cat "$scratch/$1/errors")"
+}
+
+end_is_ready_or_dead() {
+    [[ -e $scratch/$1/ready ]] || ! kill -0 "$(cat "$scratch/$1/starter")" 2>/dev/null
+}
 
 # Kills the first process of each end; the kernel ends all others of its namespaces with it.
 close_ends() {
@@ -97,6 +105,12 @@ wait_for() {
 fail() {
     echo "FAILED: $*" >&2
     exit 1
+}
+
+# complain WHAT: the case fails, and goes on to find out more.
+complain() {
+    echo "FAILED: $*" >&2
+    touch "$scratch/complaints"
 }
 
 skip() {

@@ -93,5 +93,25 @@ END
 }
 
 our_config() {
-    echo "# not written yet"
+    local authentication=$2 encryption=$3 method=$2 mppe
+    [[ $authentication != chap-md5 ]] || method=chap
+    case $encryption in
+    none) mppe='mode = "deny"' ;;
+    stateful) mppe=$'strengths = [128]\nstateful = true\nprefer_stateful = true' ;;
+    *) mppe="strengths = [$encryption]" ;;
+    esac
+    cat <<END
+[auth]
+name = "zidler"
+require = ["$method"]
+[mppe]
+$mppe
+[ppp]
+dns = ["$tunnel_server"]
+[pool]
+local = "$tunnel_server"
+remote = "$tunnel_client"
+[log]
+debug = true
+END
 }
