@@ -38,7 +38,10 @@ pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
          <text x=\"16\" y=\"28\" font-size=\"16\" font-weight=\"bold\" fill=\"{INK}\">{0}</text>\n",
         escape(title)
     );
-    let largest = bars.iter().map(|bar| bar.max).fold(f64::MIN_POSITIVE, f64::max);
+    let largest = bars
+        .iter()
+        .map(|bar| bar.max)
+        .fold(f64::MIN_POSITIVE, f64::max);
     let scale = (WIDTH - LABELS - NUMBERS) / largest;
     for (index, bar) in bars.iter().enumerate() {
         row(&mut svg, bar, TITLE + ROW * index as f64, scale);
@@ -50,7 +53,11 @@ pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
 fn row(svg: &mut String, bar: &Bar, top: f64, scale: f64) {
     let middle = top + BAR / 2.0;
     let text = middle + 5.0;
-    let (colour, weight) = if bar.ours { (OURS, "bold") } else { (OTHERS, "normal") };
+    let (colour, weight) = if bar.ours {
+        (OURS, "bold")
+    } else {
+        (OTHERS, "normal")
+    };
     let (min, max) = (LABELS + bar.min * scale, LABELS + bar.max * scale);
     let _ = write!(
         svg,
@@ -72,7 +79,9 @@ fn row(svg: &mut String, bar: &Bar, top: f64, scale: f64) {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -81,7 +90,13 @@ mod tests {
 
     #[test]
     fn the_longest_line_and_its_number_fit_into_the_chart() {
-        let bar = Bar { label: "a<b".to_owned(), value: 90.0, min: 1.0, max: 123_456.0, ours: true };
+        let bar = Bar {
+            label: "a<b".to_owned(),
+            value: 90.0,
+            min: 1.0,
+            max: 123_456.0,
+            ours: true,
+        };
         let svg = bars("t & u", &[bar]);
         let right_end = WIDTH - NUMBERS;
         assert!(svg.contains(&format!("H{right_end:.1}M")));

@@ -33,7 +33,10 @@ pub(crate) fn send(to: SocketAddrV4, duration: Duration) -> Result<()> {
         }
     }
     let seconds = start.elapsed().as_secs_f64();
-    println!("{}", json!({ "sent": sent, "refused": refused, "seconds": seconds }));
+    println!(
+        "{}",
+        json!({ "sent": sent, "refused": refused, "seconds": seconds })
+    );
     Ok(())
 }
 

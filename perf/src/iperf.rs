@@ -9,9 +9,10 @@ use crate::figure::{Figure, Sample};
 pub(crate) fn one_way(output: &str, figure: Figure) -> Result<Vec<Sample>> {
     let (slowest, retransmits) = match figure {
         Figure::Reverse => (Figure::ReverseSlowestSecond, Figure::ReverseRetransmits),
-        Figure::EightStreams => {
-            (Figure::EightStreamsSlowestSecond, Figure::EightStreamsRetransmits)
-        }
+        Figure::EightStreams => (
+            Figure::EightStreamsSlowestSecond,
+            Figure::EightStreamsRetransmits,
+        ),
         _ => (Figure::OneStreamSlowestSecond, Figure::OneStreamRetransmits),
     };
     let report = parse(output)?;
@@ -57,7 +58,9 @@ fn megabits(report: &Value, pointer: &str) -> Result<f64> {
 
 /// A tunnel that stalls shows here. The last interval may be a short one and does not count.
 fn slowest_second(report: &Value) -> Result<f64> {
-    let intervals = report["intervals"].as_array().context("iperf3 reports no intervals")?;
+    let intervals = report["intervals"]
+        .as_array()
+        .context("iperf3 reports no intervals")?;
     intervals
         .iter()
         .map(|interval| &interval["sum"])
@@ -87,12 +90,19 @@ mod tests {
     }"#;
 
     fn values(samples: Result<Vec<Sample>>) -> Vec<f64> {
-        samples.unwrap_or_default().iter().map(|sample| sample.1).collect()
+        samples
+            .unwrap_or_default()
+            .iter()
+            .map(|sample| sample.1)
+            .collect()
     }
 
     #[test]
     fn one_way_counts_what_arrived_and_the_slowest_whole_second() {
-        assert_eq!(values(one_way(REPORT, Figure::OneStream)), [400.0, 200.0, 3.0]);
+        assert_eq!(
+            values(one_way(REPORT, Figure::OneStream)),
+            [400.0, 200.0, 3.0]
+        );
     }
 
     #[test]

@@ -47,7 +47,10 @@ pub(crate) fn commit() -> String {
 }
 
 fn file(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 fn said(program: &str, arguments: &[&str]) -> String {
@@ -75,6 +78,13 @@ fn cpu_model(cpuinfo: &str) -> String {
 fn memory_mib(meminfo: &str) -> u64 {
     meminfo
         .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().split(' ').next()?.parse().ok())
+        .find_map(|line| {
+            line.strip_prefix("MemTotal:")?
+                .trim()
+                .split(' ')
+                .next()?
+                .parse()
+                .ok()
+        })
         .map_or(0, |kib: u64| kib / 1024)
 }

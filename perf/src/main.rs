@@ -94,8 +94,11 @@ fn main() -> ExitCode {
 }
 
 fn compare(arguments: &Arguments) -> Result<()> {
-    let (rounds, seconds) =
-        if arguments.quick { (1, 2) } else { (arguments.rounds, arguments.seconds) };
+    let (rounds, seconds) = if arguments.quick {
+        (1, 2)
+    } else {
+        (arguments.rounds, arguments.seconds)
+    };
     if rounds == 0 || seconds == 0 {
         bail!("at least one round of at least one second");
     }
@@ -115,7 +118,10 @@ fn compare(arguments: &Arguments) -> Result<()> {
         machine: Machine::read(),
         rounds,
         seconds,
-        systems: systems.iter().map(|(system, version)| Measured::new(&**system, version)).collect(),
+        systems: systems
+            .iter()
+            .map(|(system, version)| Measured::new(&**system, version))
+            .collect(),
         left_out,
         troubles: Vec::new(),
     };
@@ -131,7 +137,11 @@ fn compare(arguments: &Arguments) -> Result<()> {
     report::write(&results, &folder)?;
     println!("{}", report::summary(&results));
     println!("Written: {}", folder.join("README.md").display());
-    if results.systems.iter().all(|measured| measured.figures.is_empty()) {
+    if results
+        .systems
+        .iter()
+        .all(|measured| measured.figures.is_empty())
+    {
         bail!("nothing could be measured");
     }
     Ok(())
@@ -146,11 +156,16 @@ type Chosen = Vec<(Box<dyn System>, String)>;
 /// The systems that were asked for and can be measured here, each with its version.
 fn choose(arguments: &Arguments, place: &Place) -> Result<(Chosen, Vec<LeftOut>)> {
     let all = systems::all();
-    if let Some(unknown) =
-        arguments.only.iter().find(|name| all.iter().all(|system| system.name() != **name))
+    if let Some(unknown) = arguments
+        .only
+        .iter()
+        .find(|name| all.iter().all(|system| system.name() != **name))
     {
         let names: Vec<_> = all.iter().map(|system| system.name()).collect();
-        bail!("no system is called {unknown}; there are: {}", names.join(" "));
+        bail!(
+            "no system is called {unknown}; there are: {}",
+            names.join(" ")
+        );
     }
     let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
     for system in all {
@@ -165,7 +180,10 @@ fn choose(arguments: &Arguments, place: &Place) -> Result<(Chosen, Vec<LeftOut>)
             Err(error) => {
                 eprintln!("perf: {} is left out: {error:#}", system.name());
                 let name = system.name();
-                left_out.push(LeftOut { name, reason: format!("{error:#}") });
+                left_out.push(LeftOut {
+                    name,
+                    reason: format!("{error:#}"),
+                });
             }
         }
     }
@@ -173,8 +191,10 @@ fn choose(arguments: &Arguments, place: &Place) -> Result<(Chosen, Vec<LeftOut>)
 }
 
 fn say_how_long(rounds: u32, seconds: u32, systems: usize) {
-    let turn: Duration =
-        Measurement::ALL.iter().map(|measurement| measurement.duration(seconds)).sum();
+    let turn: Duration = Measurement::ALL
+        .iter()
+        .map(|measurement| measurement.duration(seconds))
+        .sum();
     // Starting and ending a tunnel and its programs takes a few seconds more.
     let all = (turn + Duration::from_secs(5)) * rounds * u32::try_from(systems).unwrap_or(1);
     eprintln!(
@@ -192,7 +212,12 @@ fn measure_in_turn(
     for round in 1..=results.rounds {
         for (index, system) in systems.iter().enumerate() {
             let namespaces = Namespaces::new(&place.work)?;
-            let turn = Turn { round, system: &**system, namespaces: &namespaces, place };
+            let turn = Turn {
+                round,
+                system: &**system,
+                namespaces: &namespaces,
+                place,
+            };
             if let Err(error) = turn.run(index, results) {
                 turn.note(&format!("{error:#}"), results);
             }
@@ -211,7 +236,10 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     fn run(&self, index: usize, results: &mut Results) -> Result<()> {
-        let mut tunnel = self.system.start(self.namespaces, self.place).context("no tunnel")?;
+        let mut tunnel = self
+            .system
+            .start(self.namespaces, self.place)
+            .context("no tunnel")?;
         results.systems[index].commands.clone_from(&tunnel.commands);
         systems::wait_for_ping(&self.namespaces.client, tunnel.server)?;
         let _receivers = self.start_receivers()?;
@@ -245,7 +273,8 @@ impl Turn<'_> {
     fn start_receivers(&self) -> Result<[Process; 2]> {
         let server = &self.namespaces.server;
         let log = self.place.log("iperf3-server");
-        let mut iperf = Process::start(server.command("iperf3").args(["-s", "--forceflush"]), &log)?;
+        let mut iperf =
+            Process::start(server.command("iperf3").args(["-s", "--forceflush"]), &log)?;
         iperf.wait_for("Server listening", Duration::from_secs(10))?;
         let mut command = server.command(std::env::current_exe()?);
         let mut sink = Process::start(command.arg("sink"), &self.place.log("sink"))?;

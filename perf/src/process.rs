@@ -105,7 +105,11 @@ impl Process {
         let output = self.output();
         let lines: Vec<&str> = output.lines().filter(|line| !line.is_empty()).collect();
         let last = lines.len().saturating_sub(3);
-        format!("{} (all: {})", lines[last..].join(" | "), self.log.display())
+        format!(
+            "{} (all: {})",
+            lines[last..].join(" | "),
+            self.log.display()
+        )
     }
 }
 
@@ -115,7 +119,10 @@ impl Drop for Process {
             return;
         }
         // An error means that it has just ended.
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
+        let _ = kill(
+            Pid::from_raw(self.child.id().cast_signed()),
+            Signal::SIGTERM,
+        );
         if self.wait(STOP_LIMIT).is_err() {
             eprintln!("  had to be killed: {}", self.log.display());
             let _ = self.child.kill();
@@ -156,12 +163,21 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<String> {
         thread::sleep(POLL);
     };
     let read = |thread: thread::JoinHandle<Option<std::io::Result<String>>>| {
-        thread.join().ok().flatten().transpose().map(Option::unwrap_or_default)
+        thread
+            .join()
+            .ok()
+            .flatten()
+            .transpose()
+            .map(Option::unwrap_or_default)
     };
     let output = read(watch)?;
     let errors = read(errors)?;
     if !status.success() {
-        let said = if errors.trim().is_empty() { &output } else { &errors };
+        let said = if errors.trim().is_empty() {
+            &output
+        } else {
+            &errors
+        };
         bail!("{command:?} failed ({status}): {}", said.trim());
     }
     Ok(output)

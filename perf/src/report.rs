@@ -76,11 +76,31 @@ fn only_values<S: serde::Serializer>(
 
 /// A chart: its file, title and figure.
 const CHARTS: [(&str, &str, Figure); 5] = [
-    ("one-stream.svg", "TCP, one stream (Mbit/s, more is better)", Figure::OneStream),
-    ("both-directions.svg", "TCP, both directions at once, sum (Mbit/s, more is better)", Figure::BothDirections),
-    ("small-packets.svg", "UDP packets of 64 octets delivered (a second, more is better)", Figure::SmallPackets),
-    ("latency.svg", "Ping through the idle tunnel, median (us, less is better)", Figure::PingMedian),
-    ("latency-p99.svg", "Ping through the idle tunnel, 99th percentile (us, less is better)", Figure::PingP99),
+    (
+        "one-stream.svg",
+        "TCP, one stream (Mbit/s, more is better)",
+        Figure::OneStream,
+    ),
+    (
+        "both-directions.svg",
+        "TCP, both directions at once, sum (Mbit/s, more is better)",
+        Figure::BothDirections,
+    ),
+    (
+        "small-packets.svg",
+        "UDP packets of 64 octets delivered (a second, more is better)",
+        Figure::SmallPackets,
+    ),
+    (
+        "latency.svg",
+        "Ping through the idle tunnel, median (us, less is better)",
+        Figure::PingMedian,
+    ),
+    (
+        "latency-p99.svg",
+        "Ping through the idle tunnel, 99th percentile (us, less is better)",
+        Figure::PingP99,
+    ),
 ];
 
 /// Writes `latest.json`, the charts and README.md into `folder`.
@@ -90,7 +110,10 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    file("latest.json", &(serde_json::to_string_pretty(results)? + "\n"))?;
+    file(
+        "latest.json",
+        &(serde_json::to_string_pretty(results)? + "\n"),
+    )?;
     for (name, title, figure) in CHARTS {
         file(name, &chart::bars(title, &bars(results, figure)))?;
     }
@@ -121,8 +144,24 @@ fn bars(results: &Results, figure: Figure) -> Vec<Bar> {
 /// The table for a terminal: medians, a column for each headline.
 pub(crate) fn summary(results: &Results) -> String {
     let mut text = format!("{:<22}", "median");
-    let names = ["TCP", "reverse", "8 streams", "both", "UDP 64 B", "ping", "ping p99"];
-    let units = ["Mbit/s", "Mbit/s", "Mbit/s", "Mbit/s", "packets/s", "us", "us"];
+    let names = [
+        "TCP",
+        "reverse",
+        "8 streams",
+        "both",
+        "UDP 64 B",
+        "ping",
+        "ping p99",
+    ];
+    let units = [
+        "Mbit/s",
+        "Mbit/s",
+        "Mbit/s",
+        "Mbit/s",
+        "packets/s",
+        "us",
+        "us",
+    ];
     for name in names {
         let _ = write!(text, "{name:>11}");
     }
@@ -133,12 +172,18 @@ pub(crate) fn summary(results: &Results) -> String {
     for measured in &results.systems {
         let _ = write!(text, "\n{:<22}", measured.name);
         for figure in Figure::HEADLINES {
-            let value = measured.median(figure).map_or("-".to_owned(), rounded);
+            let value = measured
+                .median(figure)
+                .map_or_else(|| "-".to_owned(), rounded);
             let _ = write!(text, "{value:>11}");
         }
     }
     for left_out in &results.left_out {
-        let _ = write!(text, "\n{:<22} left out: {}", left_out.name, left_out.reason);
+        let _ = write!(
+            text,
+            "\n{:<22} left out: {}",
+            left_out.name, left_out.reason
+        );
     }
     for trouble in &results.troubles {
         let _ = write!(text, "\ntrouble: {trouble}");
@@ -204,7 +249,11 @@ fn table_head(text: &mut String, first: &str) {
     for figure in Figure::HEADLINES {
         let _ = write!(text, " {}, {} |", figure.title(), figure.unit());
     }
-    let _ = writeln!(text, "\n| --- |{}", " ---: |".repeat(Figure::HEADLINES.len()));
+    let _ = writeln!(
+        text,
+        "\n| --- |{}",
+        " ---: |".repeat(Figure::HEADLINES.len())
+    );
 }
 
 fn medians(text: &mut String, results: &Results) {
@@ -230,7 +279,9 @@ fn medians(text: &mut String, results: &Results) {
 }
 
 fn ratios(text: &mut String, results: &Results) {
-    let Some(ours) = results.systems.iter().find(|measured| measured.is_ours()) else { return };
+    let Some(ours) = results.systems.iter().find(|measured| measured.is_ours()) else {
+        return;
+    };
     let _ = writeln!(
         text,
         "## {} as a multiple of each\n\n\
@@ -238,7 +289,11 @@ fn ratios(text: &mut String, results: &Results) {
         ours.name
     );
     table_head(text, "compared with");
-    for other in results.systems.iter().filter(|measured| measured.name != ours.name) {
+    for other in results
+        .systems
+        .iter()
+        .filter(|measured| measured.name != ours.name)
+    {
         let _ = write!(text, "| {} |", other.name);
         for figure in Figure::HEADLINES {
             let _ = match (ours.median(figure), other.median(figure)) {
@@ -272,7 +327,9 @@ fn steadiness(text: &mut String, results: &Results) {
     for figure in FIGURES {
         let _ = write!(text, "| {}, {} |", figure.title(), figure.unit());
         for measured in &results.systems {
-            let value = measured.median(figure).map_or("-".to_owned(), rounded);
+            let value = measured
+                .median(figure)
+                .map_or_else(|| "-".to_owned(), rounded);
             let _ = write!(text, " {value} |");
         }
         text.push('\n');
@@ -304,8 +361,13 @@ fn list_systems(text: &mut String, results: &Results) {
 
 fn list_commands(text: &mut String, results: &Results) {
     let _ = writeln!(text, "## The commands\n");
-    let Some(first) = results.systems.first() else { return };
-    let _ = writeln!(text, "| figure | command in the client's namespace |\n| --- | --- |");
+    let Some(first) = results.systems.first() else {
+        return;
+    };
+    let _ = writeln!(
+        text,
+        "| figure | command in the client's namespace |\n| --- | --- |"
+    );
     for series in first.figures.values() {
         let _ = writeln!(text, "| {} | `{}` |", series.title, series.command);
     }

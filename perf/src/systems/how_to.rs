@@ -31,7 +31,9 @@ impl System for HowTo {
         // pppd's version goes to standard error.
         let mut command = process::command("sh");
         let said = process::quick(
-            command.args(["-c", "\"$0\" --version 2>&1"]).arg(place.find("pppd")?),
+            command
+                .args(["-c", "\"$0\" --version 2>&1"])
+                .arg(place.find("pppd")?),
         )?;
         Ok(said.trim().to_owned())
     }
@@ -54,12 +56,19 @@ impl System for HowTo {
             .context("pptpd")?;
 
         let mut client = namespaces.client.command(place.find("pppd")?);
-        client.args(["pty", &format!("pptp {SERVER} --nolaunchpppd")]).args(
-            "name mia remotename zidler nodetach noauth logfd 2 lock \
+        client
+            .args(["pty", &format!("pptp {SERVER} --nolaunchpppd")])
+            .args(
+                "name mia remotename zidler nodetach noauth logfd 2 lock \
              require-mppe-128 nobsdcomp nodeflate novj noipdefault"
-                .split_whitespace(),
-        );
-        client.args(["mtu", &TUNNEL_MTU.to_string(), "mru", &TUNNEL_MTU.to_string()]);
+                    .split_whitespace(),
+            );
+        client.args([
+            "mtu",
+            &TUNNEL_MTU.to_string(),
+            "mru",
+            &TUNNEL_MTU.to_string(),
+        ]);
         tunnel
             .start(&mut client, &place.log("pppd-pptpd-client"))?
             .wait_for("remote IP address", READY_LIMIT * 3)

@@ -90,17 +90,26 @@ impl Tunnel {
 
     /// An error when one of the programs has ended by itself.
     pub(crate) fn check_running(&mut self) -> Result<()> {
-        self.processes.iter_mut().try_for_each(Process::check_running)
+        self.processes
+            .iter_mut()
+            .try_for_each(Process::check_running)
     }
 }
 
 /// What a command was started as, without the words that put it into an end.
 fn words(command: &Command) -> String {
-    let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
-    let own = words.iter().rposition(|word| word == "--mount").map_or(0, |index| index + 2);
+    let words: Vec<_> = command
+        .get_args()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    let own = words
+        .iter()
+        .rposition(|word| word == "--mount")
+        .map_or(0, |index| index + 2);
     let program = words[own].rsplit('/').next().unwrap_or_default();
-    let all: Vec<&str> =
-        std::iter::once(program).chain(words[own + 1..].iter().map(AsRef::as_ref)).collect();
+    let all: Vec<&str> = std::iter::once(program)
+        .chain(words[own + 1..].iter().map(AsRef::as_ref))
+        .collect();
     process::from_here(&all.join(" "))
 }
 
@@ -108,7 +117,9 @@ fn words(command: &Command) -> String {
 pub(crate) fn wait_for_ping(client: &End, server: Ipv4Addr) -> Result<()> {
     let mut command = client.command("ping");
     // Ends with the fifth reply, so that what follows finds a warm tunnel, or at the deadline.
-    command.args(["-n", "-q", "-i", "0.1", "-c", "5", "-w", "10"]).arg(server.to_string());
+    command
+        .args(["-n", "-q", "-i", "0.1", "-c", "5", "-w", "10"])
+        .arg(server.to_string());
     process::quick(&mut command).context("no ping comes back through the tunnel")?;
     Ok(())
 }

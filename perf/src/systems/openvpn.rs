@@ -6,9 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{Place, READY_LIMIT, System, Tunnel};
-use crate::namespaces::{
-    CLIENT, End, INNER_CLIENT, INNER_SERVER, Namespaces, SERVER, TUNNEL_MTU,
-};
+use crate::namespaces::{CLIENT, End, INNER_CLIENT, INNER_SERVER, Namespaces, SERVER, TUNNEL_MTU};
 use crate::process;
 
 pub(super) struct OpenVpn;
@@ -74,10 +72,20 @@ impl Side<'_> {
     fn start(&self, tunnel: &mut Tunnel, folder: &Path, place: &Place) -> Result<()> {
         let mut command = self.end.command(place.find("openvpn")?);
         command
-            .args([&format!("--tls-{}", self.name), "--dev", "tun", "--proto", "udp"])
+            .args([
+                &format!("--tls-{}", self.name),
+                "--dev",
+                "tun",
+                "--proto",
+                "udp",
+            ])
             .args(["--local", &self.outer[0].to_string()])
             .args(["--remote", &self.outer[1].to_string()])
-            .args(["--ifconfig", &self.inner[0].to_string(), &self.inner[1].to_string()])
+            .args([
+                "--ifconfig",
+                &self.inner[0].to_string(),
+                &self.inner[1].to_string(),
+            ])
             .args(["--tun-mtu", &TUNNEL_MTU.to_string()])
             .arg("--cert")
             .arg(folder.join(format!("{}.crt", self.name)))
@@ -98,8 +106,22 @@ fn fingerprint(folder: &Path, name: &str, place: &Place) -> Result<String> {
     let certificate = folder.join(format!("{name}.crt"));
     process::quick(
         process::command(&openssl)
-            .args(["req", "-x509", "-nodes", "-days", "2", "-subj", &format!("/CN={name}")])
-            .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout"])
+            .args([
+                "req",
+                "-x509",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                &format!("/CN={name}"),
+            ])
+            .args([
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-keyout",
+            ])
             .arg(folder.join(format!("{name}.key")))
             .arg("-out")
             .arg(&certificate),
@@ -109,6 +131,9 @@ fn fingerprint(folder: &Path, name: &str, place: &Place) -> Result<String> {
             .args(["x509", "-noout", "-fingerprint", "-sha256", "-in"])
             .arg(&certificate),
     )?;
-    let (_, fingerprint) = said.trim().split_once('=').context("no fingerprint from openssl")?;
+    let (_, fingerprint) = said
+        .trim()
+        .split_once('=')
+        .context("no fingerprint from openssl")?;
     Ok(fingerprint.to_owned())
 }

@@ -16,7 +16,11 @@ pub(super) struct PptpFast {
 
 impl System for PptpFast {
     fn name(&self) -> &'static str {
-        if self.fast_path { "pptp-fast-fast-path" } else { "pptp-fast" }
+        if self.fast_path {
+            "pptp-fast-fast-path"
+        } else {
+            "pptp-fast"
+        }
     }
 
     fn description(&self) -> &'static str {
@@ -32,9 +36,8 @@ impl System for PptpFast {
             .context("cannot run pptp-fast; build it with: cargo build --release")?;
         if self.fast_path {
             for command in ["up", "serve"] {
-                let help = process::quick(
-                    process::command(&place.pptp_fast).args([command, "--help"]),
-                )?;
+                let help =
+                    process::quick(process::command(&place.pptp_fast).args([command, "--help"]))?;
                 if !help.contains("--fast-path") {
                     bail!("this pptp-fast has no option --fast-path for {command}");
                 }
@@ -50,7 +53,9 @@ impl System for PptpFast {
         let name = self.name();
 
         let mut serve = namespaces.server.command(&place.pptp_fast);
-        serve.args(["serve", "--config"]).arg(folder.join("pptpd.conf"));
+        serve
+            .args(["serve", "--config"])
+            .arg(folder.join("pptpd.conf"));
         self.finish(&mut serve, &folder, "server-run");
         tunnel
             .start(&mut serve, &place.log(&format!("{name}-server")))?
@@ -76,7 +81,9 @@ impl PptpFast {
         if self.fast_path {
             command.args(["--fast-path", "auto"]);
         }
-        command.env("PPPDIR", folder).env("PPTP_FAST_RUN_DIR", folder.join(run));
+        command
+            .env("PPPDIR", folder)
+            .env("PPTP_FAST_RUN_DIR", folder.join(run));
     }
 }
 

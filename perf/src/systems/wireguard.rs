@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::{Place, READY_LIMIT, System, Tunnel};
-use crate::namespaces::{
-    CLIENT, End, INNER_CLIENT, INNER_SERVER, Namespaces, SERVER, TUNNEL_MTU,
-};
+use crate::namespaces::{CLIENT, End, INNER_CLIENT, INNER_SERVER, Namespaces, SERVER, TUNNEL_MTU};
 use crate::process;
 
 const PORT: u16 = 51820;
@@ -52,7 +50,9 @@ impl System for WireGuard {
     }
 
     fn version(&self, place: &Place) -> Result<String> {
-        place.find("wg").context("wireguard-tools is not installed")?;
+        place
+            .find("wg")
+            .context("wireguard-tools is not installed")?;
         let program = place.find(self.program)?;
         let said = process::quick(process::command(program).arg("--version"))?;
         Ok(said.lines().next().unwrap_or_default().trim().to_owned())
@@ -65,32 +65,42 @@ impl System for WireGuard {
         let mut tunnel = Tunnel::new(INNER_SERVER);
 
         self.start_end(&mut tunnel, &namespaces.server, place, "server")?;
-        set(&namespaces.server, place, &format!(
-            "listen-port {PORT} private-key {} peer {} allowed-ips {INNER_CLIENT}/32 \
+        set(
+            &namespaces.server,
+            place,
+            &format!(
+                "listen-port {PORT} private-key {} peer {} allowed-ips {INNER_CLIENT}/32 \
              endpoint {CLIENT}:{PORT}",
-            server.private.display(), client.public,
-        ))?;
+                server.private.display(),
+                client.public,
+            ),
+        )?;
         self.start_end(&mut tunnel, &namespaces.client, place, "client")?;
-        set(&namespaces.client, place, &format!(
-            "listen-port {PORT} private-key {} peer {} allowed-ips {INNER_SERVER}/32 \
+        set(
+            &namespaces.client,
+            place,
+            &format!(
+                "listen-port {PORT} private-key {} peer {} allowed-ips {INNER_SERVER}/32 \
              endpoint {SERVER}:{PORT}",
-            client.private.display(), server.public,
-        ))?;
+                client.private.display(),
+                server.public,
+            ),
+        )?;
 
-        set_address(&namespaces.server, &format!("{INNER_SERVER} peer {INNER_CLIENT}"))?;
-        set_address(&namespaces.client, &format!("{INNER_CLIENT} peer {INNER_SERVER}"))?;
+        set_address(
+            &namespaces.server,
+            &format!("{INNER_SERVER} peer {INNER_CLIENT}"),
+        )?;
+        set_address(
+            &namespaces.client,
+            &format!("{INNER_CLIENT} peer {INNER_SERVER}"),
+        )?;
         Ok(tunnel)
     }
 }
 
 impl WireGuard {
-    fn start_end(
-        &self,
-        tunnel: &mut Tunnel,
-        end: &End,
-        place: &Place,
-        name: &str,
-    ) -> Result<()> {
+    fn start_end(&self, tunnel: &mut Tunnel, end: &End, place: &Place, name: &str) -> Result<()> {
         let mut command = end.command(place.find(self.program)?);
         command.args(self.arguments);
         let socket = format!("/run/wireguard/{INTERFACE}.sock");
@@ -105,7 +115,9 @@ impl WireGuard {
 
 fn set(end: &End, place: &Place, words: &str) -> Result<()> {
     let mut command = end.command(place.find("wg")?);
-    command.args(["set", INTERFACE]).args(words.split_whitespace());
+    command
+        .args(["set", INTERFACE])
+        .args(words.split_whitespace());
     process::quick(&mut command)?;
     Ok(())
 }
@@ -127,7 +139,10 @@ impl KeyPair {
         fs::write(file, process::quick(process::command(&wg).arg("genkey"))?)?;
         let derive = "exec \"$0\" pubkey <\"$1\"";
         let public = process::quick(
-            process::command("sh").args(["-c", derive]).arg(wg).arg(file),
+            process::command("sh")
+                .args(["-c", derive])
+                .arg(wg)
+                .arg(file),
         )?;
         Ok(Self {
             private: file.to_owned(),
