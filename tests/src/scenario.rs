@@ -189,7 +189,7 @@ impl Scenario {
         };
         let (client, server) = (strengths(client), strengths(server));
         let is_common = |bits: &u32| client.contains(bits) && server.contains(bits);
-        if !has_keys || !client.iter().any(|bits| is_common(bits)) {
+        if !has_keys || !client.iter().any(is_common) {
             Expectation::Fails
         } else if [&client, &server].iter().any(|it| is_common(&it[0])) {
             Expectation::Up { encrypted }

@@ -142,6 +142,8 @@ pub struct ClientConfig {
     pub environment: Vec<(String, String)>,
     /// Scripts that are not in pppd's place.
     pub scripts: Scripts,
+    /// pppd's place: `ip-up` and the others lie here.
+    pub scripts_dir: PathBuf,
     /// The `pptp` program's options.
     pub pptp: PptpOptions,
     /// `lock`: only one process may have this tunnel up.
@@ -249,6 +251,7 @@ impl ClientConfig {
             max_connect_ms: limit(options.max_connect_s),
             environment: options.environment.clone(),
             scripts: options.scripts.clone(),
+            scripts_dir: dir.to_owned(),
             pptp: options.pptp.clone(),
             lock: options.lock,
             dump: options.dump,
