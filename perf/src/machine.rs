@@ -28,7 +28,7 @@ impl Machine {
             cpu: cpu_model(&file("/proc/cpuinfo")),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             memory_mib: memory_mib(&file("/proc/meminfo")),
-            virtualization: said("systemd-detect-virt", &[]),
+            virtualization: said("systemd-detect-virt", &["--vm"]),
             load_average_before: load.split(' ').take(3).collect::<Vec<_>>().join(" "),
             congestion_control: file("/proc/sys/net/ipv4/tcp_congestion_control"),
             iperf3: said("iperf3", &["--version"]),

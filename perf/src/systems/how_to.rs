@@ -81,7 +81,7 @@ impl System for HowTo {
 fn write_files(place: &Place) -> Result<String> {
     let folder = place.folder("pppd-pptpd")?;
     fs::create_dir_all("/etc/ppp")?;
-    fs::write("/etc/ppp/chap-secrets", "mia zidler mia123 *\n")?;
+    super::write_secret("/etc/ppp/chap-secrets".as_ref(), "mia zidler mia123 *\n")?;
     fs::write("/etc/ppp/options", "")?;
     let options = folder.join("options");
     fs::write(

@@ -1,6 +1,9 @@
 //! The systems that are compared: one file each, all behind one trait.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -111,6 +114,17 @@ fn words(command: &Command) -> String {
         .chain(words[own + 1..].iter().map(AsRef::as_ref))
         .collect();
     process::from_here(&all.join(" "))
+}
+
+/// Writes a file that only its owner can read.
+fn write_secret(file: &Path, text: &str) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut opened = options
+        .open(file)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    opened.write_all(text.as_bytes())?;
+    Ok(())
 }
 
 /// Waits until a ping through the tunnel comes back.

@@ -102,7 +102,7 @@ fn write_files(folder: &Path) -> Result<()> {
         options,
         format!("name zidler\nrequire-mschap-v2\nrequire-mppe-128\nmtu {TUNNEL_MTU}\n"),
     )?;
-    std::fs::write(folder.join("chap-secrets"), "mia zidler mia123 *\n")?;
-    std::fs::write(folder.join("password"), "mia123\n")?;
+    super::write_secret(&folder.join("chap-secrets"), "mia zidler mia123 *\n")?;
+    super::write_secret(&folder.join("password"), "mia123\n")?;
     Ok(())
 }

@@ -1,11 +1,10 @@
 //! WireGuard in user space: three programs that are started and configured alike.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Place, READY_LIMIT, System, Tunnel};
+use super::{Place, READY_LIMIT, System, Tunnel, write_secret};
 use crate::namespaces::{CLIENT, End, INNER_CLIENT, INNER_SERVER, Namespaces, SERVER, TUNNEL_MTU};
 use crate::process;
 
@@ -136,7 +135,7 @@ struct KeyPair {
 impl KeyPair {
     fn new(file: &Path, place: &Place) -> Result<Self> {
         let wg = place.find("wg")?;
-        fs::write(file, process::quick(process::command(&wg).arg("genkey"))?)?;
+        write_secret(file, &process::quick(process::command(&wg).arg("genkey"))?)?;
         let derive = "exec \"$0\" pubkey <\"$1\"";
         let public = process::quick(
             process::command("sh")
