@@ -114,6 +114,29 @@ pub const PUNT_INTERVAL_MS: u64 = 10;
 /// Errors in a row, without a packet between them, after which the GRE socket is given up.
 pub const RECEIVE_ERRORS_MAX: u32 = 256;
 
+/// Octets of a buffer that TUN devices are read into: the longest IP packet with its virtio-net
+/// header, in whole pages.
+pub const READ_BYTES: usize = 17 * 4096;
+
+/// Such buffers of a worker, a power of two. Each holds one packet, or a train of some forty, until
+/// it has been cut into slots: 4.3 MiB, and more than all slots can take.
+pub const READ_BUFFERS: u16 = 64;
+
+/// Packets that are cut out of what was read, in one turn: what comes from the peer waits for no
+/// more than these to be enciphered.
+pub const SPLIT_PACKETS: usize = 256;
+
+/// Packets that are joined for one write to a TUN device: senders' trains are no longer, at the
+/// usual MTU, since they are IP packets themselves.
+pub const RUN_PACKETS_MAX: usize = 47;
+
+/// Joined writes in flight. Without one left, packets are written alone.
+pub const GATHERS_MAX: u16 = 256;
+
+const _: () = assert!(READ_BYTES >= u16::MAX as usize + crate::offload::VnetHeader::LEN);
+const _: () = assert!(READ_BUFFERS.is_power_of_two());
+const _: () = assert!(HEADROOM_BYTES >= crate::offload::VnetHeader::LEN);
+
 const _: () = assert!(RECEIVE_SLOTS as usize >= 2 * HELD_PACKETS_MAX);
 const _: () = assert!(*RECEIVE_SLOTS_RANGE.start() as usize >= 2 * BATCH_PACKETS);
 const _: () = assert!(2 * *RECEIVE_SLOTS_RANGE.end() as usize + CONTROL_SLOTS as usize <= 1 << 16);

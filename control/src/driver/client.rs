@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::SessionCounters;
 use dataplane::program::{CallId, Command, NetworkSpec, TunId};
-use dataplane::sys::tun;
+use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -118,7 +117,7 @@ struct Client {
     log: Log,
     interface: String,
     /// Until it is given to the worker.
-    tun: Option<OwnedFd>,
+    tun: Option<TunDevice>,
     server: SocketAddrV4,
     link: Arc<LinkConfig>,
     call: Option<(CallId, Arc<SessionCounters>)>,
@@ -180,7 +179,8 @@ impl Client {
         };
         let trace = trace_to(log.clone());
         let engine = Engine::start(endpoint, transport, workers, Some(trace))?;
-        let (tun, interface) = tun::open(&interface_pattern(&config.interface))?;
+        let tun = tun::open(&interface_pattern(&config.interface))?;
+        let interface = tun.name.clone();
         log.line(&format!("Using interface {interface}"));
         let netlink = Netlink::open()?;
         let link = fitted_to_path(config, &netlink, *server.ip()).await;
@@ -280,10 +280,11 @@ impl Client {
             .engine
             .counters(call_id)
             .map(|counters| (call_id, Arc::clone(counters)));
-        if let Some(fd) = self.tun.take() {
+        if let Some(device) = self.tun.take() {
             let attach = Command::AttachTun {
                 tun: TUN,
-                fd,
+                fd: device.fd,
+                features: device.features,
                 owner: Some(call_id),
             };
             self.engine.workers.send_to(WORKER, attach);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::program::{CallId, Command, NetworkSpec, TunId};
-use dataplane::sys::tun;
+use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -187,7 +187,8 @@ impl Server {
 
     async fn open_tuns(&mut self) -> Result<(), ServerError> {
         for worker in 0..self.engine.workers.count() {
-            let (fd, name) = tun::open(&format!("{}%d", self.config.interface_prefix))?;
+            let TunDevice { fd, name, features } =
+                tun::open(&format!("{}%d", self.config.interface_prefix))?;
             let (index, _) = self.netlink.link(&name).await?;
             if let LocalAddresses::Shared(local) = self.config.local {
                 self.netlink.add_address(index, local, None, 32).await?;
@@ -199,6 +200,7 @@ impl Server {
             let attach = Command::AttachTun {
                 tun,
                 fd,
+                features,
                 owner: None,
             };
             self.engine.workers.send_to(usize::from(worker), attach);

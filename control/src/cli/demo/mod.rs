@@ -23,8 +23,8 @@ use crate::driver::{runtime, server};
 
 mod configuration;
 mod namespaces;
-mod ping;
-mod throughput;
+pub(super) mod ping;
+pub(super) mod throughput;
 
 /// Outer network between the two namespaces.
 const CLIENT_OUTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -80,44 +80,10 @@ impl Demo {
     }
 
     fn run_client(&self) -> anyhow::Result<ExitCode> {
-        namespaces::enter()?;
-        let mut server = ServerProcess::start()?;
-        server.expect("entered")?;
-        let outcome = runtime::block_on(self.run_tunnel(&mut server))?;
-        let left = server.end();
-        let outcome = outcome?;
-        left?;
+        let log = Log::new((!self.json).then_some(Terminal::Stdout));
+        let outcome = with_tunnel(log, async |up| self.measure(up).await)?;
         self.show(&outcome);
         Ok(ExitCode::SUCCESS)
-    }
-
-    async fn run_tunnel(&self, server: &mut ServerProcess) -> anyhow::Result<Outcome> {
-        let netlink = Netlink::open()?;
-        netlink
-            .add_veth(CLIENT_LINK, SERVER_LINK, server.process.id())
-            .await?;
-        configure(&netlink, CLIENT_LINK, CLIENT_OUTER).await?;
-        server.tell("go")?;
-        server.expect("ready")?;
-
-        let log = Log::new((!self.json).then_some(Terminal::Stdout));
-        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
-        let (up, stands) = oneshot::channel();
-        let config = configuration::client()?;
-        let tunnel = client::run(&config, log, receiver, up);
-        let measured = async {
-            let measured = match stands.await {
-                Ok(up) => self.measure(up).await,
-                // The tunnel never stood; how it ended says why.
-                Err(_) => bail!("the tunnel did not come up"),
-            };
-            let (answer, _) = oneshot::channel();
-            let _ = requests.send((Request::Down, answer)).await;
-            measured
-        };
-        let (ending, measured) = tokio::join!(tunnel, measured);
-        let ending = ending?;
-        measured.with_context(|| format!("the tunnel ended: {ending}"))
     }
 
     async fn measure(&self, up: Up) -> anyhow::Result<Outcome> {
@@ -135,10 +101,10 @@ impl Demo {
         if round_trips_ms.is_empty() {
             bail!("the tunnel stands, but no ping came back through it");
         }
-        let bar = self.progress("TCP up  ", span);
+        let bar = Progress::start("TCP up  ", span, self.json);
         let tcp_up_mbps = in_thread("send TCP", move || throughput::measure_up(peer, span)).await?;
         bar.stop();
-        let bar = self.progress("TCP down", span);
+        let bar = Progress::start("TCP down", span, self.json);
         let tcp_down_mbps =
             in_thread("receive TCP", move || throughput::measure_down(peer, span)).await?;
         bar.stop();
@@ -148,31 +114,6 @@ impl Demo {
             tcp_up_mbps,
             tcp_down_mbps,
         })
-    }
-
-    fn progress(&self, label: &'static str, span: Duration) -> Progress {
-        if self.json || !std::io::stderr().is_terminal() {
-            return Progress {
-                bar: ProgressBar::hidden(),
-                ticker: None,
-            };
-        }
-        let bar = ProgressBar::new(span.as_millis() as u64);
-        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {elapsed}") {
-            bar.set_style(style);
-        }
-        bar.set_message(label);
-        let ticking = bar.clone();
-        let ticker = tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                ticking.set_position(ticking.elapsed().as_millis() as u64);
-            }
-        });
-        Progress {
-            bar,
-            ticker: Some(ticker),
-        }
     }
 
     fn show(&self, outcome: &Outcome) {
@@ -215,14 +156,88 @@ impl Demo {
     }
 }
 
+/// Brings a tunnel up between two new network namespaces, of which this process enters one, lets
+/// `measure` use it, and takes everything down. To be called once, before there are threads.
+pub(super) fn with_tunnel<T>(
+    log: Log,
+    measure: impl AsyncFnOnce(Up) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    namespaces::enter()?;
+    let mut server = ServerProcess::start()?;
+    server.expect("entered")?;
+    let outcome = runtime::block_on(run_tunnel(&mut server, log, measure))?;
+    let left = server.end();
+    let outcome = outcome?;
+    left?;
+    Ok(outcome)
+}
+
+async fn run_tunnel<T>(
+    server: &mut ServerProcess,
+    log: Log,
+    measure: impl AsyncFnOnce(Up) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let netlink = Netlink::open()?;
+    netlink
+        .add_veth(CLIENT_LINK, SERVER_LINK, server.process.id())
+        .await?;
+    configure(&netlink, CLIENT_LINK, CLIENT_OUTER).await?;
+    server.tell("go")?;
+    server.expect("ready")?;
+
+    let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+    let (up, stands) = oneshot::channel();
+    let config = configuration::client()?;
+    let tunnel = client::run(&config, log, receiver, up);
+    let measured = async {
+        let measured = match stands.await {
+            Ok(up) => measure(up).await,
+            // The tunnel never stood; how it ended says why.
+            Err(_) => bail!("the tunnel did not come up"),
+        };
+        let (answer, _) = oneshot::channel();
+        let _ = requests.send((Request::Down, answer)).await;
+        measured
+    };
+    let (ending, measured) = tokio::join!(tunnel, measured);
+    let ending = ending?;
+    measured.with_context(|| format!("the tunnel ended: {ending}"))
+}
+
 /// A progress bar and what moves it.
-struct Progress {
+pub(super) struct Progress {
     bar: ProgressBar,
     ticker: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Progress {
-    fn stop(self) {
+    /// Moves for `span` on a terminal; hidden anywhere else, and when `is_quiet`.
+    pub(super) fn start(label: &'static str, span: Duration, is_quiet: bool) -> Self {
+        if is_quiet || !std::io::stderr().is_terminal() {
+            return Self {
+                bar: ProgressBar::hidden(),
+                ticker: None,
+            };
+        }
+        let bar = ProgressBar::new(span.as_millis() as u64);
+        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(label);
+        let ticking = bar.clone();
+        let ticker = tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                ticking.set_position(ticking.elapsed().as_millis() as u64);
+            }
+        });
+        Self {
+            bar,
+            ticker: Some(ticker),
+        }
+    }
+
+    pub(super) fn stop(self) {
         if let Some(ticker) = self.ticker {
             ticker.abort();
         }
@@ -230,12 +245,12 @@ impl Progress {
     }
 }
 
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
 /// Runs blocking work beside the control loop.
-async fn in_thread<T: Send + 'static>(
+pub(super) async fn in_thread<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {

@@ -6,7 +6,8 @@
 
 use super::{Bank, Kernel, LANES_MAX, Place, Rc4, STREAM_BYTES, STREAM_STEP, State};
 
-/// Packets that can be enciphered in any order, each from the start of its own key's stream.
+/// Packets that can be enciphered in any order, each from the start of its own key's stream. They
+/// keep number and lengths meanwhile.
 pub trait Packets {
     /// How many there are.
     fn count(&self) -> usize;

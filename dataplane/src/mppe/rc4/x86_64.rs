@@ -15,6 +15,8 @@
 //! Every lane has a register for its own `i` even where all are equal: some cores predict from the
 //! registers of its address which store a load depends on, and mistake lanes that share one for
 //! each other.
+//!
+//! rustfmt leaves the macros alone, so that a line of assembly stays a line.
 
 use core::arch::asm;
 use core::mem::offset_of;
@@ -24,91 +26,44 @@ use super::{Bank, Place, STREAM_BYTES, STREAM_STEP, State};
 const _: () = assert!(STREAM_STEP == 16 && STREAM_BYTES == 512 && size_of::<State>() == 1024);
 
 /// Loads S\[j\], and swaps it with S\[i + n\], which is `a`; `b` is what S\[j\] was.
+#[rustfmt::skip]
 macro_rules! swap {
     ($lane:literal, $n:literal, j_first) => {
         concat!(
-            "mov {b:e}, [{bank} + {j",
-            $lane,
-            "}*4 + 1024*",
-            $lane,
-            "]\n",
-            "mov [{bank} + {j",
-            $lane,
-            "}*4 + 1024*",
-            $lane,
-            "], {a:e}\n",
-            "mov [{bank} + {i",
-            $lane,
-            "}*4 + 1024*",
-            $lane,
-            " + 4*",
-            $n,
-            "], {b:e}\n",
+            "mov {b:e}, [{bank} + {j", $lane, "}*4 + 1024*", $lane, "]\n",
+            "mov [{bank} + {j", $lane, "}*4 + 1024*", $lane, "], {a:e}\n",
+            "mov [{bank} + {i", $lane, "}*4 + 1024*", $lane, " + 4*", $n, "], {b:e}\n",
         )
     };
     ($lane:literal, $n:literal, i_first) => {
         concat!(
-            "mov {b:e}, [{bank} + {j",
-            $lane,
-            "}*4 + 1024*",
-            $lane,
-            "]\n",
-            "mov [{bank} + {i",
-            $lane,
-            "}*4 + 1024*",
-            $lane,
-            " + 4*",
-            $n,
-            "], {b:e}\n",
-            "mov [{bank} + {j",
-            $lane,
-            "}*4 + 1024*",
-            $lane,
-            "], {a:e}\n",
+            "mov {b:e}, [{bank} + {j", $lane, "}*4 + 1024*", $lane, "]\n",
+            "mov [{bank} + {i", $lane, "}*4 + 1024*", $lane, " + 4*", $n, "], {b:e}\n",
+            "mov [{bank} + {j", $lane, "}*4 + 1024*", $lane, "], {a:e}\n",
         )
     };
 }
 
 /// One step of the key schedule.
+#[rustfmt::skip]
 macro_rules! schedule_step {
     ($lane:literal, $n:literal, $order:ident) => {
         concat!(
-            "mov {a:e}, [{bank} + {i",
-            $lane,
-            "}*4 + 1024*",
-            $lane,
-            " + 4*",
-            $n,
-            "]\n",
-            "add {j",
-            $lane,
-            ":l}, [{bank} + {keys} + 16*",
-            $lane,
-            " + ",
-            $n,
-            "]\n",
-            "add {j",
-            $lane,
-            ":l}, {a:l}\n",
+            "mov {a:e}, [{bank} + {i", $lane, "}*4 + 1024*", $lane, " + 4*", $n, "]\n",
+            "add {j", $lane, ":l}, [{bank} + {keys} + 16*", $lane, " + ", $n, "]\n",
+            "add {j", $lane, ":l}, {a:l}\n",
             swap!($lane, $n, $order),
         )
     };
 }
 
 /// One octet of key stream: `j += S[i + n]`, swap, and `b` is the index of the octet.
+#[rustfmt::skip]
 macro_rules! stream_step {
     ($lane:literal, $n:literal, $order:ident) => {
         concat!(
-            "mov {a:e}, [{bank} + {i",
-            $lane,
-            "}*4 + 1024*",
-            $lane,
-            " + 4*",
-            $n,
-            "]\n",
-            "add {j",
-            $lane,
-            ":l}, {a:l}\n",
+            "mov {a:e}, [{bank} + {i", $lane, "}*4 + 1024*", $lane, " + 4*", $n, "]\n",
+            "add {j", $lane, ":l}, {a:l}\n",
             swap!($lane, $n, $order),
             "add {b:l}, {a:l}\n",
         )
@@ -116,38 +71,28 @@ macro_rules! stream_step {
 }
 
 /// Puts the octet at index `b` into a lane's vector.
+#[rustfmt::skip]
 macro_rules! gather {
     ($lane:literal, 1) => {
         concat!(
-            "movd {w",
-            $lane,
-            "}, dword ptr [{bank} + {b}*4 + 1024*",
-            $lane,
-            "]\n"
+            "movd {w", $lane, "}, dword ptr [{bank} + {b}*4 + 1024*", $lane, "]\n"
         )
     };
     ($lane:literal, $n:literal) => {
         concat!(
-            "pinsrb {w",
-            $lane,
-            "}, byte ptr [{bank} + {b}*4 + 1024*",
-            $lane,
-            "], ",
-            $n,
-            " - 1\n",
+            "pinsrb {w", $lane, "}, byte ptr [{bank} + {b}*4 + 1024*", $lane, "], ", $n, " - 1\n",
         )
     };
 }
 
 /// Two octets of key stream of one lane, numbers `$n` and `$m` of 1 to 16.
+#[rustfmt::skip]
 macro_rules! stream_pair {
     ($lane:literal, 15, 16) => {
         concat!(
             stream_step!($lane, 15, j_first),
             gather!($lane, 15),
-            "add {i",
-            $lane,
-            ":l}, 16\n",
+            "add {i", $lane, ":l}, 16\n",
             stream_step!($lane, 0, i_first),
             gather!($lane, 16),
         )
@@ -163,6 +108,7 @@ macro_rules! stream_pair {
 }
 
 /// Two steps of the key schedule of one lane.
+#[rustfmt::skip]
 macro_rules! schedule_pair {
     ($lane:literal, $n:literal, $m:literal) => {
         concat!(
@@ -223,7 +169,9 @@ macro_rules! abreast {
                     concat!($(stream_pair!($lane, 11, 12)),+),
                     concat!($(stream_pair!($lane, 13, 14)),+),
                     concat!($(stream_pair!($lane, 15, 16)),+),
-                    $(concat!("movdqu [{bank} + {at} + {streams} + 512*", $lane, "], {w", $lane, "}"),)+
+                    $(concat!(
+                        "movdqu [{bank} + {at} + {streams} + 512*", $lane, "], {w", $lane, "}"
+                    ),)+
                     "add {at}, 16",
                     "cmp {at}, 512",
                     "jne 2b",
@@ -231,7 +179,7 @@ macro_rules! abreast {
                     streams = const offset_of!(Bank, streams),
                     at = inout(reg) STREAM_BYTES - octets => _,
                     a = out(reg) _,
-                    b = inout(reg) 0_u64 => _,
+                    b = out(reg) _,
                     $($i = inout(reg) $i, $j = inout(reg) $j, $w = out(xmm_reg) _,)+
                     options(nostack),
                 );
@@ -245,6 +193,7 @@ macro_rules! abreast {
 }
 
 /// Loads words of a stream that is alone: register `$x` has the word `$x` behind `i + $first`.
+#[rustfmt::skip]
 macro_rules! load {
     ($first:literal: $($x:literal)*) => {
         concat!($("mov {x", $x, ":e}, [{state} + {i}*4 + 4*", $first, " + 4*", $x, "]\n",)*)
@@ -252,6 +201,7 @@ macro_rules! load {
 }
 
 /// The last of eight words of key stream, whose index may wrap.
+#[rustfmt::skip]
 macro_rules! load_wrapped {
     () => {
         "lea {a:e}, [{i} + 8]\nmovzx {a:e}, {a:l}\nmov {x7:e}, [{state} + {a}*4]\n"
@@ -259,6 +209,7 @@ macro_rules! load_wrapped {
 }
 
 /// Makes the loads that follow wait for `j`, and so for the addresses of all stores.
+#[rustfmt::skip]
 macro_rules! wait_for_j {
     () => {
         "mov {a:e}, {j:e}\nand {a:e}, 0\nadd {i}, {a}\n"
@@ -266,40 +217,32 @@ macro_rules! wait_for_j {
 }
 
 /// The swap of a stream that is alone: register `$x` has S\[i + n\]; `a` is what S\[j\] was.
+#[rustfmt::skip]
 macro_rules! swap_alone {
     ($x:literal, $n:literal) => {
         concat!(
             "mov {a:e}, [{state} + {j}*4]\n",
-            "mov [{state} + {j}*4], {x",
-            $x,
-            ":e}\n",
-            "mov [{state} + {i}*4 + 4*",
-            $n,
-            "], {a:e}\n",
+            "mov [{state} + {j}*4], {x", $x, ":e}\n",
+            "mov [{state} + {i}*4 + 4*", $n, "], {a:e}\n",
         )
     };
 }
 
 /// Goes to label `$again` if `j` has hit one of the `$left` words from `i + $n` on, which are
 /// loaded already; from there it comes back to label `$back`.
+#[rustfmt::skip]
 macro_rules! check {
     ($n:literal, $left:literal, $again:literal, $back:literal) => {
         concat!(
-            "mov {a:e}, {j:e}\nsub {a:l}, {i:l}\nsub {a:l}, ",
-            $n,
-            "\n",
-            "cmp {a:l}, ",
-            $left,
-            "\njb ",
-            $again,
-            "f\n",
-            $back,
-            ":\n",
+            "mov {a:e}, {j:e}\nsub {a:l}, {i:l}\nsub {a:l}, ", $n, "\n",
+            "cmp {a:l}, ", $left, "\njb ", $again, "f\n",
+            $back, ":\n",
         )
     };
 }
 
 /// Step `$x` of eight of a key schedule that is alone.
+#[rustfmt::skip]
 macro_rules! schedule_alone {
     ($x:literal) => {
         concat!(
@@ -311,19 +254,14 @@ macro_rules! schedule_alone {
 }
 
 /// Octet `$x` of eight of a key stream that is alone, whose word is S\[i + $n\].
+#[rustfmt::skip]
 macro_rules! stream_alone {
     ($x:literal, $n:literal) => {
         concat!(
-            "add {j:l}, {x",
-            $x,
-            ":l}\n",
+            "add {j:l}, {x", $x, ":l}\n",
             swap_alone!($x, $n),
-            "add {a:l}, {x",
-            $x,
-            ":l}\n",
-            "pinsrb {w}, byte ptr [{state} + {a}*4], ",
-            $x,
-            "\n",
+            "add {a:l}, {x", $x, ":l}\n",
+            "pinsrb {w}, byte ptr [{state} + {a}*4], ", $x, "\n",
         )
     };
 }
@@ -352,8 +290,8 @@ impl Sse41 {
         }
     }
 
-    /// Writes the next `octets` octets of key stream of the first `active` lanes to the end of their
-    /// streams.
+    /// Writes the next `octets` octets of key stream of the first `active` lanes to the end of
+    /// their streams.
     ///
     /// # Panics
     /// When `octets` is not a positive multiple of `STREAM_STEP` and at most `STREAM_BYTES`.
@@ -383,10 +321,10 @@ impl Sse41 {
     /// The key-scheduling algorithm for one stream.
     pub(super) fn schedule_one(self, state: &mut State, key: &[u8; 16]) {
         let key = Aligned(*key);
-        // SAFETY: the assembly reads and writes only S at indices below 256, for i counts by 8 from 0
-        // to 248, words up to 7 behind it are used, and j is an octet; and reads `key`, whose address
-        // is a multiple of 16 and is used as it is and with bit 3 set, each with 8 octets. It only
-        // swaps words of S. It uses no stack and ends.
+        // SAFETY: the assembly reads and writes only S at indices below 256, for i counts by 8 from
+        // 0 to 248, words up to 7 behind it are used, and j is an octet; and reads `key`, whose
+        // address is a multiple of 16 and is used as it is and with bit 3 set, each with 8 octets.
+        // It only swaps words of S. It uses no stack and ends.
         unsafe {
             asm!(
                 "2:",
@@ -425,15 +363,16 @@ impl Sse41 {
         }
     }
 
-    /// The next 8 octets of key stream of one stream, the first lowest. `place.i` is a multiple of 8.
+    /// The next 8 octets of key stream of one stream, the first lowest. `place.i` is a multiple
+    /// of 8.
     #[inline(always)]
     pub(super) fn generate_one(self, state: &mut State, place: &mut Place) -> u64 {
         debug_assert!(place.i.is_multiple_of(8));
         let mut j = u64::from(place.j);
         let octets;
-        // SAFETY: the assembly reads and writes only S at indices below 256, for i is a multiple of 8,
-        // words up to 7 behind it and the one at (i + 8) modulo 256 are used, j is an octet, and so
-        // are all words of S, which it only swaps. It uses no stack and ends.
+        // SAFETY: the assembly reads and writes only S at indices below 256, for i is a multiple of
+        // 8, words up to 7 behind it and the one at (i + 8) modulo 256 are used, j is an octet, and
+        // so are all words of S, which it only swaps. It uses no stack and ends.
         unsafe {
             asm!(
                 wait_for_j!(),

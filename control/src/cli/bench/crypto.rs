@@ -1,10 +1,10 @@
-//! `pptp-fast bench`: how fast this machine is at what the program does.
+//! `pptp-fast bench crypto`: MPPE as the data plane does it, beside MPPE written plainly.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand, value_parser};
+use clap::{Args, value_parser};
 use dataplane::frame::{Frame, Slot, VecArena};
 use dataplane::limits::{BATCH_PACKETS, HEADROOM_BYTES, SLOT_BYTES};
 use dataplane::mppe::baseline::PlainMppe;
@@ -15,19 +15,7 @@ use dataplane::mppe::rekey::KeySchedule;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{fail, print_line, table};
-
-/// Measure this machine.
-#[derive(Debug, Args)]
-pub(super) struct Bench {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    Crypto(Crypto),
-}
+use crate::cli::{fail, print_line, table};
 
 /// Encrypt packets, as the data plane does it and plainly, and compare.
 ///
@@ -36,7 +24,7 @@ enum What {
 /// Both run by turns in one thread, so that what disturbs one disturbs the other.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pptp-fast bench crypto\n  pptp-fast bench crypto --json")]
-struct Crypto {
+pub(super) struct Crypto {
     /// Turns of each; a turn takes about 3 ms.
     #[arg(long, default_value_t = 201, value_parser = value_parser!(u16).range(15..=10_000))]
     rounds: u16,
@@ -45,16 +33,8 @@ struct Crypto {
     json: bool,
 }
 
-impl Bench {
-    pub(super) fn run(&self) -> ExitCode {
-        match &self.what {
-            What::Crypto(crypto) => crypto.run(),
-        }
-    }
-}
-
 impl Crypto {
-    fn run(&self) -> ExitCode {
+    pub(super) fn run(&self) -> ExitCode {
         let Some(report) = measure(self.rounds) else {
             return fail("the two implementations disagree: please report a bug", 1);
         };
