@@ -16,6 +16,7 @@ use crate::mailbox::Mailbox;
 use crate::program::{Command, Notice};
 use crate::sys::affinity::{AffinityError, pin_current_thread};
 use crate::sys::gre_socket::{self, GreSocketConfig, GreSocketError};
+use crate::sys::priority::raise_current_thread;
 use crate::sys::probe::{RingError, probe};
 use crate::uring::Uring;
 use crate::worker::{Worker, WorkerSpec};
@@ -29,6 +30,8 @@ pub struct WorkerConfig {
     pub count: u16,
     /// Processor to run on alone, counted from 0.
     pub pin_to: Option<usize>,
+    /// Run ahead of ordinary programs on the same processor, where that is permitted.
+    pub is_urgent: bool,
     /// Outer address of this host; only what is sent to it is received.
     pub local: Option<Ipv4Addr>,
     /// Firewall mark of the GRE packets that are sent.
@@ -50,6 +53,7 @@ impl Default for WorkerConfig {
             index: 0,
             count: 1,
             pin_to: None,
+            is_urgent: false,
             local: None,
             mark: None,
             slots: limits::RECEIVE_SLOTS,
@@ -284,6 +288,10 @@ fn open(
 ) -> Result<Uring, StartError> {
     if let Some(cpu) = config.pin_to {
         pin_current_thread(cpu)?;
+    }
+    if config.is_urgent {
+        // Without the permission it works like any program.
+        let _ = raise_current_thread();
     }
     let gre = gre_socket::open(&GreSocketConfig {
         index: config.index,

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use crate::counters::Counter;
 use crate::frame::{Frame, Slot, Slots};
 use crate::offload::TunFeatures;
-use crate::program::TunId;
+use crate::program::{NextHop, TunId};
 
 /// The ring, or what stands for it.
 ///
@@ -29,9 +29,9 @@ pub trait Io: Slots {
     /// Gives a slot back.
     fn release(&mut self, slot: Slot);
 
-    /// Sends a GRE packet, without outer IP header, to `peer`, from `local` when it is given.
-    /// What the network refuses is counted and dropped.
-    fn send(&mut self, frame: Frame, peer: Ipv4Addr, local: Option<Ipv4Addr>);
+    /// Sends a GRE packet, without outer IP header, along `route`. Packets of one route go out in
+    /// the order in which they are sent. What the network refuses is counted and dropped.
+    fn send(&mut self, frame: Frame, route: Route);
 
     /// Writes an inner IP packet to a TUN device, joined with its neighbours where the device has a
     /// virtio-net header: then until the next `wait` at most. Without such a device it is counted
@@ -45,8 +45,22 @@ pub trait Io: Slots {
     /// Closes the TUN device. What has been read from it may still arrive.
     fn detach(&mut self, tun: TunId);
 
+    /// Has a packet socket (`sys::packet_socket`) for routes with a next hop from now on.
+    fn attach_packet_socket(&mut self, fd: OwnedFd);
+
     /// Lets what was queued with `send` go out, closes all devices, and stops receiving.
     fn close(&mut self);
+}
+
+/// Where a session's GRE packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Outer address of the peer.
+    pub peer: Ipv4Addr,
+    /// Outer source address, when it must be a particular one.
+    pub local: Option<Ipv4Addr>,
+    /// When it is known, packets may leave for it through the packet socket.
+    pub next_hop: Option<NextHop>,
 }
 
 /// What one turn of waiting brought. Its vectors are allocated once: each entry holds a slot, so
@@ -107,6 +121,8 @@ pub struct IoCounters {
     pub gre_received: Counter,
     /// GRE packets that the kernel took.
     pub gre_sent: Counter,
+    /// Those of `gre_sent` that left through the packet socket.
+    pub gre_sent_directly: Counter,
     /// GRE packets that the kernel refused: no route, no memory, too long, firewall.
     pub send_failed: Counter,
     /// Packets read from TUN devices.

@@ -4,12 +4,20 @@
 /// lanes abreast, so 64 is far beyond the point of diminishing returns and keeps a batch in L1/L2.
 pub const BATCH_PACKETS: usize = 64;
 
+/// Packets that one system call hands to the packet socket.
+pub const DIRECT_PACKETS: usize = 64;
+
 /// Octets of one arena slot: an Ethernet-sized packet with all its headers, and room to spare.
 pub const SLOT_BYTES: usize = 2048;
 
 /// Headroom that a packet read from TUN needs in its slot: GRE (16), FF 03 (2), protocol (2),
 /// MPPE (2), inner protocol (2) are 24; a virtio-net header and an outer IPv4 header may precede.
 pub const HEADROOM_BYTES: usize = 64;
+
+/// Octets of the largest PPP information field (RFC 1661 2) that a slot holds behind the headroom
+/// as it comes from the network: an outer IPv4 header with all options (60), GRE (16), FF 03 (2)
+/// and protocol (2) precede. No larger MRU may be announced; what is longer would be cut.
+pub const INFORMATION_BYTES_MAX: usize = SLOT_BYTES - HEADROOM_BYTES - 80;
 
 /// Packets that one session holds while it waits for an earlier one. More than a handful overtake
 /// each other only where a path changes, and then waiting does not help.
@@ -81,7 +89,7 @@ const _: () = assert!(HELD_PACKETS_MAX >= REORDER_PACKETS);
 const _: () = assert!(SLOT_BYTES <= u16::MAX as usize);
 const _: () = assert!(KEYS_SKIPPED_MAX <= KEY_BUDGET);
 const _: () = assert!(KEYS_SKIPPED_FREE as usize > REORDER_PACKETS);
-const _: () = assert!(HEADROOM_BYTES >= 24);
+const _: () = assert!(HEADROOM_BYTES >= 24 + crate::wire::ipv4::HEADER_LEN);
 
 /// Receive buffers of a worker that are for GRE, and as many more that are for TUN, unless
 /// configured: 8 MiB, and twice what sessions may hold for reordering.

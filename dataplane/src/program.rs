@@ -48,6 +48,21 @@ pub struct MppeSpec {
     pub mode: KeyMode,
 }
 
+/// The way to a peer that the fast path takes: frames are addressed to the next hop by us, and the
+/// routing of the kernel is not asked. Control keeps it true, and takes it back when in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Index of the interface that packets leave through.
+    pub interface: u32,
+    /// Ethernet address of the router, or of the peer itself.
+    pub mac: [u8; 6],
+    /// Outer source address: the one that the route chooses.
+    pub source: Ipv4Addr,
+    /// Octets of the longest IPv4 packet that goes this way; longer ones go over the raw socket,
+    /// which fragments.
+    pub packet_len_max: u16,
+}
+
 /// What lets IP packets through a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkSpec {
@@ -117,6 +132,14 @@ pub enum Command {
         /// Session.
         call_id: CallId,
     },
+    /// From now on the session's packets go to this next hop through the packet socket; `None`, as
+    /// at the start, is the raw socket, where the kernel finds the way.
+    SetNextHop {
+        /// Session.
+        call_id: CallId,
+        /// Where to, when it is known for certain.
+        next_hop: Option<NextHop>,
+    },
     /// Forgets the session.
     Remove {
         /// Session.
@@ -137,6 +160,11 @@ pub enum Command {
     DetachTun {
         /// Which.
         tun: TunId,
+    },
+    /// Sends through this socket (`sys::packet_socket`) where a next hop is known.
+    AttachPacketSocket {
+        /// The socket.
+        fd: OwnedFd,
     },
     /// Ends the worker after what is queued has been done.
     Stop,

@@ -11,10 +11,11 @@ use thiserror::Error;
 use crate::address_table::AddressTable;
 use crate::counters::{DropReason, SessionCounters, WorkerCounters};
 use crate::decap::{Batch, Verdict};
+use crate::io::Route;
 use crate::limits;
 use crate::mppe::decryptor::{Decryptor, Trouble};
 use crate::mppe::encryptor::Encryptor;
-use crate::program::{CallId, MppeSpec, NetworkSpec, SessionSpec};
+use crate::program::{CallId, MppeSpec, NetworkSpec, NextHop, SessionSpec};
 use crate::sequence::{ReceiveWindow, SendSequence};
 use crate::wire::ppp::Compression;
 
@@ -22,8 +23,7 @@ use crate::wire::ppp::Compression;
 #[derive(Debug)]
 pub struct Session {
     call_id: CallId,
-    peer: Ipv4Addr,
-    local: Option<Ipv4Addr>,
+    route: Route,
     pub(crate) peer_call_id: Option<u16>,
     pub(crate) network: Option<NetworkSpec>,
     pub(crate) window: ReceiveWindow,
@@ -41,8 +41,11 @@ impl Session {
     fn new(spec: &SessionSpec) -> Self {
         Self {
             call_id: spec.call_id,
-            peer: spec.peer,
-            local: spec.local,
+            route: Route {
+                peer: spec.peer,
+                local: spec.local,
+                next_hop: None,
+            },
             peer_call_id: spec.peer_call_id,
             network: None,
             window: ReceiveWindow::new(),
@@ -62,16 +65,21 @@ impl Session {
         self.call_id
     }
 
-    /// Where its packets go.
+    /// Who its packets go to, and come from.
     #[must_use]
     pub const fn peer(&self) -> Ipv4Addr {
-        self.peer
+        self.route.peer
     }
 
-    /// Outer source address, when it must be a particular one.
+    /// Where its packets go.
     #[must_use]
-    pub const fn local(&self) -> Option<Ipv4Addr> {
-        self.local
+    pub const fn route(&self) -> Route {
+        self.route
+    }
+
+    /// See `Command::SetNextHop`.
+    pub const fn set_next_hop(&mut self, next_hop: Option<NextHop>) {
+        self.route.next_hop = next_hop;
     }
 
     /// What `OpenNetwork` brought, while it is open.

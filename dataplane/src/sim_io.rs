@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use crate::frame::{Frame, Slot, Slots, VecArena};
-use crate::io::{Arrivals, Io, IoError};
+use crate::io::{Arrivals, Io, IoError, Route};
 use crate::limits;
 use crate::offload::gather::{Gather, put_header};
 use crate::offload::split::Split;
@@ -237,15 +237,17 @@ impl Io for SimIo {
         free.push(slot);
     }
 
-    fn send(&mut self, frame: Frame, peer: Ipv4Addr, local: Option<Ipv4Addr>) {
+    fn send(&mut self, frame: Frame, route: Route) {
         let packet = frame.bytes(&self.arena).to_vec();
         self.sent.push(Sent {
-            peer,
-            local,
+            peer: route.peer,
+            local: route.local,
             packet,
         });
         self.in_flight.push(frame.slot);
     }
+
+    fn attach_packet_socket(&mut self, _fd: OwnedFd) {}
 
     fn write(&mut self, tun: TunId, mut frame: Frame) {
         if self.gather.join(&self.arena, tun, frame) {

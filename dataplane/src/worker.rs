@@ -200,6 +200,9 @@ impl<I: Io> Worker<I> {
                 self.sessions.open_network(call_id, network, is_shared)
             }
             Command::CloseNetwork { call_id } => self.sessions.close_network(call_id),
+            Command::SetNextHop { call_id, next_hop } => {
+                self.with_session(call_id, |s| s.set_next_hop(next_hop))
+            }
             Command::Remove { call_id } => self.remove(call_id),
             Command::AttachTun {
                 tun,
@@ -216,6 +219,10 @@ impl<I: Io> Worker<I> {
             Command::DetachTun { tun } => {
                 self.io.detach(tun);
                 self.forget_tun(tun)
+            }
+            Command::AttachPacketSocket { fd } => {
+                self.io.attach_packet_socket(fd);
+                true
             }
             Command::Stop => {
                 self.is_stopping = true;
@@ -271,7 +278,7 @@ impl<I: Io> Worker<I> {
         let mut frame = Frame::new(slot, limits::HEADROOM_BYTES as u16, bytes.len() as u16);
         frame.bytes_mut(&mut self.io).copy_from_slice(&bytes);
         match encap_control(session, &mut self.io, &mut frame, self.now_ms) {
-            Ok(()) => self.io.send(frame, session.peer(), session.local()),
+            Ok(()) => self.io.send(frame, session.route()),
             Err(_) => {
                 self.io_counters.commands_refused.add(1);
                 self.io.release(slot);
@@ -389,10 +396,7 @@ impl<I: Io> Worker<I> {
         for outgoing in &self.outgoing {
             let session = self.sessions.get(outgoing.call_id);
             match session.filter(|_| outgoing.dropped.is_none()) {
-                Some(session) => {
-                    let (peer, local) = (session.peer(), session.local());
-                    self.io.send(outgoing.frame, peer, local);
-                }
+                Some(session) => self.io.send(outgoing.frame, session.route()),
                 None => self.io.release(outgoing.frame.slot),
             }
         }
@@ -409,10 +413,10 @@ impl<I: Io> Worker<I> {
             let session = self.sessions.get_mut(call_id);
             let owed = session.and_then(|session| {
                 let is_made = acknowledge(session, &mut self.io, &mut frame);
-                is_made.then(|| (session.peer(), session.local()))
+                is_made.then(|| session.route())
             });
             match owed {
-                Some((peer, local)) => self.io.send(frame, peer, local),
+                Some(route) => self.io.send(frame, route),
                 None => {
                     self.io.release(slot);
                     return;

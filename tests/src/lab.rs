@@ -119,34 +119,27 @@ impl Lab {
         };
         ip(&["netns", "add", &lab.client]);
         ip(&["netns", "add", &lab.server]);
-        ip(&[
-            "-n",
-            &lab.client,
-            "link",
-            "add",
-            "outer",
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "outer",
-            "netns",
-            &lab.server,
-        ]);
-        for (namespace, address) in [(&lab.client, CLIENT), (&lab.server, SERVER)] {
-            ip(&[
-                "-n",
-                namespace,
-                "address",
-                "add",
-                &format!("{address}/24"),
-                "dev",
-                "outer",
-            ]);
-            ip(&["-n", namespace, "link", "set", "outer", "up"]);
+        lab.join("outer", [CLIENT, SERVER]);
+        for namespace in [&lab.client, &lab.server] {
             ip(&["-n", namespace, "link", "set", "lo", "up"]);
         }
         lab
+    }
+
+    /// Joins both namespaces by a pair of interfaces of this name, with an address of the client
+    /// and one of the server, /24 each.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn join(&self, name: &str, addresses: [&str; 2]) {
+        let (client, server) = (&self.client, &self.server);
+        let add = format!("-n {client} link add {name} type veth peer name {name} netns {server}");
+        ip(&add.split(' ').collect::<Vec<_>>());
+        for (namespace, address) in [client, server].into_iter().zip(addresses) {
+            let add = format!("-n {namespace} address add {address}/24 dev {name}");
+            ip(&add.split(' ').collect::<Vec<_>>());
+            ip(&["-n", namespace, "link", "set", name, "up"]);
+        }
     }
 
     /// A command that runs inside one namespace, with run files apart for each side.

@@ -355,6 +355,13 @@ fn every_authentication_method_brings_a_tunnel_up() {
             "MPPE 40-bit stateless",
             "require-mppe-40",
         ),
+        (
+            "require-mschap-v2",
+            "MPPE 128-bit stateful",
+            "require-mppe-128\nmppe-prefer-stateful",
+        ),
+        // The pool gives addresses to those who prove nothing, too.
+        ("noauth", "none", "nomppe"),
     ] {
         let lab = Lab::new();
         let options = HOWTO_OPTIONS.replace("require-mppe-128\n", &format!("{mppe}\n"));
@@ -379,6 +386,32 @@ fn every_authentication_method_brings_a_tunnel_up() {
         let down = lab.run(Side::Client, &["down", "test2"]);
         assert_eq!(down.status.code(), Some(0), "{}", text(&down));
     }
+}
+
+/// `chap-interval`: the client is challenged again while the tunnel stands, and packets cross it
+/// before and after with the keys of the first time.
+#[test]
+fn a_client_that_is_challenged_again_keeps_its_tunnel() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let options = format!("{SERVER_OPTIONS}chap-interval 1\n");
+    let conf = configure(&lab, &options, HOWTO_OPTIONS);
+    let mut server = serve(&lab, &conf);
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    assert_eq!(up.status.code(), Some(0), "{}", text(&up));
+    server.wait_for("sent [CHAP Success", 5);
+    for _ in 0..3 {
+        server.wait_for("sent [CHAP Challenge", 5);
+        server.wait_for("sent [CHAP Success", 5);
+        let mut ping = lab.command(Side::Client, "ping");
+        let ping = ping.args(["-c1", "-W2", "192.168.254.230"]).output();
+        let ping = ping.unwrap();
+        assert!(ping.status.success(), "{}", text(&ping));
+    }
+    let down = lab.run(Side::Client, &["down", "test2"]);
+    assert_eq!(down.status.code(), Some(0), "{}", text(&down));
 }
 
 /// A process without the two capabilities says which are missing, and pppd's status 3.

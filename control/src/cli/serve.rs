@@ -7,6 +7,7 @@ use clap::Args;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{fail, host_name, ppp_directory, print_line};
+use crate::config::fast_path::FastPathMode;
 use crate::config::server::ServerConfig;
 use crate::driver::admin::Asked;
 use crate::driver::log::{Log, Terminal};
@@ -26,6 +27,9 @@ pub(super) struct Serve {
     /// A TOML file, or a pptpd.conf with its options file.
     #[arg(long, short, default_value = "/etc/pptp-fast/server.toml")]
     config: PathBuf,
+    /// How GRE packets leave this host; wins over the configuration.
+    #[arg(long, value_enum)]
+    fast_path: Option<FastPathMode>,
     /// Print a commented example of the TOML file and end.
     #[arg(long)]
     example: bool,
@@ -40,10 +44,13 @@ impl Serve {
             print_line(crate::config::server_toml::EXAMPLE.trim_end());
             return ExitCode::SUCCESS;
         }
-        let config = match ServerConfig::read(&self.config, &ppp_directory(), &host_name()) {
+        let mut config = match ServerConfig::read(&self.config, &ppp_directory(), &host_name()) {
             Ok(config) => config,
             Err(error) => return fail(&error, error.exit_status()),
         };
+        if let Some(mode) = self.fast_path {
+            config.fast_path = mode;
+        }
         for warning in &config.warnings {
             super::warn(warning);
         }

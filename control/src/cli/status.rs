@@ -54,7 +54,7 @@ fn tunnel(name: &str) -> Option<TunnelStatus> {
         &Request::Status,
         ANSWER_LIMIT,
     ) {
-        Ok(Answer::Tunnel(status)) => Some(status),
+        Ok(Answer::Tunnel(status)) => Some(*status),
         _ => None,
     }
 }

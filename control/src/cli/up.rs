@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{fail, host_name, ppp_directory, print_line, warn};
 use crate::config::client::{ClientConfig, Flags};
+use crate::config::fast_path::FastPathMode;
 use crate::config::pppd_options::Detach;
 use crate::driver::admin::Asked;
 use crate::driver::log::{Log, Terminal};
@@ -80,6 +81,9 @@ struct FlagArguments {
     /// Our outer address, when it must be a particular one.
     #[arg(long)]
     localbind: Option<std::net::Ipv4Addr>,
+    /// How GRE packets leave this host.
+    #[arg(long, value_enum, default_value_t)]
+    fast_path: FastPathMode,
     /// Append the log to this file, too.
     #[arg(long)]
     logfile: Option<PathBuf>,
@@ -151,6 +155,7 @@ impl FlagArguments {
             mru: self.mru,
             interface: self.ifname.clone(),
             local_bind: self.localbind,
+            fast_path: self.fast_path,
             log_file: self.logfile.clone(),
             foreground,
             options: self.options.clone(),

@@ -8,6 +8,7 @@ use crate::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
 
 use super::PPTP_PORT;
 use super::error::{ConfigError, Place};
+use super::fast_path::FastPathMode;
 use super::peers::{self, Peer};
 use super::pppd_options::{
     DefaultRoute, Detach, MppeOptions, PppdOptions, PptpOptions, Scripts, locate,
@@ -95,6 +96,8 @@ pub struct Flags {
     pub phone: Option<String>,
     /// `--localbind ADDRESS`.
     pub local_bind: Option<std::net::Ipv4Addr>,
+    /// `--fast-path MODE`.
+    pub fast_path: FastPathMode,
     /// `--rtmark N`.
     pub mark: Option<u32>,
     /// Further words in pppd's grammar: `lcp-echo-interval 10`.
@@ -146,6 +149,8 @@ pub struct ClientConfig {
     pub scripts_dir: PathBuf,
     /// The `pptp` program's options.
     pub pptp: PptpOptions,
+    /// Whether the fast path was asked for.
+    pub fast_path: FastPathMode,
     /// `lock`: only one process may have this tunnel up.
     pub lock: bool,
     /// `dump`: print [`dump_text`](Self::dump_text) before dialling.
@@ -187,6 +192,7 @@ impl ClientConfig {
         let mut config = Self::new(dir, name, server, &options, host_name)?;
         config.warnings.extend(peer.warnings);
         config.routes = peer.routes;
+        config.fast_path = flags.fast_path;
         Ok(config)
     }
 
@@ -209,7 +215,18 @@ impl ClientConfig {
                 file: format!("a file in {}", dir.join("peers").display()),
             })?;
         let name = server.clone();
-        Self::new(dir, &name, server, &options, host_name)
+        let mut config = Self::new(dir, &name, server, &options, host_name)?;
+        config.fast_path = flags.fast_path;
+        Ok(config)
+    }
+
+    /// Whether the fast path may be taken: what is to be marked needs the raw socket.
+    #[must_use]
+    pub const fn fast_path(&self) -> FastPathMode {
+        match self.pptp.mark {
+            Some(_) => FastPathMode::Off,
+            None => self.fast_path,
+        }
     }
 
     fn new(
@@ -253,6 +270,7 @@ impl ClientConfig {
             scripts: options.scripts.clone(),
             scripts_dir: dir.to_owned(),
             pptp: options.pptp.clone(),
+            fast_path: FastPathMode::default(),
             lock: options.lock,
             dump: options.dump,
             dry_run: options.dry_run,
@@ -428,6 +446,7 @@ fn lcp_config(options: &PppdOptions) -> LcpConfig {
                 u64::from(seconds) * 1000
             }),
         echo_failure: options.echo_failure.unwrap_or(defaults.echo_failure),
+        chap_interval_ms: u64::from(options.chap_interval_s) * 1000,
         auth_timeout_ms: u64::from(options.auth_timeout_s) * 1000,
         setup_timeout_ms: defaults.setup_timeout_ms,
     }
@@ -439,6 +458,7 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
         bits_56,
         bits_128,
         stateful,
+        prefer_stateful,
         optional,
     } = options.mppe;
     if !options.mppe.wanted() {
@@ -457,7 +477,7 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
         allow_56: bits_56,
         allow_128: bits_128,
         allow_stateful: stateful,
-        prefer_stateful: false,
+        prefer_stateful,
     };
     Ok((!options.no_ccp).then_some(config))
 }

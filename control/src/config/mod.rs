@@ -20,6 +20,7 @@
 mod address_spec;
 pub mod client;
 pub mod error;
+pub mod fast_path;
 pub mod option_table;
 pub mod peers;
 pub mod pppd_options;

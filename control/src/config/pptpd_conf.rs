@@ -10,6 +10,7 @@ use crate::proto::pool::AddressRanges;
 use super::address_spec::parse_list;
 use super::client::{LogConfig, link_config, read_secrets};
 use super::error::{ConfigError, Place, nearest};
+use super::fast_path::FastPathMode;
 use super::pppd_options::PppdOptions;
 use super::server::{
     LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
@@ -237,6 +238,7 @@ impl PptpdConf {
             pool,
             delegate: self.delegate,
             workers: None,
+            fast_path: FastPathMode::default(),
             interface_prefix: "pptp".to_owned(),
             interface_per_session: false,
             limits: Limits {

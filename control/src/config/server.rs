@@ -10,6 +10,7 @@ use crate::proto::pool::{AddressPool, AddressRanges};
 
 use super::client::LogConfig;
 use super::error::ConfigError;
+use super::fast_path::FastPathMode;
 use super::secrets::FileSecrets;
 use super::{PPTP_PORT, pptpd_conf, server_toml};
 
@@ -126,6 +127,8 @@ pub struct ServerConfig {
     pub delegate: bool,
     /// Workers of the data plane; `None` is one a core.
     pub workers: Option<NonZeroUsize>,
+    /// How GRE packets leave.
+    pub fast_path: FastPathMode,
     /// TUN interfaces are called so, with a number.
     pub interface_prefix: String,
     /// Give every session an interface of its own, named `pppN`.
@@ -171,6 +174,7 @@ impl ServerConfig {
             pool,
             delegate: false,
             workers: None,
+            fast_path: FastPathMode::default(),
             interface_prefix: "pptp".to_owned(),
             interface_per_session: false,
             limits: Limits::default(),

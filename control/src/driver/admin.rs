@@ -28,7 +28,7 @@ pub enum Request {
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
     /// To `Status`, from a client.
-    Tunnel(TunnelStatus),
+    Tunnel(Box<TunnelStatus>),
     /// To `Status`, from a server.
     Server(ServerStatus),
     /// To `Down`.
@@ -70,6 +70,10 @@ pub struct TunnelStatus {
     pub dropped: u64,
     /// Times MPPE had to be brought back into step.
     pub mppe_resyncs: u64,
+    /// How GRE packets leave: `packet socket` or `raw socket`.
+    pub fast_path: String,
+    /// Why so.
+    pub fast_path_reason: String,
     /// The process.
     pub pid: u32,
 }

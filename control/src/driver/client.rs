@@ -159,6 +159,7 @@ impl Client {
             count: 1,
             local: config.pptp.local_bind,
             sessions_max: 1,
+            fast_path: config.fast_path(),
         };
         let transport = TransportConfig {
             local: config.pptp.local_bind,
@@ -420,7 +421,7 @@ impl Client {
     fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> Vec<Action> {
         match request {
             Request::Status => {
-                let _ = answer.send(Answer::Tunnel(self.status()));
+                let _ = answer.send(Answer::Tunnel(Box::new(self.status())));
                 Vec::new()
             }
             Request::Down => {
@@ -464,8 +465,9 @@ impl Client {
             pid: std::process::id(),
             ..TunnelStatus::default()
         };
-        if let Some((_, counters)) = &self.call {
+        if let Some((call_id, counters)) = &self.call {
             status.count(counters);
+            self.engine.describe_way(*call_id, &mut status);
         }
         status
     }

@@ -3,19 +3,23 @@
 //! handed to it.
 
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::counters::SessionCounters;
 use dataplane::handle::StartError;
 use dataplane::program::{CallId, Command, Notice, SessionSpec};
+use dataplane::sys::packet_socket;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
 
+use super::admin::TunnelStatus;
 use super::clock::Clock;
+use super::fast_path::{Decision, FastPath, RAW_SOCKET};
 use super::transport::{Transport, TransportConfig, TransportInput};
 use super::workers::{Workers, WorkersConfig};
+use crate::config::fast_path::FastPathMode;
 use crate::proto::endpoint::{Endpoint, EndpointConfig};
 use crate::proto::{Action, ConnectionId, Event};
 
@@ -43,6 +47,8 @@ pub(crate) enum Input {
     Timer,
     LifeCheck,
     QueueRetry,
+    /// Ways to peers have changed.
+    WaysChanged,
 }
 
 struct Session {
@@ -64,6 +70,9 @@ pub(crate) struct Engine {
     accepted: u64,
     queue_full: bool,
     trace: Option<Trace>,
+    local: Option<Ipv4Addr>,
+    /// Or why there is none.
+    fast_path: Result<FastPath, String>,
 }
 
 impl Engine {
@@ -73,7 +82,9 @@ impl Engine {
         workers: WorkersConfig,
         trace: Option<Trace>,
     ) -> Result<Self, StartError> {
-        let (workers, notices) = Workers::start(workers)?;
+        let (local, mode) = (workers.local, workers.fast_path);
+        let (mut workers, notices) = Workers::start(workers)?;
+        let fast_path = open_fast_path(mode, &mut workers);
         config.worker_count = workers.count();
         let (transport, transport_inputs) = Transport::new(transport);
         Ok(Self {
@@ -88,6 +99,8 @@ impl Engine {
             accepted: 0,
             queue_full: false,
             trace,
+            local,
+            fast_path,
         })
     }
 
@@ -112,6 +125,7 @@ impl Engine {
             () = sleep_until(deadline) => Input::Timer,
             _ = self.life_check.tick() => Input::LifeCheck,
             () = tokio::time::sleep(QUEUE_RETRY), if self.queue_full => Input::QueueRetry,
+            () = ways_changed(&mut self.fast_path) => Input::WaysChanged,
         }
     }
 
@@ -125,6 +139,7 @@ impl Engine {
             Input::Timer => self.endpoint.handle(self.clock.now(), Event::Timeout),
             Input::LifeCheck => self.check_life(),
             Input::QueueRetry => self.queue_full = !self.workers.flush(),
+            Input::WaysChanged => self.pass_next_hops_on(),
         }
         self.actions()
     }
@@ -244,6 +259,10 @@ impl Engine {
                 };
                 self.sessions.insert(call_id, Session { counters, seen: 0 });
                 self.command(call_id, Command::Install(spec));
+                if let Ok(fast_path) = &mut self.fast_path {
+                    fast_path.watch(call_id, peer, self.local);
+                }
+                self.pass_next_hops_on();
             }
             Action::Dataplane(command) => self.dataplane(command),
             Action::NetworkDown { call_id } => {
@@ -251,13 +270,39 @@ impl Engine {
             }
             Action::Ended { call_id, .. } => {
                 self.sessions.remove(&call_id);
+                if let Ok(fast_path) = &mut self.fast_path {
+                    fast_path.forget(call_id);
+                }
                 self.command(call_id, Command::Remove { call_id });
             }
             Action::Authenticate { .. }
+            | Action::AssignAddresses { .. }
             | Action::Report { .. }
             | Action::NetworkUp { .. }
             | Action::DialFailed { .. }
             | Action::Idle => {}
+        }
+    }
+
+    fn pass_next_hops_on(&mut self) {
+        while let Ok(fast_path) = &mut self.fast_path
+            && let Some((call_id, next_hop)) = fast_path.next_order()
+        {
+            if self.sessions.contains_key(&call_id) {
+                self.command(call_id, Command::SetNextHop { call_id, next_hop });
+            }
+        }
+    }
+
+    /// Fills in how a session's packets leave.
+    pub(crate) fn describe_way(&self, call_id: CallId, status: &mut TunnelStatus) {
+        let decision = match &self.fast_path {
+            Ok(fast_path) => fast_path.decision(call_id).map(Decision::describe),
+            Err(reason) => Some((RAW_SOCKET, reason.clone())),
+        };
+        if let Some((socket, reason)) = decision {
+            status.fast_path = socket.to_owned();
+            status.fast_path_reason = reason;
         }
     }
 
@@ -290,6 +335,27 @@ impl Engine {
     pub(crate) async fn stop(&mut self, limit: Duration) {
         self.transport.flush(limit).await;
         self.workers.stop();
+    }
+}
+
+/// Watches the network and gives each worker a packet socket; or says why not.
+fn open_fast_path(mode: FastPathMode, workers: &mut Workers) -> Result<FastPath, String> {
+    if mode == FastPathMode::Off {
+        return Err("the fast path is switched off (--fast-path)".to_owned());
+    }
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let fast_path = FastPath::open().map_err(|error| words(&error))?;
+    for worker in 0..workers.count() {
+        let fd = packet_socket::open().map_err(|error| words(&error))?;
+        workers.send_to(usize::from(worker), Command::AttachPacketSocket { fd });
+    }
+    Ok(fast_path)
+}
+
+async fn ways_changed(fast_path: &mut Result<FastPath, String>) {
+    match fast_path {
+        Ok(fast_path) => fast_path.changed().await,
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod background;
 pub mod client;
 mod clock;
 mod engine;
+mod fast_path;
 pub mod log;
 pub mod netlink;
 pub mod privileges;

@@ -160,6 +160,7 @@ impl Server {
             count: worker_count(&config),
             local: None,
             sessions_max: config.limits.sessions_max as usize,
+            fast_path: config.fast_path,
         };
         let endpoint = endpoint_config(&config);
         let trace = config.log.debug.then(|| trace_to(log.clone()));
@@ -252,6 +253,7 @@ impl Server {
                     request_id,
                     request,
                 } => actions.extend(self.admit(*call_id, *request_id, request)),
+                Action::AssignAddresses { call_id } => actions.extend(self.assign(*call_id)),
                 Action::NetworkUp { call_id, network } => {
                     self.network_up(*call_id, network.clone()).await;
                 }

@@ -7,9 +7,12 @@ use std::rc::{Rc, Weak};
 
 use dataplane::handle::{self, SendError, StartError, WorkerConfig, WorkerHandle};
 use dataplane::program::{CallId, Command, Notice};
+use dataplane::sys::affinity::permitted_processors;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use crate::config::fast_path::FastPathMode;
 
 /// Notices that may wait for the control loop; more stay in the workers' own bounded queues.
 const NOTICES_MAX: usize = 1024;
@@ -23,6 +26,8 @@ pub(crate) struct WorkersConfig {
     pub local: Option<Ipv4Addr>,
     /// Sessions that one worker may hold.
     pub sessions_max: usize,
+    /// Whether the fast path may be taken.
+    pub fast_path: FastPathMode,
 }
 
 /// All workers of this process.
@@ -43,10 +48,13 @@ impl Workers {
             waiting: Vec::new(),
             readers: Vec::new(),
         };
+        let processors = processors(config.count);
         for index in 0..config.count {
             let handle = Rc::new(handle::spawn(WorkerConfig {
                 index,
                 count: config.count,
+                pin_to: processors.get(usize::from(index)).copied(),
+                is_urgent: true,
                 local: config.local,
                 max_sessions: config.sessions_max,
                 ..WorkerConfig::default()
@@ -115,6 +123,17 @@ impl Drop for Workers {
         for task in &self.readers {
             task.abort();
         }
+    }
+}
+
+/// A processor for each of several workers, so that sessions do not move between caches; none when
+/// there are not enough. A worker that is alone goes where there is time.
+fn processors(count: u16) -> Vec<usize> {
+    let permitted = permitted_processors();
+    if count > 1 && usize::from(count) <= permitted.len() {
+        permitted
+    } else {
+        Vec::new()
     }
 }
 

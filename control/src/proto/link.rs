@@ -59,6 +59,9 @@ pub enum LinkOutput {
         /// What the peer presented.
         request: AuthRequest,
     },
+    /// A server that has nobody prove who it is needs addresses, which a verdict would have
+    /// brought; `handle_addresses` brings them, at once or later.
+    AssignAddresses,
     /// A line for a person.
     Report(Report),
     /// IP may pass.
@@ -124,7 +127,7 @@ const MPPE_OVERHEAD: u16 = 4;
 /// Octets of a Protocol-Reject in front of the rejected information.
 const PROTOCOL_REJECT_HEADER: usize = 6;
 
-/// Restart intervals that IPCP waits for an optional MPPE to settle.
+/// Restart intervals that IPCP waits for a peer to say anything about an optional MPPE.
 const CCP_PATIENCE: u64 = 4;
 
 /// One PPP link. Time only grows from call to call; after every call drain
@@ -145,11 +148,17 @@ pub struct Link {
     /// What came of them.
     we_proved: Option<Authenticated>,
     peer_proved: Option<Authenticated>,
+    /// `AssignAddresses` has been said, and what it was for is not there yet.
+    awaits_addresses: bool,
+    /// It has come.
+    has_addresses: bool,
     /// Given to the last `Authenticate`.
     request_id: u32,
     early: Vec<Bytes>,
     /// The latest IPCP Configure-Request that came while IPCP had to wait for CCP.
     parked: Option<Bytes>,
+    /// The latest CCP Configure-Request whose answer depends on the peer's answer to ours.
+    parked_ccp: Option<Bytes>,
     ending: Option<Ending>,
     heard: bool,
 }
@@ -167,9 +176,12 @@ impl Link {
             verifying: Verifying::Unasked,
             we_proved: None,
             peer_proved: None,
+            awaits_addresses: false,
+            has_addresses: false,
             request_id: 0,
             early: Vec::new(),
             parked: None,
+            parked_ccp: None,
             ending: None,
             heard: false,
             around: Surroundings::new(config, role, seed),
@@ -272,6 +284,23 @@ impl Link {
         self.settle(now);
     }
 
+    /// The answer to `LinkOutput::AssignAddresses`; `None` when there are none. An answer that is
+    /// not waited for is ignored.
+    pub fn handle_addresses(&mut self, now: Time, addresses: Option<Addresses>) {
+        if !std::mem::take(&mut self.awaits_addresses) || self.phase != Phase::Authenticate {
+            return;
+        }
+        if let Some(addresses) = addresses {
+            self.ipcp.protocol.assign(addresses);
+            self.has_addresses = true;
+            self.finish_authentication(now);
+        } else {
+            let ending = Ending::NoAddresses("this side has none left to give".into());
+            self.end(now, ipcp::TERMINATE_REASON, ending);
+        }
+        self.settle(now);
+    }
+
     /// Ends the link in order, with a Terminate-Request that carries `reason`.
     pub fn handle_close(&mut self, now: Time, reason: &str, ending: Ending) {
         self.end(now, reason, ending);
@@ -336,8 +365,7 @@ impl Link {
             Protocol::CHAP if has_authentication => self.handle_chap(now, frame.payload),
             Protocol::PAP if has_authentication => self.handle_pap(now, frame.payload),
             Protocol::CCP if self.phase == Phase::Network => {
-                self.ccp
-                    .handle_packet(&mut self.around.at(now), frame.payload);
+                self.handle_ccp(now, frame.payload);
             }
             Protocol::IPCP if self.phase == Phase::Network => {
                 self.handle_ipcp(now, frame.payload);
@@ -346,6 +374,22 @@ impl Link {
             Protocol::CHAP | Protocol::PAP | Protocol::CCP | Protocol::IPCP => {}
             Protocol::IPV4 | Protocol::IPV6 | Protocol::COMPRESSED => {}
             unknown => self.reject_protocol(now, unknown, frame.payload),
+        }
+    }
+
+    fn handle_ccp(&mut self, now: Time, payload: &[u8]) {
+        let fits = payload.len() <= EARLY_FRAME_LEN_MAX;
+        if fits && self.ccp.awaits_answer() && self.ccp.protocol.must_wait(payload) {
+            self.parked_ccp = Some(Bytes::copy_from_slice(payload));
+            return;
+        }
+        let mut ctx = self.around.at(now);
+        self.ccp.handle_packet(&mut ctx, payload);
+        let is_due = |payload: &mut Bytes| {
+            !self.ccp.awaits_answer() || !self.ccp.protocol.must_wait(payload)
+        };
+        if let Some(request) = self.parked_ccp.take_if(is_due) {
+            self.ccp.handle_packet(&mut ctx, &request);
         }
     }
 
@@ -393,7 +437,9 @@ impl Link {
     fn handle_proved(&mut self, now: Time, handled: Result<Option<Authenticated>, Failure>) {
         match handled {
             // A challenge after the first changes no keys.
-            Ok(Some(authenticated)) if self.phase == Phase::Authenticate => {
+            Ok(Some(authenticated))
+                if self.phase == Phase::Authenticate && self.we_proved.is_none() =>
+            {
                 self.we_proved = Some(authenticated);
                 self.finish_authentication(now);
             }
@@ -439,7 +485,7 @@ impl Link {
             (Layer::Ccp, Signal::Up) => self.start_ipcp(now),
             (Layer::Ccp, Signal::Down) => self.ccp_down(now),
             (Layer::Ccp, Signal::Finished) => self.ccp_finished(now),
-            (Layer::Ipcp, Signal::Up) => self.network_up(),
+            (Layer::Ipcp, Signal::Up) => self.network_up(now),
             (Layer::Ipcp, Signal::Down) => {}
             (Layer::Ipcp, Signal::Finished) => self.ipcp_finished(now),
         }
@@ -475,7 +521,10 @@ impl Link {
             },
             Timer::AuthDeadline => Err(self.auth_timeout()),
             Timer::CcpSettle => {
-                self.start_ipcp(now);
+                // A peer that has said anything will settle it, or let CCP's own count run out.
+                if !self.ccp.has_heard() {
+                    self.go_on_without_mppe(now);
+                }
                 Ok(())
             }
             Timer::SetupDeadline => Err(Failure {
@@ -505,6 +554,7 @@ impl Link {
         self.phase = Phase::Authenticate;
         self.we_proved = None;
         self.peer_proved = None;
+        self.awaits_addresses = false;
         let mut ctx = self.around.at(now);
         ctx.outbox.push(LinkOutput::Report(Report::LinkUp));
         let due = now.after_ms(ctx.config.lcp.auth_timeout_ms);
@@ -530,11 +580,18 @@ impl Link {
         let we_are_done = matches!(self.proving, Proving::Unasked) || self.we_proved.is_some();
         let peer_is_done =
             matches!(self.verifying, Verifying::Unasked) || self.peer_proved.is_some();
-        if self.phase == Phase::Authenticate && we_are_done && peer_is_done {
-            self.around.timers.stop(Timer::AuthDeadline);
-            self.phase = Phase::Network;
-            self.start_ccp(now);
+        if self.phase != Phase::Authenticate || !we_are_done || !peer_is_done {
+            return;
         }
+        self.around.timers.stop(Timer::AuthDeadline);
+        let brings_addresses = !matches!(self.verifying, Verifying::Unasked);
+        if self.around.role == LinkRole::Callee && !brings_addresses && !self.has_addresses {
+            self.awaits_addresses = true;
+            self.around.outbox.push(LinkOutput::AssignAddresses);
+            return;
+        }
+        self.phase = Phase::Network;
+        self.start_ccp(now);
     }
 
     /// The exchange that keys are made from: see [`Link`].
@@ -584,7 +641,7 @@ impl Link {
         }
     }
 
-    /// CCP has settled, one way or the other, or has had its time.
+    /// CCP has settled, one way or the other.
     fn start_ipcp(&mut self, now: Time) {
         let mut ctx = self.around.at(now);
         ctx.timers.stop(Timer::CcpSettle);
@@ -621,7 +678,20 @@ impl Link {
                 self.around.outbox.report(reason);
                 self.fail(now, failure);
             }
-            _ => self.start_ipcp(now),
+            Some(_) => self.go_on_without_mppe(now),
+            None => self.start_ipcp(now),
+        }
+    }
+
+    /// The optional MPPE came to nothing, which a peer that speaks CCP must know first: it may have
+    /// come to something there, and IP would then be encrypted for nobody.
+    fn go_on_without_mppe(&mut self, now: Time) {
+        let mut ctx = self.around.at(now);
+        self.ccp.protocol.forget_receive_key(&mut ctx);
+        self.ccp.abandon(&mut ctx, "No MPPE negotiated");
+        let knows = self.ccp.protocol.terminated || !self.ccp.is_closing();
+        if knows || !self.ccp.has_heard() {
+            self.start_ipcp(now);
         }
     }
 
@@ -658,7 +728,7 @@ impl Link {
         }
     }
 
-    fn network_up(&mut self) {
+    fn network_up(&mut self, now: Time) {
         let (ipcp, ccp) = (&mut self.ipcp.protocol, &self.ccp.protocol);
         let Some(remote) = ipcp.remote else {
             return;
@@ -691,6 +761,9 @@ impl Link {
         }
         outbox.push(LinkOutput::NetworkUp(network));
         self.around.timers.stop(Timer::SetupDeadline);
+        if let Verifying::Chap(chap) = &self.verifying {
+            chap.schedule(&mut self.around.at(now));
+        }
     }
 
     fn fail(&mut self, now: Time, failure: Failure) {
@@ -726,6 +799,7 @@ impl Link {
         self.ipcp.lower_down(&mut ctx);
         self.ccp.lower_down(&mut ctx);
         self.parked = None;
+        self.parked_ccp = None;
     }
 
     fn finish(&mut self) {

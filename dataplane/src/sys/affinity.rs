@@ -2,7 +2,7 @@
 
 use std::io;
 
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// The processor cannot be had.
@@ -30,6 +30,16 @@ pub fn pin_current_thread(cpu: usize) -> Result<(), AffinityError> {
             cpu,
             source: errno.into(),
         })
+}
+
+/// Processors that the calling thread may run on, counted from 0; none when the kernel does not say.
+#[must_use]
+pub fn permitted_processors() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+        return Vec::new();
+    };
+    let is_permitted = |cpu: &usize| set.is_set(*cpu).unwrap_or(false);
+    (0..CpuSet::count()).filter(is_permitted).collect()
 }
 
 #[cfg(test)]

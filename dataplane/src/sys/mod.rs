@@ -2,6 +2,8 @@
 
 pub mod affinity;
 pub mod gre_socket;
+pub mod packet_socket;
+pub mod priority;
 pub mod probe;
 pub mod tun;
 pub mod wake;

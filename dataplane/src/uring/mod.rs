@@ -15,6 +15,7 @@
 mod arena;
 mod buffers;
 mod devices;
+mod direct;
 mod outbox;
 mod reads;
 mod ring;
@@ -23,7 +24,6 @@ mod setup;
 mod token;
 
 use std::mem::ManuallyDrop;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,13 +34,14 @@ use io_uring::{cqueue, opcode};
 use self::arena::Arena;
 use self::buffers::BufferRing;
 use self::devices::{Devices, ReadFailure, SINGLE_READS};
+use self::direct::Direct;
 use self::outbox::Outbox;
 use self::reads::Reads;
 use self::ring::Ring;
 use self::runs::Runs;
 use self::token::Token;
 use crate::frame::{Frame, Slot, Slots};
-use crate::io::{Arrivals, Io, IoCounters, IoError};
+use crate::io::{Arrivals, Io, IoCounters, IoError, Route};
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::offload::gather::{Gather, Gathered, put_header};
@@ -79,6 +80,7 @@ const CLOSE_ROUND_NS: u64 = 10_000_000;
 pub struct Uring {
     ring: Ring,
     gre: OwnedFd,
+    direct: Direct,
     devices: Devices,
     gather: Gather,
     memory: ManuallyDrop<Memory>,
@@ -149,6 +151,7 @@ impl Uring {
             completed: Vec::with_capacity(ring.completions_max()),
             ring,
             gre,
+            direct: Direct::new(),
             devices: Devices::new(reads_wanted),
             gather: Gather::new(),
             memory: ManuallyDrop::new(memory),
@@ -338,6 +341,33 @@ impl Uring {
         }
     }
 
+    /// Hands over what waits for the packet socket, and gives to the raw socket what is refused.
+    fn flush_direct(&mut self) {
+        let (mut waiting, sent) = self.direct.flush(&self.memory.arena);
+        self.counters.gre_sent.add(sent as u64);
+        self.counters.gre_sent_directly.add(sent as u64);
+        for (index, packet) in waiting.drain(..).enumerate() {
+            if index < sent {
+                self.release(packet.frame.slot);
+            } else {
+                self.send_raw(packet.frame, packet.route);
+            }
+        }
+        self.direct.recycle(waiting);
+    }
+
+    fn send_raw(&mut self, frame: Frame, route: Route) {
+        let slot = frame.slot;
+        let packet = self.memory.arena.lend_packet(frame);
+        let (outbox, len) = (&mut self.memory.outbox, frame.len());
+        let message = outbox.address(slot, packet, len, route.peer, route.local);
+        let entry = opcode::SendMsg::new(Fd(self.gre.as_raw_fd()), message).build();
+        self.sends += 1;
+        // SAFETY: packet and message are those of a slot that the arena has lent until the
+        // operation has completed.
+        unsafe { self.ring.push(entry, Token::Send { slot }) };
+    }
+
     fn sent(&mut self, slot: Slot, result: i32) {
         self.sends -= 1;
         // Whatever the network refuses is lost as any packet may be; the tunnel goes on.
@@ -436,8 +466,10 @@ impl Uring {
 impl Io for Uring {
     fn wait(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<u64, IoError> {
         self.flush();
+        self.flush_direct();
         self.arm();
         self.enter(deadline_ms)?;
+        self.direct.begin_turn();
         self.reap(arrivals);
         let Memory { reads, arena, .. } = &mut *self.memory;
         reads.split(arena, arrivals, &self.counters);
@@ -474,16 +506,16 @@ impl Io for Uring {
         }
     }
 
-    fn send(&mut self, frame: Frame, peer: Ipv4Addr, local: Option<Ipv4Addr>) {
-        let slot = frame.slot;
-        let packet = self.memory.arena.lend_packet(frame);
-        let (outbox, len) = (&mut self.memory.outbox, frame.len());
-        let message = outbox.address(slot, packet, len, peer, local);
-        let entry = opcode::SendMsg::new(Fd(self.gre.as_raw_fd()), message).build();
-        self.sends += 1;
-        // SAFETY: packet and message are those of a slot that the arena has lent until the
-        // operation has completed.
-        unsafe { self.ring.push(entry, Token::Send { slot }) };
+    fn send(&mut self, frame: Frame, route: Route) {
+        if !self.direct.queue(&mut self.memory.arena, frame, route) {
+            self.send_raw(frame, route);
+        } else if self.direct.is_full() {
+            self.flush_direct();
+        }
+    }
+
+    fn attach_packet_socket(&mut self, fd: OwnedFd) {
+        self.direct.attach(fd);
     }
 
     fn write(&mut self, tun: TunId, mut frame: Frame) {
@@ -520,6 +552,7 @@ impl Io for Uring {
 
     fn close(&mut self) {
         self.flush();
+        self.flush_direct();
         let mut arrivals = Arrivals::default();
         let mut rounds_left = CLOSE_ROUNDS;
         while self.sends > 0 && rounds_left > 0 && self.close_round(&mut arrivals) {

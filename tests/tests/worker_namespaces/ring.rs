@@ -6,19 +6,38 @@ use std::time::{Duration, Instant};
 
 use crate::namespaces::{Namespace, comes_true, ip, may_run, raw_sockets};
 use dataplane::frame::Frame;
-use dataplane::io::{Arrivals, Io, IoCounters};
+use dataplane::io::{Arrivals, Io, IoCounters, Route};
 use dataplane::limits;
 use dataplane::mailbox::Mailbox;
 use dataplane::offload::TunFeatures;
-use dataplane::program::{Command, TunId};
+use dataplane::program::{Command, NextHop, TunId};
 use dataplane::sys::gre_socket::{self, GreSocketConfig};
+use dataplane::sys::packet_socket;
 use dataplane::sys::probe::{self, RingFeatures};
 use dataplane::sys::tun::{self, TunDevice};
 use dataplane::uring::Uring;
+use dataplane::wire::ipv4::{HEADER_LEN, Ipv4Repr};
+use nix::sys::socket::{setsockopt, sockopt};
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const SLOTS: u16 = 256;
 const TUN: TunId = TunId(5);
+
+const fn route(peer: Ipv4Addr, local: Option<Ipv4Addr>) -> Route {
+    Route {
+        peer,
+        local,
+        next_hop: None,
+    }
+}
+
+/// The loopback device as the next hop: its Ethernet address is zero.
+const NEXT_HOP: NextHop = NextHop {
+    interface: 1,
+    mac: [0; 6],
+    source: LOOPBACK,
+    packet_len_max: 600,
+};
 
 /// A ring with its socket, which has to live in one thread.
 struct World {
@@ -52,6 +71,15 @@ impl World {
         self.uring.attach(tun, device.fd, device.features)
     }
 
+    /// The kernel takes frames from and to its own address for forged unless it is told otherwise.
+    fn open_packet_socket(&mut self) {
+        for setting in ["accept_local", "route_localnet"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/lo/{setting}"), "1").unwrap();
+        }
+        self.uring
+            .attach_packet_socket(packet_socket::open().unwrap());
+    }
+
     /// Waits until `is_enough` or for two seconds.
     fn wait_until(&mut self, is_enough: impl Fn(&Self) -> bool) -> bool {
         let begun = Instant::now();
@@ -69,11 +97,24 @@ impl World {
     }
 
     fn send(&mut self, packet: &[u8], local: Option<Ipv4Addr>) {
+        self.send_along(packet, route(LOOPBACK, local));
+    }
+
+    fn send_to(&mut self, packet: &[u8], next_hop: NextHop) {
+        let next_hop = Some(next_hop);
+        let route = Route {
+            next_hop,
+            ..route(LOOPBACK, None)
+        };
+        self.send_along(packet, route);
+    }
+
+    fn send_along(&mut self, packet: &[u8], route: Route) {
         let slot = self.uring.take_slot().expect("a control slot is free");
         let headroom = limits::HEADROOM_BYTES as u16;
         let frame = Frame::new(slot, headroom, packet.len() as u16);
         frame.bytes_mut(&mut self.uring).copy_from_slice(packet);
-        self.uring.send(frame, LOOPBACK, local);
+        self.uring.send(frame, route);
     }
 
     fn take_gre(&mut self) -> Vec<Vec<u8>> {
@@ -201,11 +242,87 @@ fn what_the_network_refuses_is_counted_and_its_slot_comes_back() {
         for _ in 0..u32::from(limits::CONTROL_SLOTS) * 2 {
             let slot = world.uring.take_slot().expect("slots come back");
             let frame = Frame::new(slot, limits::HEADROOM_BYTES as u16, 16);
-            world.uring.send(frame, unreachable, None);
+            world.uring.send(frame, route(unreachable, None));
             world.wait_until(|_| true);
         }
         let refused = u64::from(limits::CONTROL_SLOTS) * 2;
         assert_eq!(world.counters.send_failed.get(), refused);
+    });
+}
+
+/// Packets as long as the next hop takes go through the packet socket, longer ones do not.
+#[test]
+fn packets_to_a_next_hop_leave_in_order_with_a_header_of_their_own() {
+    if !may_run("ring::packets_to_a_next_hop_leave_in_order_with_a_header_of_their_own") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        world.open_packet_socket();
+        // More than go out at once.
+        const COUNT: u32 = 200;
+        let packets: Vec<_> = (0..COUNT).map(|sequence| gre(1, sequence)).collect();
+        for packet in &packets {
+            world.send_to(packet, NEXT_HOP);
+        }
+        assert!(world.wait_until(|world| world.arrivals.gre.len() == packets.len()));
+        let arrived = world.take_gre();
+        for (arrived, sent) in arrived.iter().zip(&packets) {
+            assert_eq!(&arrived[HEADER_LEN..], sent);
+            let header = Ipv4Repr::parse(arrived).expect("a whole packet");
+            assert!(header.checksum_holds(arrived));
+            assert_eq!((header.source, header.destination), (LOOPBACK, LOOPBACK));
+            assert_eq!((arrived[6] & 0x40, arrived[8]), (0, 64));
+        }
+        let identifications = arrived.iter().map(|it| [it[4], it[5]]);
+        let apart: std::collections::BTreeSet<_> = identifications.collect();
+        assert_eq!(
+            apart.len(),
+            packets.len(),
+            "each has an identification of its own"
+        );
+        assert_eq!(world.counters.gre_sent_directly.get(), u64::from(COUNT));
+
+        let mut fits = gre(1, COUNT);
+        fits.resize(usize::from(NEXT_HOP.packet_len_max) - HEADER_LEN, 7);
+        let mut too_long = gre(1, COUNT + 1);
+        too_long.resize(fits.len() + 1, 7);
+        world.send_to(&fits, NEXT_HOP);
+        world.send_to(&too_long, NEXT_HOP);
+        assert!(world.wait_until(|world| world.arrivals.gre.len() == 2));
+        assert_eq!(world.counters.gre_sent_directly.get(), u64::from(COUNT) + 1);
+        assert_eq!(world.counters.gre_sent.get(), u64::from(COUNT) + 2);
+    });
+}
+
+/// A device that has gone takes nothing: the raw socket does, and nothing is lost or overtaken.
+#[test]
+fn what_the_device_refuses_takes_the_raw_socket_and_the_rest_follows_it() {
+    if !may_run("ring::what_the_device_refuses_takes_the_raw_socket_and_the_rest_follows_it") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        world.open_packet_socket();
+        let gone = NextHop {
+            interface: 99,
+            ..NEXT_HOP
+        };
+        let packets: Vec<_> = (0..150).map(|sequence| gre(1, sequence)).collect();
+        for (index, packet) in packets.iter().enumerate() {
+            let is_refused = (40..50).contains(&index);
+            world.send_to(packet, if is_refused { gone } else { NEXT_HOP });
+        }
+        assert!(world.wait_until(|world| world.arrivals.gre.len() == packets.len()));
+        let arrived = world.take_gre();
+        let arrived: Vec<_> = arrived.iter().map(|it| it[HEADER_LEN..].to_vec()).collect();
+        assert!(arrived == packets, "they are in order");
+        assert_eq!(world.counters.gre_sent_directly.get(), 40);
+        assert_eq!(world.counters.gre_sent.get(), packets.len() as u64);
+        // The next turn tries the device again.
+        world.send_to(&packets[0], NEXT_HOP);
+        assert!(world.wait_until(|world| world.arrivals.gre.len() == 1));
+        assert_eq!(world.counters.gre_sent_directly.get(), 41);
     });
 }
 
@@ -324,6 +441,55 @@ fn udp_crosses_a_device_without_offload() {
         let device = tun::open_plain("ppp%d").unwrap();
         assert_eq!(device.features, TunFeatures::default());
         udp_crosses_tun(features(), device);
+    });
+}
+
+#[test]
+fn trains_for_which_no_slots_are_left_are_cut_when_slots_come_back() {
+    if !may_run("ring::trains_for_which_no_slots_are_left_are_cut_when_slots_come_back") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        let device = open_tun("ppp%d", "10.9.0.1");
+        if !device.features.udp {
+            println!("this kernel has no trains of datagrams");
+            return;
+        }
+        assert!(world.attach(TUN, device));
+        let host = UdpSocket::bind("10.9.0.1:4000").unwrap();
+        setsockopt(&host, sockopt::UdpGsoSegment, &1000).unwrap();
+        // 800 datagrams, for 256 slots.
+        for train in 0..20u8 {
+            let datagrams = (0..40).map(|index| [train * 10 + index / 4; 1000]);
+            let datagrams: Vec<_> = datagrams.collect();
+            host.send_to(&datagrams.concat(), "10.9.0.2:4000").unwrap();
+        }
+        let mut kept = Vec::new();
+        let mut came = Vec::new();
+        while came.len() < 800 {
+            let has_some = world.wait_until(|world| !world.arrivals.tun.is_empty());
+            assert!(
+                has_some || kept.len() == usize::from(SLOTS),
+                "{}",
+                came.len()
+            );
+            for (_, frame) in std::mem::take(&mut world.arrivals.tun) {
+                let packet = frame.bytes(&world.uring);
+                if is_udp(packet) {
+                    assert_eq!(packet.len(), 28 + 1000);
+                    came.push(packet[28]);
+                }
+                kept.push(frame.slot);
+            }
+            if kept.len() == usize::from(SLOTS) {
+                kept.drain(..).for_each(|slot| world.uring.release(slot));
+            }
+        }
+        let expected: Vec<u8> = (0..800u32).map(|index| (index / 4) as u8).collect();
+        assert!(came == expected, "they come in another order");
+        assert_eq!(world.counters.trains_read.get(), 20);
+        assert_eq!(world.counters.split_failed.get(), 0);
     });
 }
 

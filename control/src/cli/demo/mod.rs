@@ -15,7 +15,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{fail, print_line};
-use crate::driver::admin::Request;
+use crate::config::fast_path::FastPathMode;
+use crate::driver::admin::{Answer, Asked, Request};
 use crate::driver::client::{self, Up};
 use crate::driver::log::{Log, Terminal};
 use crate::driver::netlink::Netlink;
@@ -48,6 +49,9 @@ pub(super) struct Demo {
     /// How long TCP is measured, each way.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
+    /// How GRE packets leave, at both ends.
+    #[arg(long, value_enum, default_value_t)]
+    fast_path: FastPathMode,
     /// Print one JSON object instead of the log and the table.
     #[arg(long)]
     json: bool,
@@ -68,25 +72,41 @@ struct Outcome {
     round_trips_ms: Vec<f64>,
     tcp_up_mbps: f64,
     tcp_down_mbps: f64,
+    fast_path: String,
 }
 
 impl Demo {
     pub(super) fn run(&self) -> ExitCode {
         let result = match self.role {
             Role::Client => self.run_client(),
-            Role::Server => run_server(),
+            Role::Server => self.run_server(),
         };
         result.unwrap_or_else(|error| fail(format_args!("{error:#}"), 1))
     }
 
     fn run_client(&self) -> anyhow::Result<ExitCode> {
         let log = Log::new((!self.json).then_some(Terminal::Stdout));
-        let outcome = with_tunnel(log, async |up| self.measure(up).await)?;
+        let outcome = with_tunnel(log, self.fast_path, async |up, requests| {
+            self.measure(up, requests).await
+        })?;
         self.show(&outcome);
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn measure(&self, up: Up) -> anyhow::Result<Outcome> {
+    fn run_server(&self) -> anyhow::Result<ExitCode> {
+        namespaces::enter()?;
+        print_line("entered");
+        let mut go = String::new();
+        std::io::stdin().lock().read_line(&mut go)?;
+        if go.trim_end() != "go" {
+            // The client gave up before the network stood.
+            return Ok(ExitCode::SUCCESS);
+        }
+        runtime::block_on(serve(self.fast_path))??;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn measure(&self, up: Up, requests: &Requests) -> anyhow::Result<Outcome> {
         if !self.json {
             let (interface, local) = (&up.interface, up.network.local);
             print_line(format_args!(
@@ -108,11 +128,13 @@ impl Demo {
         let tcp_down_mbps =
             in_thread("receive TCP", move || throughput::measure_down(peer, span)).await?;
         bar.stop();
+        let fast_path = fast_path_of(requests).await;
         Ok(Outcome {
             up,
             round_trips_ms,
             tcp_up_mbps,
             tcp_down_mbps,
+            fast_path,
         })
     }
 
@@ -134,6 +156,7 @@ impl Demo {
                 "tcp_up_mbps": rounded(outcome.tcp_up_mbps),
                 "tcp_down_mbps": rounded(outcome.tcp_down_mbps),
                 "seconds": self.seconds,
+                "fast_path": outcome.fast_path,
             }));
             return;
         }
@@ -160,12 +183,13 @@ impl Demo {
 /// `measure` use it, and takes everything down. To be called once, before there are threads.
 pub(super) fn with_tunnel<T>(
     log: Log,
-    measure: impl AsyncFnOnce(Up) -> anyhow::Result<T>,
+    fast_path: FastPathMode,
+    measure: impl AsyncFnOnce(Up, &Requests) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     namespaces::enter()?;
-    let mut server = ServerProcess::start()?;
+    let mut server = ServerProcess::start(fast_path)?;
     server.expect("entered")?;
-    let outcome = runtime::block_on(run_tunnel(&mut server, log, measure))?;
+    let outcome = runtime::block_on(run_tunnel(&mut server, log, fast_path, measure))?;
     let left = server.end();
     let outcome = outcome?;
     left?;
@@ -175,7 +199,8 @@ pub(super) fn with_tunnel<T>(
 async fn run_tunnel<T>(
     server: &mut ServerProcess,
     log: Log,
-    measure: impl AsyncFnOnce(Up) -> anyhow::Result<T>,
+    fast_path: FastPathMode,
+    measure: impl AsyncFnOnce(Up, &Requests) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let netlink = Netlink::open()?;
     netlink
@@ -187,11 +212,12 @@ async fn run_tunnel<T>(
 
     let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
     let (up, stands) = oneshot::channel();
-    let config = configuration::client()?;
+    let mut config = configuration::client()?;
+    config.fast_path = fast_path;
     let tunnel = client::run(&config, log, receiver, up);
     let measured = async {
         let measured = match stands.await {
-            Ok(up) => measure(up).await,
+            Ok(up) => measure(up, &requests).await,
             // The tunnel never stood; how it ended says why.
             Err(_) => bail!("the tunnel did not come up"),
         };
@@ -249,6 +275,19 @@ pub(super) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
+/// The way to the client.
+pub(super) type Requests = mpsc::Sender<Asked>;
+
+/// Which socket the client's packets leave through, and why.
+pub(super) async fn fast_path_of(requests: &Requests) -> String {
+    let (sender, answer) = oneshot::channel();
+    let _ = requests.send((Request::Status, sender)).await;
+    match answer.await {
+        Ok(Answer::Tunnel(status)) => format!("{}: {}", status.fast_path, status.fast_path_reason),
+        _ => String::new(),
+    }
+}
+
 /// Runs blocking work beside the control loop.
 pub(super) async fn in_thread<T: Send + 'static>(
     what: &'static str,
@@ -279,9 +318,13 @@ struct ServerProcess {
 }
 
 impl ServerProcess {
-    fn start() -> anyhow::Result<Self> {
+    fn start(fast_path: FastPathMode) -> anyhow::Result<Self> {
+        let mode = match fast_path {
+            FastPathMode::Auto => "auto",
+            FastPathMode::Off => "off",
+        };
         let mut process = Command::new("/proc/self/exe")
-            .args(["demo", "--role", "server"])
+            .args(["demo", "--role", "server", "--fast-path", mode])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -337,25 +380,13 @@ impl Drop for ServerProcess {
     }
 }
 
-fn run_server() -> anyhow::Result<ExitCode> {
-    namespaces::enter()?;
-    print_line("entered");
-    let mut go = String::new();
-    std::io::stdin().lock().read_line(&mut go)?;
-    if go.trim_end() != "go" {
-        // The client gave up before the network stood.
-        return Ok(ExitCode::SUCCESS);
-    }
-    runtime::block_on(serve())??;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn serve() -> anyhow::Result<()> {
+async fn serve(fast_path: FastPathMode) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
     configure(&netlink, SERVER_LINK, SERVER_OUTER).await?;
     let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
     let (ready, is_ready) = oneshot::channel();
-    let config = configuration::server()?;
+    let mut config = configuration::server()?;
+    config.fast_path = fast_path;
     let announce = async {
         if is_ready.await.is_err() {
             return Ok(());

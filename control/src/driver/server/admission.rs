@@ -31,6 +31,16 @@ impl Server {
         actions
     }
 
+    /// Gives addresses to a peer that need not prove who it is.
+    pub(super) fn assign(&mut self, call_id: CallId) -> Vec<Action> {
+        let addresses = self.addresses(call_id, None);
+        if addresses.is_none() {
+            self.say(call_id, "no address left: enlarge the pool");
+        }
+        self.engine
+            .handle_event(Event::Addresses { call_id, addresses })
+    }
+
     fn judge(&mut self, call_id: CallId, request: &AuthRequest) -> (Verdict, Vec<Action>) {
         let pap = request.method == AuthMethod::Pap;
         let (client, server) = (&request.peer_name, &request.our_name);

@@ -46,6 +46,7 @@ impl Server {
         if let Some(counters) = self.engine.counters(call_id) {
             status.count(counters);
         }
+        self.engine.describe_way(call_id, &mut status);
         status
     }
 }

@@ -232,6 +232,15 @@ fn the_mtu_is_what_both_ends_can_carry() {
 }
 
 #[test]
+fn a_peer_that_takes_more_than_we_send_is_sent_no_more_than_we_can() {
+    let (mut caller, mut callee) = (caller(), callee());
+    callee.lcp.mru = 16_384;
+    caller.lcp.mtu = 1904;
+    let pair = Pair::new(caller, callee).connect();
+    assert_eq!(pair.network(CALLER).mtu, 1904);
+}
+
+#[test]
 fn closing_takes_the_network_down_and_tells_the_peer_why() {
     for (closer, other) in [(CALLER, CALLEE), (CALLEE, CALLER)] {
         let mut pair = Pair::new(caller(), callee()).connect();

@@ -1,0 +1,311 @@
+//! The fast path in two network namespaces: it is taken while everything is plain, and whatever
+//! happens to the network around it, traffic goes on.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
+};
+use serde_json::Value;
+use sim::lab::{Lab, Running, Side, ready};
+
+const SERVER_INNER: &str = "192.168.254.230";
+const CLIENT_INNER: &str = "192.168.254.231";
+const PACKET: &str = "packet socket";
+const RAW: &str = "raw socket";
+const WAIT: Duration = Duration::from_secs(15);
+
+/// A tunnel with the fast path at both ends.
+struct Tunnel {
+    lab: Lab,
+    server: Running,
+}
+
+impl Tunnel {
+    fn new(mode: &str) -> Self {
+        let lab = Lab::new();
+        lab.write("ppp/chap-secrets", "mia zidler mia123 *\n");
+        let options = "name zidler\nrequire-mschap-v2\nrequire-mppe-128\n";
+        let options = lab.write("pptpd-options", options);
+        let conf = format!(
+            "option {}\nlocalip {SERVER_INNER}\nremoteip {CLIENT_INNER}\n",
+            options.display()
+        );
+        let conf = lab.write("pptpd.conf", &conf).display().to_string();
+        let serve = ["serve", "--config", &conf, "--fast-path", mode];
+        let mut server = lab.start(Side::Server, &serve);
+        server.wait_for("Listening for PPTP", 10);
+        let flags = "up --server 10.77.0.1 --user mia --remotename zidler --fast-path";
+        let up: Vec<&str> = flags.split(' ').chain([mode]).collect();
+        let up = lab.run(Side::Client, &up);
+        assert!(up.status.success(), "{up:?}");
+        Self { lab, server }
+    }
+
+    /// Runs `ip` or `tc` on one side.
+    #[track_caller]
+    fn run(&self, side: Side, command: &str) {
+        let mut words = command.split(' ');
+        let program = words.next().expect("a program");
+        let output = self.lab.command(side, program).args(words).output();
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{command}: {output:?}");
+    }
+
+    fn ping(&self, side: Side, count: u32) -> bool {
+        let peer = match side {
+            Side::Client => SERVER_INNER,
+            Side::Server => CLIENT_INNER,
+        };
+        let count = count.to_string();
+        let ping = self
+            .lab
+            .command(side, "ping")
+            .args(["-c", &count, "-i", "0.01", "-W", "1", peer])
+            .output();
+        ping.expect("ping runs").status.success()
+    }
+
+    /// Which socket the packets of one side leave through, and why.
+    fn way(&self, side: Side) -> (String, String) {
+        let status = self.lab.run(side, &["status", "--json"]);
+        let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+        let session = match side {
+            Side::Client => &status["tunnels"][0],
+            Side::Server => &status["server"]["sessions"][0],
+        };
+        let word = |key: &str| session[key].as_str().unwrap_or_default().to_owned();
+        (word("fast_path"), word("fast_path_reason"))
+    }
+
+    /// Lets packets flow both ways until those of `side` leave through `socket`, for a reason with
+    /// these words.
+    #[track_caller]
+    fn wait_for(&self, side: Side, socket: &str, words: &str) {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            self.ping(Side::Server, 1);
+            self.ping(Side::Client, 1);
+            let way = self.way(side);
+            if way.0 == socket && way.1.contains(words) {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not {socket} with `{words}`: {way:?}"
+            );
+        }
+    }
+
+    #[track_caller]
+    fn assert_traffic(&self) {
+        assert!(self.ping(Side::Client, 5), "no ping from the client");
+        assert!(self.ping(Side::Server, 5), "no ping from the server");
+    }
+
+    fn interface(&self, side: Side, name: &str) -> String {
+        let name = name.to_owned();
+        let index = self.lab.in_namespace(side, move || {
+            nix::net::if_::if_nametoindex(name.as_str()).expect("there is such an interface")
+        });
+        format!("on interface {}", index.join().expect("no panic"))
+    }
+
+    /// IPv4 packets that the client's IP output has seen.
+    fn ip_output(&self) -> u64 {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/snmp").expect("a table");
+        let table = self.lab.in_namespace(Side::Client, read).join();
+        let table = table.expect("no panic");
+        let mut lines = table.lines().filter(|line| line.starts_with("Ip:"));
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let mut columns = names.split(' ').zip(values.split(' '));
+        let column = columns.find(|(name, _)| *name == "OutRequests");
+        column.expect("a column").1.parse().expect("a number")
+    }
+
+    /// Ends both ends; nothing of the fast path is left.
+    fn end(mut self) {
+        let down = self.lab.run(Side::Client, &["down", "10.77.0.1"]);
+        assert!(down.status.success(), "{down:?}");
+        self.server.signal(nix::sys::signal::Signal::SIGTERM);
+        assert_eq!(self.server.wait(15).0, 0);
+        for side in [Side::Client, Side::Server] {
+            let read = || std::fs::read_to_string("/proc/thread-self/net/packet").expect("a table");
+            let table = self.lab.in_namespace(side, read).join().expect("no panic");
+            assert_eq!(table.lines().count(), 1, "packet sockets remain: {table}");
+        }
+    }
+}
+
+/// IP output sees one packet for each inner ping, and with the raw socket the GRE packet as well.
+#[test]
+fn packets_pass_ip_output_by_only_where_it_is_asked_for() {
+    if !ready() {
+        return;
+    }
+    const PINGS: u32 = 40;
+    for (mode, socket, each) in [("auto", PACKET, 1), ("off", RAW, 2)] {
+        let tunnel = Tunnel::new(mode);
+        tunnel.wait_for(Side::Client, socket, "");
+        tunnel.wait_for(Side::Server, socket, "");
+        let before = tunnel.ip_output();
+        assert!(tunnel.ping(Side::Client, PINGS));
+        let seen = tunnel.ip_output() - before;
+        let expected = u64::from(PINGS) * each;
+        // A few of TCP and ICMP beside them.
+        assert!(
+            (expected..expected + 15).contains(&seen),
+            "{mode}: {seen} packets"
+        );
+        tunnel.end();
+    }
+}
+
+/// The peer's Ethernet address changes, its entry is deleted, the link goes down and comes back,
+/// and the route moves to another interface.
+#[test]
+fn traffic_goes_on_when_the_next_hop_moves() {
+    if !ready() {
+        return;
+    }
+    let tunnel = Tunnel::new("auto");
+    tunnel.wait_for(Side::Client, PACKET, "the next hop is");
+    tunnel.assert_traffic();
+
+    let mac = "02:00:00:00:77:01";
+    tunnel.run(Side::Server, &format!("ip link set outer address {mac}"));
+    tunnel.wait_for(Side::Client, PACKET, mac);
+    tunnel.wait_for(Side::Server, PACKET, "");
+    tunnel.assert_traffic();
+
+    tunnel.run(Side::Client, "ip neigh del 10.77.0.1 dev outer");
+    tunnel.assert_traffic();
+    tunnel.wait_for(Side::Client, PACKET, mac);
+
+    // Nobody but us uses the entry, and still it is confirmed.
+    let stale = format!("ip neigh replace 10.77.0.1 lladdr {mac} dev outer nud stale");
+    tunnel.run(Side::Client, &stale);
+    tunnel.wait_for(Side::Client, PACKET, mac);
+    let entry = tunnel
+        .lab
+        .command(Side::Client, "ip")
+        .args(["neigh"])
+        .output();
+    let entry = String::from_utf8(entry.expect("ip runs").stdout).expect("text");
+    assert!(entry.contains(mac) && !entry.contains("STALE"), "{entry}");
+
+    tunnel.run(Side::Client, "ip link set outer down");
+    tunnel.wait_for(Side::Client, RAW, "");
+    tunnel.run(Side::Client, "ip link set outer up");
+    tunnel.wait_for(Side::Client, PACKET, mac);
+    tunnel.assert_traffic();
+
+    tunnel.lab.join("other", ["10.78.0.2", "10.78.0.1"]);
+    let other = tunnel.interface(Side::Client, "other");
+    let here = "ip route add 10.77.0.1/32 dev other src 10.77.0.2";
+    let there = "ip route add 10.77.0.2/32 dev other src 10.77.0.1";
+    tunnel.run(Side::Client, here);
+    tunnel.run(Side::Server, there);
+    tunnel.wait_for(Side::Client, PACKET, &other);
+    tunnel.assert_traffic();
+    tunnel.run(Side::Client, "ip link del other");
+    tunnel.wait_for(
+        Side::Client,
+        PACKET,
+        &tunnel.interface(Side::Client, "outer"),
+    );
+    tunnel.assert_traffic();
+    tunnel.end();
+}
+
+/// Whatever would have to see the packets in IP output keeps them there, as long as it is there.
+#[test]
+fn firewall_rules_and_shaping_keep_packets_on_the_raw_socket() {
+    if !ready() {
+        return;
+    }
+    let tunnel = Tunnel::new("auto");
+    tunnel.wait_for(Side::Client, PACKET, "");
+
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let (loaded, is_loaded) = std::sync::mpsc::channel();
+    let firewall = tunnel.lab.in_namespace(Side::Client, move || {
+        let table = nftables_table();
+        loaded.send(()).expect("someone waits");
+        // The table goes with its socket.
+        let _ = is_done.recv();
+        drop(table);
+    });
+    is_loaded.recv().expect("it is loaded");
+    tunnel.wait_for(Side::Client, RAW, "firewall");
+    tunnel.assert_traffic();
+    drop(done);
+    firewall.join().expect("no panic");
+    tunnel.wait_for(Side::Client, PACKET, "");
+
+    tunnel.run(Side::Client, "ip rule add to 10.0.0.0/8 lookup 77");
+    tunnel.wait_for(Side::Client, RAW, "ip rule");
+    tunnel.assert_traffic();
+    tunnel.run(Side::Client, "ip rule del to 10.0.0.0/8 lookup 77");
+    tunnel.wait_for(Side::Client, PACKET, "");
+
+    let shape = "tc qdisc add dev outer root tbf rate 100mbit burst 100k latency 50ms";
+    tunnel.run(Side::Client, shape);
+    tunnel.wait_for(Side::Client, RAW, "tbf");
+    tunnel.assert_traffic();
+    tunnel.run(Side::Client, "tc qdisc del dev outer root");
+    tunnel.wait_for(Side::Client, PACKET, "");
+
+    let policy = "ip xfrm policy add src 10.9.0.0/24 dst 10.9.1.0/24 dir out action block";
+    tunnel.run(Side::Client, policy);
+    tunnel.wait_for(Side::Client, RAW, "IPsec");
+    tunnel.run(Side::Client, "ip xfrm policy flush");
+    tunnel.wait_for(Side::Client, PACKET, "");
+    tunnel.end();
+}
+
+/// Makes an empty table of nftables that lives as long as the socket (`NFT_TABLE_F_OWNER`): what
+/// `nft` does, which need not be installed.
+fn nftables_table() -> std::os::fd::OwnedFd {
+    const BATCH_BEGIN: u16 = 0x10;
+    const BATCH_END: u16 = 0x11;
+    const NEW_TABLE: u16 = 10 << 8;
+    const REQUEST_CREATE_ACK: u16 = 0x1 | 0x400 | 0x4;
+    let message = |kind: u16, flags: u16, family: u8, resource: u16, payload: &[u8]| {
+        let mut octets = Vec::new();
+        octets.extend((20 + payload.len() as u32).to_ne_bytes());
+        octets.extend(kind.to_ne_bytes());
+        octets.extend(flags.to_ne_bytes());
+        octets.extend([1, 0, 0, 0, 0, 0, 0, 0, family, 0]);
+        octets.extend(resource.to_be_bytes());
+        octets.extend(payload);
+        octets
+    };
+    // Name "test", then flags OWNER.
+    let table = [
+        &[9, 0, 1, 0, b't', b'e', b's', b't', 0, 0, 0, 0][..],
+        &[8, 0, 2, 0, 0, 0, 0, 2],
+    ]
+    .concat();
+    let batch = [
+        message(BATCH_BEGIN, 1, 0, 10, &[]),
+        message(NEW_TABLE, REQUEST_CREATE_ACK, 2, 0, &table),
+        message(BATCH_END, 1, 0, 10, &[]),
+    ]
+    .concat();
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkNetFilter,
+    )
+    .expect("netlink");
+    use std::os::fd::AsRawFd;
+    let kernel = NetlinkAddr::new(0, 0);
+    sendto(netlink.as_raw_fd(), &batch, &kernel, MsgFlags::empty()).expect("it is sent");
+    let mut answer = [0; 256];
+    let len = nix::unistd::read(&netlink, &mut answer).expect("an answer");
+    // An acknowledgment is an error of the number 0.
+    assert_eq!(answer[16..20], [0; 4], "{:?}", &answer[..len]);
+    netlink
+}
