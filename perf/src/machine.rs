@@ -36,6 +36,16 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Whether others were at work when the measurements began.
+    pub(crate) fn was_busy(&self) -> bool {
+        let last_minute = self.load_average_before.split(' ').next();
+        last_minute
+            .and_then(|load| load.parse().ok())
+            .is_some_and(|load: f64| load > 0.5)
+    }
+}
+
 /// The date and time as the system's clock has it, in UTC.
 pub(crate) fn date() -> String {
     said("date", &["--utc", "+%Y-%m-%d %H:%M UTC"])

@@ -54,6 +54,9 @@ struct Arguments {
     /// Folder for the results.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// A sentence for the report, such as what was special about this run.
+    #[arg(long)]
+    note: Option<String>,
     /// The pptp-fast to measure.
     #[arg(long, default_value = "target/release/pptp-fast")]
     binary: PathBuf,
@@ -115,6 +118,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
     let mut results = Results {
         date: machine::date(),
         commit: machine::commit(),
+        note: arguments.note.clone(),
         machine: Machine::read(),
         rounds,
         seconds,

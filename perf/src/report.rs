@@ -19,6 +19,8 @@ use crate::systems::System;
 pub(crate) struct Results {
     pub(crate) date: String,
     pub(crate) commit: String,
+    /// What whoever ran it has to say.
+    pub(crate) note: Option<String>,
     pub(crate) machine: Machine,
     pub(crate) rounds: u32,
     pub(crate) seconds: u32,
@@ -216,6 +218,11 @@ fn page(results: &Results) -> String {
 
 fn head(text: &mut String, results: &Results) {
     let machine = &results.machine;
+    let mut notes = String::new();
+    if machine.was_busy() {
+        notes.push_str("**The machine had other work to do, see its load: expect wide ranges.** ");
+    }
+    notes.push_str(results.note.as_deref().unwrap_or_default());
     let _ = writeln!(
         text,
         "# Measured on {}, commit {}\n\n\
@@ -224,7 +231,7 @@ fn head(text: &mut String, results: &Results) {
          Both ends of each tunnel share the {} cores of one machine, so the absolute numbers are \
          this machine's; compare the systems with each other. {} rounds, each system in turn, \
          {} s a measurement; charts show medians, the thin line runs from the lowest to the \
-         highest round.\n\n\
+         highest round. {notes}\n\n\
          | machine | |\n| --- | --- |\n| kernel | {} |\n| CPU | {}, {} cores, {} |\n\
          | memory | {} MiB |\n| load average before | {} |\n| TCP congestion control | {} |\n\
          | tunnel MTU | {TUNNEL_MTU} |\n| iperf3 | {} |\n",
