@@ -1,0 +1,108 @@
+//! pptp-fast at both ends: a server that reads PoPToP's files, a client described by flags.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Place, READY_LIMIT, System, Tunnel};
+use crate::namespaces::{INNER_CLIENT, INNER_SERVER, Namespaces, SERVER, TUNNEL_MTU};
+use crate::process;
+
+pub(super) struct PptpFast {
+    /// With `--fast-path auto`, where the program knows it.
+    pub(super) fast_path: bool,
+}
+
+impl System for PptpFast {
+    fn name(&self) -> &'static str {
+        if self.fast_path {
+            "pptp-fast-fast-path"
+        } else {
+            "pptp-fast"
+        }
+    }
+
+    fn description(&self) -> &'static str {
+        if self.fast_path {
+            "ours, MPPE 128 stateless, --fast-path auto at both ends"
+        } else {
+            "ours, MPPE 128 stateless, default settings"
+        }
+    }
+
+    fn version(&self, place: &Place) -> Result<String> {
+        let version = process::quick(process::command(&place.pptp_fast).arg("--version"))
+            .context("cannot run pptp-fast; build it with: cargo build --release")?;
+        if self.fast_path {
+            for command in ["up", "serve"] {
+                let help =
+                    process::quick(process::command(&place.pptp_fast).args([command, "--help"]))?;
+                if !help.contains("--fast-path") {
+                    bail!("this pptp-fast has no option --fast-path for {command}");
+                }
+            }
+        }
+        Ok(version.trim().to_owned())
+    }
+
+    fn start(&self, namespaces: &Namespaces, place: &Place) -> Result<Tunnel> {
+        let folder = place.folder(self.name())?;
+        write_files(&folder)?;
+        let mut tunnel = Tunnel::new(INNER_SERVER);
+        let name = self.name();
+
+        let mut serve = namespaces.server.command(&place.pptp_fast);
+        serve
+            .args(["serve", "--config"])
+            .arg(folder.join("pptpd.conf"));
+        self.finish(&mut serve, &folder, "server-run");
+        tunnel
+            .start(&mut serve, &place.log(&format!("{name}-server")))?
+            .wait_for("Listening for PPTP on", READY_LIMIT)
+            .context("pptp-fast serve")?;
+
+        let mut up = namespaces.client.command(&place.pptp_fast);
+        up.args(["up", "--server", &SERVER.to_string(), "--user", "mia"])
+            .arg("--password-file")
+            .arg(folder.join("password"))
+            .args(["--mtu", &TUNNEL_MTU.to_string(), "--foreground"]);
+        self.finish(&mut up, &folder, "client-run");
+        tunnel
+            .start(&mut up, &place.log(&format!("{name}-client")))?
+            .wait_for(" is active on ", READY_LIMIT)
+            .context("pptp-fast up")?;
+        Ok(tunnel)
+    }
+}
+
+impl PptpFast {
+    fn finish(&self, command: &mut Command, folder: &Path, run: &str) {
+        if self.fast_path {
+            command.args(["--fast-path", "auto"]);
+        }
+        command
+            .env("PPPDIR", folder)
+            .env("PPTP_FAST_RUN_DIR", folder.join(run));
+    }
+}
+
+fn write_files(folder: &Path) -> Result<()> {
+    let options = folder.join("options");
+    std::fs::create_dir_all(folder.join("server-run"))?;
+    std::fs::create_dir_all(folder.join("client-run"))?;
+    std::fs::write(
+        folder.join("pptpd.conf"),
+        format!(
+            "option {}\nlocalip {INNER_SERVER}\nremoteip {INNER_CLIENT}\n",
+            options.display()
+        ),
+    )?;
+    std::fs::write(
+        options,
+        format!("name zidler\nrequire-mschap-v2\nrequire-mppe-128\nmtu {TUNNEL_MTU}\n"),
+    )?;
+    super::write_secret(&folder.join("chap-secrets"), "mia zidler mia123 *\n")?;
+    super::write_secret(&folder.join("password"), "mia123\n")?;
+    Ok(())
+}
