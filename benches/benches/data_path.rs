@@ -1,149 +1,149 @@
-//! Batches of packets through encap and decap, against the plain baseline, which does no more than
-//! the cryptography. `cargo bench -p pptp-fast-benches --bench data_path`
+//! Batches of packets through encap and decap, round-robin over 1, 100 and 10,000 sessions,
+//! against the plain baseline, which does no more than the cryptography.
+//! `cargo bench -p pptp-fast-benches --bench data_path`
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::decap::{Batch, Verdict, decap};
 use dataplane::encap::{Outgoing, encap};
 use dataplane::frame::{Frame, Slot, VecArena};
-use dataplane::limits::{HEADROOM_BYTES, SLOT_BYTES};
-use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
-use dataplane::program::{CallId, MppeSpec, NetworkSpec, SessionSpec, TunId};
+use dataplane::limits::{BATCH_PACKETS, HEADROOM_BYTES, SLOT_BYTES};
+use dataplane::mppe::baseline::PlainMppe;
+use dataplane::program::CallId;
 use dataplane::session::SessionTable;
-use pptp_fast_benches::PlainMppe;
+use pptp_fast_benches::{PACKET_LEN, PEER, START_KEY, inner_packet, sessions};
 
-const PACKETS: u16 = 32;
-const PACKET_LEN: usize = 1400;
-const CALL: CallId = CallId(1);
-const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const KEY: [u8; 16] = *b"0123456789abcdef";
+const PACKETS: u16 = BATCH_PACKETS as u16;
+const SESSIONS: [u16; 3] = [1, 100, 10_000];
 
-fn table() -> SessionTable {
-    let mut table = SessionTable::new(0, 1, Arc::default());
-    let spec = SessionSpec {
-        call_id: CALL,
-        peer: PEER,
-        local: None,
-        peer_call_id: Some(CALL.0),
-        counters: Arc::default(),
-    };
-    let network = NetworkSpec {
-        tun: TunId(0),
-        local: Ipv4Addr::UNSPECIFIED,
-        peer: Ipv4Addr::UNSPECIFIED,
-        compress_protocol: false,
-        compress_address_control: false,
-        require_encryption: true,
-        check_source: false,
-    };
-    let mppe = MppeSpec {
-        start_key: StartKey::new(KeyStrength::Bits128, &KEY),
-        mode: KeyMode::Stateless,
-    };
-    table.install(&spec).expect("an empty table");
-    assert!(table.open_network(CALL, network, false));
-    let session = table.get_mut(CALL).expect("installed");
-    session.set_receive_key(Some(&mppe));
-    session.set_send_key(Some(&mppe));
-    table
+/// A sender, and the batch of packets that it is to send next.
+struct Sender {
+    table: SessionTable,
+    arena: VecArena,
+    batch: Vec<Outgoing>,
+    sessions: u16,
+    next: u16,
 }
 
-/// An IPv4 packet with a true header checksum.
-fn inner() -> Vec<u8> {
-    let mut packet = vec![0; PACKET_LEN];
-    packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&(PACKET_LEN as u16).to_be_bytes());
-    let checksum = !(0x4500 + PACKET_LEN as u16);
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    packet
+impl Sender {
+    fn new(count: u16) -> Self {
+        Self {
+            table: sessions(count),
+            arena: VecArena::new(PACKETS, SLOT_BYTES as u16),
+            batch: Vec::new(),
+            sessions: count,
+            next: 0,
+        }
+    }
+
+    /// Packets as they come from TUN, one of each session in turn.
+    fn fill(&mut self) {
+        self.batch.clear();
+        let inner = inner_packet();
+        for slot in (0..PACKETS).map(Slot) {
+            let frame = self.arena.fill(slot, HEADROOM_BYTES as u16, &inner);
+            self.batch.push(Outgoing::new(CallId(self.next), frame));
+            self.next = (self.next + 1) % self.sessions;
+        }
+    }
+
+    fn encap(&mut self) {
+        encap(&mut self.table, &mut self.arena, &mut self.batch, 0);
+    }
+
+    /// The packets after `encap`, as the receiver's raw socket delivers them.
+    fn received(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for packet in &self.batch {
+            let mut frame = packet.frame;
+            assert!(packet.dropped.is_none() && frame.push_header(20));
+            let len = frame.len() as u16;
+            let header = &mut frame.bytes_mut(&mut self.arena)[..20];
+            header.fill(0);
+            header[0] = 0x45;
+            header[2..4].copy_from_slice(&len.to_be_bytes());
+            header[9] = 47;
+            header[12..16].copy_from_slice(&PEER.octets());
+            frames.push(frame);
+        }
+        frames
+    }
 }
 
-fn outgoing() -> Vec<Outgoing> {
-    (0..PACKETS)
-        .map(|slot| {
-            let frame = Frame::new(Slot(slot), HEADROOM_BYTES as u16, PACKET_LEN as u16);
-            Outgoing::new(CALL, frame)
-        })
-        .collect()
+fn plain(count: u16, iterations: u64) -> Duration {
+    let mut chains = vec![PlainMppe::new(START_KEY); usize::from(count)];
+    let mut texts = vec![[0; PACKET_LEN]; BATCH_PACKETS];
+    let mut next = 0;
+    let start = Instant::now();
+    for _ in 0..iterations {
+        for text in &mut texts {
+            chains[next].encrypt(black_box(text));
+            next = (next + 1) % chains.len();
+        }
+    }
+    start.elapsed()
 }
 
 fn bench_encap(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encap");
     group.throughput(Throughput::Elements(u64::from(PACKETS)));
-    group.bench_function("plain", |bencher| {
-        let mut chain = PlainMppe::new(KEY);
-        let mut text = inner();
-        bencher.iter(|| (0..PACKETS).for_each(|_| chain.encrypt(&mut text)));
-    });
-    group.bench_function("batch", |bencher| {
-        let mut table = table();
-        let mut arena = VecArena::new(PACKETS, SLOT_BYTES as u16);
-        bencher.iter_batched_ref(
-            || {
-                let batch = outgoing();
-                for slot in 0..PACKETS {
-                    arena.fill(Slot(slot), HEADROOM_BYTES as u16, &inner());
+    for count in SESSIONS {
+        group.bench_function(BenchmarkId::new("plain", count), |bencher| {
+            bencher.iter_custom(|iterations| plain(count, iterations));
+        });
+        group.bench_function(BenchmarkId::new("batch", count), |bencher| {
+            let mut sender = Sender::new(count);
+            bencher.iter_custom(|iterations| {
+                let mut elapsed = Duration::ZERO;
+                for _ in 0..iterations {
+                    sender.fill();
+                    let start = Instant::now();
+                    sender.encap();
+                    elapsed += start.elapsed();
                 }
-                (batch, arena.clone())
-            },
-            |(batch, arena)| encap(&mut table, arena, batch, 0),
-            BatchSize::LargeInput,
-        );
-    });
+                elapsed
+            });
+        });
+    }
     group.finish();
 }
 
 fn bench_decap(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decap");
     group.throughput(Throughput::Elements(u64::from(PACKETS)));
-    group.bench_function("plain", |bencher| {
-        let mut chain = PlainMppe::new(KEY);
-        let mut text = inner();
-        bencher.iter(|| (0..PACKETS).for_each(|_| chain.encrypt(&mut text)));
-    });
-    group.bench_function("batch", |bencher| {
-        let (mut sender, mut receiver) = (table(), table());
-        let mut out = Batch::new();
-        bencher.iter_batched_ref(
-            || received(&mut sender),
-            |(frames, arena)| {
-                out.clear();
-                decap(&mut receiver, arena, frames, &mut out, 0);
-                let first = out.as_slice().first().expect("verdicts");
-                assert!(matches!(first.verdict, Verdict::Deliver { .. }));
-            },
-            BatchSize::PerIteration,
-        );
-    });
-    group.finish();
-}
-
-/// The next packets of `sender`, as the receiver's raw socket delivers them.
-fn received(sender: &mut SessionTable) -> (Vec<Frame>, VecArena) {
-    let mut arena = VecArena::new(PACKETS, SLOT_BYTES as u16);
-    let mut batch = outgoing();
-    for packet in &batch {
-        arena.fill(packet.frame.slot, HEADROOM_BYTES as u16, &inner());
+    for count in SESSIONS {
+        group.bench_function(BenchmarkId::new("plain", count), |bencher| {
+            bencher.iter_custom(|iterations| plain(count, iterations));
+        });
+        group.bench_function(BenchmarkId::new("batch", count), |bencher| {
+            let mut sender = Sender::new(count);
+            let mut receiver = sessions(count);
+            let mut out = Batch::new();
+            bencher.iter_custom(|iterations| {
+                let mut elapsed = Duration::ZERO;
+                for _ in 0..iterations {
+                    sender.fill();
+                    sender.encap();
+                    let frames = sender.received();
+                    out.clear();
+                    let start = Instant::now();
+                    decap(&mut receiver, &mut sender.arena, &frames, &mut out, 0);
+                    elapsed += start.elapsed();
+                    let delivered = |verdict| matches!(verdict, Verdict::Deliver { .. });
+                    assert!(
+                        out.as_slice()
+                            .iter()
+                            .all(|decided| delivered(decided.verdict))
+                    );
+                    assert_eq!(out.as_slice().len(), BATCH_PACKETS);
+                }
+                elapsed
+            });
+        });
     }
-    encap(sender, &mut arena, &mut batch, 0);
-    let frames = batch
-        .iter()
-        .map(|packet| {
-            let mut frame = packet.frame;
-            assert!(packet.dropped.is_none() && frame.push_header(20));
-            let len = frame.len() as u16;
-            let header = &mut frame.bytes_mut(&mut arena)[..20];
-            header.fill(0);
-            header[0] = 0x45;
-            header[2..4].copy_from_slice(&len.to_be_bytes());
-            header[9] = 47;
-            header[12..16].copy_from_slice(&PEER.octets());
-            frame
-        })
-        .collect();
-    (frames, arena)
+    group.finish();
 }
 
 criterion_group!(benches, bench_encap, bench_decap);

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use crate::counters::Counter;
 use crate::frame::{Frame, Slot, Slots};
+use crate::offload::TunFeatures;
 use crate::program::{NextHop, TunId};
 
 /// The ring, or what stands for it.
@@ -32,12 +33,14 @@ pub trait Io: Slots {
     /// the order in which they are sent. What the network refuses is counted and dropped.
     fn send(&mut self, frame: Frame, route: Route);
 
-    /// Writes an inner IP packet to a TUN device. Without such a device it is counted and dropped.
+    /// Writes an inner IP packet to a TUN device, joined with its neighbours where the device has a
+    /// virtio-net header: then until the next `wait` at most. Without such a device it is counted
+    /// and dropped.
     fn write(&mut self, tun: TunId, frame: Frame);
 
     /// Reads from this TUN device from now on. False, and the device is closed, when `tun` is
     /// already in use or there are too many.
-    fn attach(&mut self, tun: TunId, fd: OwnedFd) -> bool;
+    fn attach(&mut self, tun: TunId, fd: OwnedFd, features: TunFeatures) -> bool;
 
     /// Closes the TUN device. What has been read from it may still arrive.
     fn detach(&mut self, tun: TunId);
@@ -124,8 +127,14 @@ pub struct IoCounters {
     pub send_failed: Counter,
     /// Packets read from TUN devices.
     pub tun_read: Counter,
+    /// Super-packets among what was read: trains that were cut into several of these packets.
+    pub trains_read: Counter,
+    /// What was read and could not be cut into packets: see `offload::split::SplitError`.
+    pub split_failed: Counter,
     /// Packets that TUN devices took.
     pub tun_written: Counter,
+    /// Writes in which several of these packets went together.
+    pub runs_written: Counter,
     /// Packets that a TUN device refused (it is down), or for a device that is not attached.
     pub write_failed: Counter,
     /// Times that a receiver ran out of buffers: packets wait in the kernel then.

@@ -6,13 +6,15 @@
 //! # Life of a packet
 //!
 //! ```text
-//! out  TUN read (uring) -> session of the device, or by inner destination (session)
+//! out  TUN read (uring) -> cut into packets (offload)
+//!        -> session of the device, or by inner destination (session)
 //!        -> encap batch [ppp | keys in series | rc4 n abreast | gre] -> GRE send (uring):
 //!           raw socket, or packet socket where control has named the next hop
 //!
 //! in   GRE receive (uring) -> session by call ID (session)
-//!        -> decap batch [sequence | keys in series | rc4 n abreast | ppp] -> TUN write (uring)
-//!                                                              \-> not IP: punt to control
+//!        -> decap batch [sequence | keys in series | rc4 n abreast | ppp]
+//!        -> joined (offload) -> TUN write (uring)
+//!        \-> not IP: punt to control
 //!
 //! ctl  Command -> mailbox -> worker        worker -> mailbox -> Notice
 //! ```
@@ -29,7 +31,7 @@
 //! *Memory*: everything is allocated before the first packet, and nothing for one; the bounds are
 //! in [`limits`].
 //!
-//! *Purity*: `decap`, `encap`, `sequence`, `mppe` and `wire` read no clock and do no input or
+//! *Purity*: `decap`, `encap`, `offload`, `sequence`, `mppe` and `wire` read no clock and do no input or
 //! output. What does stands behind [`io::Io`]: `uring` in earnest, [`sim_io`] in the simulator.
 //!
 //! *Unsafe code* is in `uring`, `sys` and `mppe::rc4` alone.
@@ -44,6 +46,7 @@ pub mod io;
 pub mod limits;
 pub mod mailbox;
 pub mod mppe;
+pub mod offload;
 pub mod program;
 mod punt_budget;
 mod sequence;

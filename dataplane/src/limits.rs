@@ -14,6 +14,11 @@ pub const SLOT_BYTES: usize = 2048;
 /// MPPE (2), inner protocol (2) are 24; a virtio-net header and an outer IPv4 header may precede.
 pub const HEADROOM_BYTES: usize = 64;
 
+/// Octets of the largest PPP information field (RFC 1661 2) that a slot holds behind the headroom
+/// as it comes from the network: an outer IPv4 header with all options (60), GRE (16), FF 03 (2)
+/// and protocol (2) precede. No larger MRU may be announced; what is longer would be cut.
+pub const INFORMATION_BYTES_MAX: usize = SLOT_BYTES - HEADROOM_BYTES - 80;
+
 /// Packets that one session holds while it waits for an earlier one. More than a handful overtake
 /// each other only where a path changes, and then waiting does not help.
 pub const REORDER_PACKETS: usize = 16;
@@ -116,6 +121,29 @@ pub const PUNT_INTERVAL_MS: u64 = 10;
 
 /// Errors in a row, without a packet between them, after which the GRE socket is given up.
 pub const RECEIVE_ERRORS_MAX: u32 = 256;
+
+/// Octets of a buffer that TUN devices are read into: the longest IP packet with its virtio-net
+/// header, in whole pages.
+pub const READ_BYTES: usize = 17 * 4096;
+
+/// Such buffers of a worker, a power of two. Each holds one packet, or a train of some forty, until
+/// it has been cut into slots: 4.3 MiB, and more than all slots can take.
+pub const READ_BUFFERS: u16 = 64;
+
+/// Packets that are cut out of what was read, in one turn: what comes from the peer waits for no
+/// more than these to be enciphered.
+pub const SPLIT_PACKETS: usize = 256;
+
+/// Packets that are joined for one write to a TUN device: senders' trains are no longer, at the
+/// usual MTU, since they are IP packets themselves.
+pub const RUN_PACKETS_MAX: usize = 47;
+
+/// Joined writes in flight. Without one left, packets are written alone.
+pub const GATHERS_MAX: u16 = 256;
+
+const _: () = assert!(READ_BYTES >= u16::MAX as usize + crate::offload::VnetHeader::LEN);
+const _: () = assert!(READ_BUFFERS.is_power_of_two());
+const _: () = assert!(HEADROOM_BYTES >= crate::offload::VnetHeader::LEN);
 
 const _: () = assert!(RECEIVE_SLOTS as usize >= 2 * HELD_PACKETS_MAX);
 const _: () = assert!(*RECEIVE_SLOTS_RANGE.start() as usize >= 2 * BATCH_PACKETS);

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::counters::SessionCounters;
 use crate::mppe::keys::{KeyMode, StartKey};
+use crate::offload::TunFeatures;
 
 /// The Call ID that *we* chose: it stands in the GRE key field of what the peer sends us
 /// (RFC 2637 4.1), and names the session everywhere in this program. 0 is valid.
@@ -150,6 +151,8 @@ pub enum Command {
         tun: TunId,
         /// A non-blocking TUN queue.
         fd: OwnedFd,
+        /// What was agreed with the kernel when it was opened.
+        features: TunFeatures,
         /// One session owns it (a client's `ppp0`): no look-up by address. `None`: shared.
         owner: Option<CallId>,
     },

@@ -10,6 +10,9 @@ use std::os::fd::OwnedFd;
 use crate::frame::{Frame, Slot, Slots, VecArena};
 use crate::io::{Arrivals, Io, IoError, Route};
 use crate::limits;
+use crate::offload::gather::{Gather, put_header};
+use crate::offload::split::Split;
+use crate::offload::{TunFeatures, VnetHeader};
 use crate::program::TunId;
 
 /// A GRE packet on its way to the peer.
@@ -35,6 +38,9 @@ pub struct SimIo {
     gre: VecDeque<Vec<u8>>,
     tun: VecDeque<(TunId, Vec<u8>)>,
     tuns: Vec<TunId>,
+    /// Those among them with virtio-net headers.
+    offloaded: Vec<TunId>,
+    gather: Gather,
     lost: Vec<TunId>,
     sent: Vec<Sent>,
     written: Vec<(TunId, Vec<u8>)>,
@@ -57,6 +63,8 @@ impl SimIo {
             gre: VecDeque::new(),
             tun: VecDeque::new(),
             tuns: Vec::new(),
+            offloaded: Vec::new(),
+            gather: Gather::new(),
             lost: Vec::new(),
             sent: Vec::new(),
             written: Vec::new(),
@@ -70,7 +78,8 @@ impl SimIo {
         self.gre.push_back(packet.to_vec());
     }
 
-    /// The host sends an inner IP packet through a TUN device.
+    /// The host sends an inner IP packet through a TUN device. Where the device has virtio-net
+    /// headers, it begins with one, and may be a super-packet.
     pub fn tun_arrives(&mut self, tun: TunId, packet: &[u8]) {
         self.tun.push_back((tun, packet.to_vec()));
     }
@@ -102,16 +111,26 @@ impl SimIo {
         std::mem::take(&mut self.sent)
     }
 
-    /// What has been written to TUN devices since the last call, in this order.
+    /// What has been written to TUN devices since the last call, in this order, with virtio-net
+    /// headers where the device has them.
     pub fn take_written(&mut self) -> Vec<(TunId, Vec<u8>)> {
+        self.flush();
         std::mem::take(&mut self.written)
     }
 
-    /// Attaches a TUN device of this world; there is no descriptor behind it.
+    /// Attaches a TUN device of this world, without offload; there is no descriptor behind it.
     pub fn attach_sim(&mut self, tun: TunId) -> bool {
+        self.attach_sim_with(tun, TunFeatures::default())
+    }
+
+    /// Attaches a TUN device of this world.
+    pub fn attach_sim_with(&mut self, tun: TunId, features: TunFeatures) -> bool {
         let is_new = !self.tuns.contains(&tun);
         if is_new {
             self.tuns.push(tun);
+        }
+        if is_new && features.vnet_header {
+            self.offloaded.push(tun);
         }
         is_new
     }
@@ -134,10 +153,51 @@ impl SimIo {
         let len = packet.len().min(limits::SLOT_BYTES - headroom);
         Some(self.arena.fill(slot, headroom as u16, &packet[..len]))
     }
+
+    /// Cuts what the host sends into packets. False when there are not slots enough.
+    fn read(&mut self, tun: TunId, bytes: &[u8], arrivals: &mut Arrivals) -> bool {
+        let headroom = limits::HEADROOM_BYTES;
+        let len_max = limits::SLOT_BYTES - headroom;
+        let split = if self.offloaded.contains(&tun) {
+            Split::parse(bytes, len_max)
+        } else {
+            Split::plain(bytes, len_max)
+        };
+        // What cannot be cut is dropped.
+        let Ok(split) = split else { return true };
+        if split.count() > self.receive_free.len() {
+            return false;
+        }
+        for index in 0..split.count() {
+            let Some(slot) = self.receive_free.pop() else {
+                return false;
+            };
+            let len = split.emit(index, &mut self.arena.slot_mut(slot)[headroom..]);
+            let frame = Frame::new(slot, headroom as u16, len as u16);
+            arrivals.tun.push((tun, frame));
+        }
+        true
+    }
+
+    fn flush(&mut self) {
+        if let Some(gathered) = self.gather.take(&mut self.arena) {
+            self.write_now(gathered.tun, gathered.frames());
+        }
+    }
+
+    fn write_now(&mut self, tun: TunId, frames: &[Frame]) {
+        if self.tuns.contains(&tun) {
+            let parts = frames.iter().map(|frame| frame.bytes(&self.arena));
+            let bytes = parts.collect::<Vec<_>>().concat();
+            self.written.push((tun, bytes));
+        }
+        frames.iter().for_each(|frame| self.release(frame.slot));
+    }
 }
 
 impl Io for SimIo {
     fn wait(&mut self, _deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<u64, IoError> {
+        self.flush();
         if !self.is_network_stuck {
             for slot in std::mem::take(&mut self.in_flight) {
                 self.release(slot);
@@ -154,11 +214,10 @@ impl Io for SimIo {
             if !self.tuns.contains(&tun) {
                 continue;
             }
-            let Some(frame) = self.receive(&packet) else {
+            if !self.read(tun, &packet, arrivals) {
                 self.tun.push_front((tun, packet));
                 break;
-            };
-            arrivals.tun.push((tun, frame));
+            }
         }
         arrivals.tuns_lost.append(&mut self.lost);
         Ok(self.now_ms)
@@ -190,23 +249,35 @@ impl Io for SimIo {
 
     fn attach_packet_socket(&mut self, _fd: OwnedFd) {}
 
-    fn write(&mut self, tun: TunId, frame: Frame) {
-        if self.tuns.contains(&tun) {
-            let packet = frame.bytes(&self.arena).to_vec();
-            self.written.push((tun, packet));
+    fn write(&mut self, tun: TunId, mut frame: Frame) {
+        if self.gather.join(&self.arena, tun, frame) {
+            return;
         }
-        self.release(frame.slot);
+        self.flush();
+        if self.offloaded.contains(&tun) {
+            if self.gather.begin(&self.arena, tun, frame) {
+                return;
+            }
+            if !put_header(&mut self.arena, &mut frame, VnetHeader::default()) {
+                self.release(frame.slot);
+                return;
+            }
+        }
+        self.write_now(tun, &[frame]);
     }
 
-    fn attach(&mut self, tun: TunId, _fd: OwnedFd) -> bool {
-        self.attach_sim(tun)
+    fn attach(&mut self, tun: TunId, _fd: OwnedFd, features: TunFeatures) -> bool {
+        self.attach_sim_with(tun, features)
     }
 
     fn detach(&mut self, tun: TunId) {
+        self.flush();
         self.tuns.retain(|&attached| attached != tun);
+        self.offloaded.retain(|&attached| attached != tun);
     }
 
     fn close(&mut self) {
+        self.flush();
         self.tuns.clear();
     }
 }

@@ -204,8 +204,13 @@ impl<I: Io> Worker<I> {
                 self.with_session(call_id, |s| s.set_next_hop(next_hop))
             }
             Command::Remove { call_id } => self.remove(call_id),
-            Command::AttachTun { tun, fd, owner } => {
-                let is_attached = self.io.attach(tun, fd);
+            Command::AttachTun {
+                tun,
+                fd,
+                features,
+                owner,
+            } => {
+                let is_attached = self.io.attach(tun, fd, features);
                 if is_attached && let Err(index) = self.position(tun) {
                     self.tuns.insert(index, Tun { id: tun, owner });
                 }
@@ -459,6 +464,8 @@ mod tests {
     use super::*;
     use crate::counters::SessionCounters;
     use crate::mppe::keys::{KeyMode, KeyStrength, StartKey};
+    use crate::offload::checksum::Sum;
+    use crate::offload::{TunFeatures, VnetHeader};
     use crate::program::{MppeSpec, NetworkSpec};
     use crate::sim_io::{SimIo, outer_ipv4};
 
@@ -618,6 +625,57 @@ mod tests {
         assert!(b.notices().is_empty());
         a.assert_no_slot_is_missing();
         b.assert_no_slot_is_missing();
+    }
+
+    #[test]
+    fn a_train_that_crosses_is_written_as_the_train_that_was_read() {
+        let (mut a, mut b) = (Bench::new(1, 2), Bench::new(2, 1));
+        let features = TunFeatures {
+            vnet_header: true,
+            tcp: true,
+            udp: true,
+        };
+        for bench in [&mut a, &mut b] {
+            bench.worker.io.attach_sim_with(TUN, features);
+        }
+        a.open(b"key from a to b.", b"key from b to a.");
+        b.open(b"key from b to a.", b"key from a to b.");
+        b.turn();
+        let train = tcp_train(40, 1300);
+        a.worker.io.tun_arrives(TUN, &train);
+        a.turn();
+        assert_eq!(a.send_to(&mut b), 40);
+        b.turn();
+        let written = b.worker.io.take_written();
+        assert!(written == [(TUN, train)], "{} writes", written.len());
+        a.assert_no_slot_is_missing();
+        b.assert_no_slot_is_missing();
+    }
+
+    /// So many TCP segments from 10.0.0.1 to 10.0.0.2 as a TUN device hands them over together.
+    fn tcp_train(segments: usize, size: usize) -> Vec<u8> {
+        let source_and_destination = [10, 0, 0, 1, 10, 0, 0, 2];
+        let segment_len = 20 + segments * size;
+        let sum = Sum::default().with_pseudo_header(&source_and_destination, 6, segment_len);
+        let mut segment = vec![0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 1, 0];
+        segment.extend(sum.partial());
+        segment.extend([0, 0]);
+        segment.extend((0..segments * size).map(|i| (i % 251) as u8));
+        let [source, destination] = [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last));
+        let mut packet = outer_ipv4(source, destination, &segment);
+        packet[9] = 6;
+        packet[10..12].fill(0);
+        let checksum = Sum::default().with(&packet[..20]).finish();
+        packet[10..12].copy_from_slice(&checksum);
+        let header = VnetHeader {
+            flags: VnetHeader::NEEDS_CHECKSUM,
+            gso_type: VnetHeader::GSO_TCP_IPV4,
+            header_len: 40,
+            gso_size: size as u16,
+            checksum_start: 20,
+            checksum_offset: 16,
+        };
+        [&header.to_bytes()[..], &packet].concat()
     }
 
     #[test]

@@ -208,6 +208,15 @@ impl Lab {
         path
     }
 
+    /// Writes a script that everyone may run.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn write_script(&self, path: &str, text: &str) {
+        let path = self.write(path, text);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+
     /// Network interfaces of one side.
     ///
     /// # Panics

@@ -27,6 +27,8 @@ pub enum Request {
     Close(ConnectionId),
     /// Look a secret up, which may take a while.
     Judge(CallId, u32, Verdict),
+    /// Look for free addresses, which may take as long.
+    Assign(CallId, Addresses),
 }
 
 /// What became of one call.
@@ -124,6 +126,9 @@ impl Node {
                 request_id,
                 self.judge(call_id, &request),
             )),
+            Action::AssignAddresses { call_id } => {
+                Some(Request::Assign(call_id, server_addresses(call_id)))
+            }
             Action::Install {
                 call_id,
                 peer,

@@ -9,6 +9,7 @@ use control::proto::Time;
 use dataplane::counters::WorkerCounters;
 use dataplane::io::IoCounters;
 use dataplane::mailbox::Mailbox;
+use dataplane::offload::TunFeatures;
 use dataplane::program::{CallId, Command, Notice, TunId};
 use dataplane::sim_io::SimIo;
 use dataplane::wire::ipv4::{HEADER_LEN, PROTOCOL_GRE};
@@ -95,6 +96,7 @@ impl Plane {
         self.obey(Command::AttachTun {
             tun,
             fd: OwnedFd::from(nothing),
+            features: TunFeatures::default(),
             owner: Some(call_id),
         });
         tun

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use control::proto::auth::{Secret, Verdict};
 use control::proto::endpoint::EndpointConfig;
-use control::proto::link::LinkConfig;
+use control::proto::link::{Addresses, LinkConfig};
 use control::proto::{ConnectionId, Event, Time};
 use dataplane::program::{CallId, Notice};
 use rand::{Rng, RngExt, SeedableRng};
@@ -67,6 +67,7 @@ enum Arrival {
         packet: Vec<u8>,
     },
     Verdict(usize, CallId, u32, Verdict),
+    Addresses(usize, CallId, Addresses),
 }
 
 /// One TCP connection.
@@ -270,6 +271,10 @@ impl World {
                     },
                 );
             }
+            Arrival::Addresses(node, call_id, addresses) => {
+                let addresses = Some(addresses);
+                self.handle(node, Event::Addresses { call_id, addresses });
+            }
         }
     }
 
@@ -326,6 +331,11 @@ impl World {
                 let delay_ms = self.rng.random_range(0..=self.verdict_ms_max);
                 let at = self.now.after_ms(delay_ms);
                 self.fly(at, Arrival::Verdict(node, call_id, request_id, verdict));
+            }
+            Request::Assign(call_id, addresses) => {
+                let delay_ms = self.rng.random_range(0..=self.verdict_ms_max);
+                let at = self.now.after_ms(delay_ms);
+                self.fly(at, Arrival::Addresses(node, call_id, addresses));
             }
         }
     }

@@ -362,7 +362,7 @@ proptest! {
 /// An encrypted packet of noise, from the right address and for the right call.
 fn forge(sequence: u32, coherency_count: u16, len: usize) -> Vec<u8> {
     let mut payload = vec![0xFF, 0x03, 0x00, 0xFD];
-    payload.extend((0x9000 | coherency_count % 0x1000).to_be_bytes());
+    payload.extend((0x9000 | (coherency_count % 0x1000)).to_be_bytes());
     payload.extend((0..len).map(|i| ((i as u32).wrapping_mul(0x9E37_79B1) >> 13 ^ sequence) as u8));
     let mut gre = vec![0x30, 0x01, 0x88, 0x0B];
     gre.extend((payload.len() as u16).to_be_bytes());

@@ -151,6 +151,47 @@ fn the_howto_tunnel_comes_up_carries_packets_and_goes() {
     assert_bare(&lab, Side::Server);
 }
 
+/// Scripts run as pppd runs them: `ip-up` with the how-to's `ipparam` as sixth argument and an
+/// environment of pppd's variables alone, `ip-down` when the tunnel has gone.
+#[test]
+fn scripts_are_told_of_the_network_as_it_comes_and_goes() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let told = lab.dir.path().join("told");
+    let script = |name: &str| {
+        let told = told.display();
+        format!("#!/bin/sh\necho {name} \"$1\" \"$4\" \"$5\" \"$6\" $IPREMOTE $HOME. >> {told}\n")
+    };
+    lab.write_script("ppp/ip-pre-up", &script("pre-up"));
+    lab.write_script("ppp/ip-up", &script("up"));
+    lab.write_script("ppp/ip-down", &script("down"));
+    let _server = serve(&lab, &conf);
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    assert_eq!(up.status.code(), Some(0), "{}", text(&up));
+    let down = lab.run(Side::Client, &["down", "test2"]);
+    assert_eq!(down.status.code(), Some(0), "{}", text(&down));
+    let lines = || std::fs::read_to_string(&told).unwrap_or_default();
+    let of_client = || -> Vec<String> {
+        let all = lines();
+        let ours = all.lines().filter(|line| line.contains("192.168.2.0"));
+        ours.map(str::to_owned).collect()
+    };
+    for _ in 0..100 {
+        if of_client().len() == 3 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let told_each = "ppp0 192.168.254.231 192.168.254.230 192.168.2.0 192.168.254.230 .";
+    for (line, name) in of_client().iter().zip(["pre-up", "up", "down"]) {
+        assert_eq!(*line, format!("{name} {told_each}"));
+    }
+    assert_eq!(of_client().len(), 3, "{}", lines());
+}
+
 /// `--json` prints exactly one object, and TERM in the foreground ends the tunnel with pppd's 5.
 #[test]
 fn a_tunnel_by_flags_prints_one_object_and_ends_on_a_signal() {
@@ -314,6 +355,19 @@ fn every_authentication_method_brings_a_tunnel_up() {
             "MPPE 40-bit stateless",
             "require-mppe-40",
         ),
+        (
+            "require-mschap-v2",
+            "MPPE 128-bit stateful",
+            "require-mppe-128\nmppe-prefer-stateful",
+        ),
+        // The pool gives addresses to those who prove nothing, too.
+        ("noauth", "none", "nomppe"),
+        // Challenged again and again while the pings pass.
+        (
+            "require-mschap-v2\nchap-interval 1",
+            "MPPE 128-bit stateless",
+            "require-mppe-128",
+        ),
     ] {
         let lab = Lab::new();
         let options = HOWTO_OPTIONS.replace("require-mppe-128\n", &format!("{mppe}\n"));
@@ -410,7 +464,9 @@ fn server_without_gre(listener: &TcpListener) {
         while let Ok(Some((message, consumed))) = next_message(&received) {
             received.drain(..consumed);
             if let Some(reply) = reply(&message) {
-                stream.write_all(&reply.to_bytes()).unwrap();
+                stream
+                    .write_all(&reply.to_bytes())
+                    .expect("the client reads");
             }
         }
     }

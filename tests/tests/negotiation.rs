@@ -175,7 +175,7 @@ fn check_demands(scenario: &Scenario, world: &World) {
         match scenario.expectation() {
             Expectation::Fails => panic!("it came up: {network:?}"),
             Expectation::Up { encrypted: false } => {}
-            Expectation::Up { encrypted: true } | Expectation::MayFail => {
+            Expectation::Up { encrypted: true } => {
                 assert_ne!(network.cipher, "none", "not encrypted");
             }
         }
@@ -198,16 +198,15 @@ fn check_tunnel(scenario: &Scenario, world: &mut World) {
         return;
     };
     assert_eq!((client.local, client.remote), (server.remote, server.local));
-    let is_cipher_common = mirrored(&client.cipher) == server.cipher;
-    if !is_cipher_common {
-        // Faults that last can use up one side's CCP requests. If it requires no MPPE it goes on
-        // without, and does not say so to the other.
-        let both_require = [&scenario.client, &scenario.server]
-            .iter()
-            .all(|link| link.mppe.is_some_and(|mppe| mppe.require));
-        let may_differ = !is_patient && !both_require;
-        assert!(may_differ, "{} is not {}", client.cipher, server.cipher);
-        return;
+    assert_eq!(mirrored(&client.cipher), server.cipher);
+    if client.cipher != "none" {
+        let strongest = scenario.strongest_common();
+        let bits = strongest.expect("a cipher that both allow");
+        let words = format!("MPPE {bits}-bit");
+        let directions = client.cipher.split(" / ");
+        for direction in directions {
+            assert!(direction.starts_with(&words), "{direction}, not {words}");
+        }
     }
     assert!(client.mtu <= scenario.server.lcp.mru && client.mtu <= scenario.client.lcp.mtu);
     assert!(server.mtu <= scenario.client.lcp.mru && server.mtu <= scenario.server.lcp.mtu);

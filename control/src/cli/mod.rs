@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
 mod down;
 mod serve;
@@ -35,6 +36,7 @@ enum Command {
     Status(status::Status),
     Serve(serve::Serve),
     Demo(demo::Demo),
+    Bench(bench::Bench),
 }
 
 /// Reads the arguments of the process, does what they say, and returns the exit status: pppd's
@@ -47,30 +49,26 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Bench(bench) => bench.run(),
     }
 }
 
 /// Prints an error for a person and gives the exit status on.
 fn fail(message: impl std::fmt::Display, status: u8) -> ExitCode {
-    // A closed standard error must not hide the exit status behind a panic.
-    let _ = std::io::Write::write_fmt(
-        &mut std::io::stderr(),
-        format_args!("pptp-fast: {message}\n"),
-    );
+    warn(message);
     ExitCode::from(status)
 }
 
 /// Prints a line to standard output; a closed pipe is no error.
 fn print_line(line: impl std::fmt::Display) {
-    let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{line}\n"));
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{line}\n").as_bytes());
 }
 
-/// Prints a warning for a person.
+/// Prints a message for a person, in one piece: the log may go to the same terminal. A closed
+/// standard error must not hide the exit status behind a panic.
 fn warn(message: impl std::fmt::Display) {
-    let _ = std::io::Write::write_fmt(
-        &mut std::io::stderr(),
-        format_args!("pptp-fast: {message}\n"),
-    );
+    let line = format!("pptp-fast: {message}\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
 /// `PPPDIR`, as pptp-command had it, or /etc/ppp.

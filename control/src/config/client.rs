@@ -145,6 +145,8 @@ pub struct ClientConfig {
     pub environment: Vec<(String, String)>,
     /// Scripts that are not in pppd's place.
     pub scripts: Scripts,
+    /// pppd's place: `ip-up` and the others lie here.
+    pub scripts_dir: PathBuf,
     /// The `pptp` program's options.
     pub pptp: PptpOptions,
     /// Whether the fast path was asked for.
@@ -266,6 +268,7 @@ impl ClientConfig {
             max_connect_ms: limit(options.max_connect_s),
             environment: options.environment.clone(),
             scripts: options.scripts.clone(),
+            scripts_dir: dir.to_owned(),
             pptp: options.pptp.clone(),
             fast_path: FastPathMode::default(),
             lock: options.lock,
@@ -443,6 +446,7 @@ fn lcp_config(options: &PppdOptions) -> LcpConfig {
                 u64::from(seconds) * 1000
             }),
         echo_failure: options.echo_failure.unwrap_or(defaults.echo_failure),
+        chap_interval_ms: u64::from(options.chap_interval_s) * 1000,
         auth_timeout_ms: u64::from(options.auth_timeout_s) * 1000,
         setup_timeout_ms: defaults.setup_timeout_ms,
     }
@@ -454,6 +458,7 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
         bits_56,
         bits_128,
         stateful,
+        prefer_stateful,
         optional,
     } = options.mppe;
     if !options.mppe.wanted() {
@@ -472,7 +477,7 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
         allow_56: bits_56,
         allow_128: bits_128,
         allow_stateful: stateful,
-        prefer_stateful: false,
+        prefer_stateful,
     };
     Ok((!options.no_ccp).then_some(config))
 }

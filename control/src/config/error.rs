@@ -187,7 +187,7 @@ fn did_you_mean(suggestion: &Option<String>) -> String {
 
 fn existing(tunnels: &[String]) -> String {
     if tunnels.is_empty() {
-        "There are no configured tunnels: `pptp-fast tunnel add` makes one".to_owned()
+        "There are no configured tunnels: write one, or name the server with --server".to_owned()
     } else {
         format!("There are: {}", tunnels.join(", "))
     }

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dataplane::limits::INFORMATION_BYTES_MAX;
 use serde::Deserialize;
 
 use crate::proto::auth::{AuthMethods, Secrets};
@@ -131,6 +132,7 @@ struct Auth {
     pap_secrets: PathBuf,
     single_session: Single,
     welcome: Option<String>,
+    chap_interval_s: Option<SecondsOrNone>,
 }
 
 impl Default for Auth {
@@ -142,6 +144,7 @@ impl Default for Auth {
             pap_secrets: "pap-secrets".into(),
             single_session: Single::Allow,
             welcome: None,
+            chap_interval_s: None,
         }
     }
 }
@@ -172,6 +175,7 @@ struct Mppe {
     mode: MppeMode,
     strengths: Vec<Strength>,
     stateful: bool,
+    prefer_stateful: bool,
 }
 
 impl Default for Mppe {
@@ -180,6 +184,7 @@ impl Default for Mppe {
             mode: MppeMode::Require,
             strengths: vec![Strength(128)],
             stateful: false,
+            prefer_stateful: false,
         }
     }
 }
@@ -239,8 +244,8 @@ impl<const LOW: u32, const HIGH: u32> Within<LOW, HIGH> {
     }
 }
 
-/// Packets of IPv4 that every host must take, up to what a GRE packet can hold.
-type PacketSize = Within<576, 16_384>;
+/// Packets of IPv4 that every host must take, up to what the data plane holds.
+type PacketSize = Within<576, { INFORMATION_BYTES_MAX as u32 }>;
 /// A time of at most a day that matters to the protocol.
 type Seconds = Within<1, 86_400>;
 /// A limit in seconds, up to a year; 0 is none.
@@ -518,6 +523,10 @@ impl File {
             echo_failure: ppp
                 .lcp_echo_failure
                 .map_or(defaults.echo_failure, |count| count.0),
+            chap_interval_ms: self
+                .auth
+                .chap_interval_s
+                .map_or(defaults.chap_interval_ms, Within::ms),
             auth_timeout_ms: self
                 .timeouts
                 .auth_s
@@ -539,8 +548,8 @@ impl Mppe {
             allow_40: has(40),
             allow_56: has(56),
             allow_128: has(128),
-            allow_stateful: self.stateful,
-            prefer_stateful: false,
+            allow_stateful: self.stateful || self.prefer_stateful,
+            prefer_stateful: self.prefer_stateful,
         })
     }
 }
@@ -624,6 +633,18 @@ mod tests {
     }
 
     #[test]
+    fn stateful_mode_may_be_preferred_and_clients_challenged_again() {
+        let link = |text: &str| server(&format!("{text}{MINIMAL}")).unwrap().link;
+        let mppe = link("[mppe]\nprefer_stateful = true\n").mppe.unwrap();
+        assert!(mppe.allow_stateful && mppe.prefer_stateful);
+        let mppe = link("[mppe]\nstateful = true\n").mppe.unwrap();
+        assert!(mppe.allow_stateful && !mppe.prefer_stateful);
+        let lcp = link("[auth]\nchap_interval_s = 300\n").lcp;
+        assert_eq!(lcp.chap_interval_ms, 300_000);
+        assert_eq!(link("").lcp.chap_interval_ms, 0);
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_line() {
         for (text, words) in [
             (
@@ -636,7 +657,11 @@ mod tests {
             ),
             (
                 "[ppp]\nmtu = 12\n",
-                "line 2: 12 is not between 576 and 16384",
+                "line 2: 12 is not between 576 and 1904",
+            ),
+            (
+                "[ppp]\nmru = 1905\n",
+                "line 2: 1905 is not between 576 and 1904",
             ),
             (
                 "[ppp]\ndns = [\"1.1.1.1\", \"1.1.1.2\", \"1.1.1.3\"]\n",

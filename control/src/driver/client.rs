@@ -1,13 +1,13 @@
 //! One tunnel as a client: from the name of a server to packets on `ppp0`, and back to nothing.
 
-use std::net::SocketAddrV4;
-use std::os::fd::OwnedFd;
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::SessionCounters;
 use dataplane::program::{CallId, Command, NetworkSpec, TunId};
-use dataplane::sys::tun;
+use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,12 +16,13 @@ use super::engine::{Direction, Engine, Trace};
 use super::log::Log;
 use super::netlink::{Netlink, NetlinkError};
 use super::privileges;
+use super::scripts::{Facts, Script, Scripts};
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
 use crate::config::client::{ClientConfig, InterfaceConfig};
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{EndpointConfig, Timers};
-use crate::proto::link::{Network, Report};
+use crate::proto::link::{LinkConfig, Network, Report};
 use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
@@ -29,6 +30,14 @@ use crate::wire::log as packet_log;
 const TUN: TunId = TunId(0);
 /// The worker that owns it: a client has one.
 const WORKER: usize = 0;
+/// Octets in front of an inner packet: IPv4 (20), GRE with both numbers (16), PPP with MPPE (8).
+const OVERHEAD: u32 = 44;
+/// What every IPv4 host must take.
+const MTU_MIN: u32 = 576;
+/// What a slot of the data plane holds beside its headers.
+const MTU_MAX: u32 = 1_500;
+/// How often `idle` and `maxconnect` are looked at.
+const LIMIT_CHECK: Duration = Duration::from_secs(1);
 /// For the last control messages after the call has ended.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -105,18 +114,36 @@ struct Client {
     started: Instant,
     engine: Engine,
     netlink: Netlink,
-    log: std::rc::Rc<std::cell::RefCell<Log>>,
+    log: Log,
     interface: String,
     /// Until it is given to the worker.
-    tun: Option<OwnedFd>,
+    tun: Option<TunDevice>,
     server: SocketAddrV4,
-    link: Arc<crate::proto::link::LinkConfig>,
+    link: Arc<LinkConfig>,
     call: Option<(CallId, Arc<SessionCounters>)>,
-    network: Option<(Network, Instant)>,
-    ending: bool,
+    network: Option<Standing>,
+    limits: Limits,
+    scripts: Scripts,
+    /// The end was asked for: with what, when that is more than `down`.
+    ending: Option<Ending>,
     up: Option<oneshot::Sender<Up>>,
     /// To be answered when the tunnel has ended.
     waiting: Vec<oneshot::Sender<Answer>>,
+}
+
+/// The network as long as it stands.
+struct Standing {
+    agreed: Network,
+    since: Instant,
+    /// Packets in both directions at the last look, and when they were last more.
+    packets: u64,
+    busy_at: Instant,
+}
+
+/// `idle` and `maxconnect`.
+struct Limits {
+    idle: Option<Duration>,
+    connect: Option<Duration>,
 }
 
 impl Client {
@@ -128,7 +155,6 @@ impl Client {
         let started = Instant::now();
         privileges::check()?;
         let server = resolve(&config.server, config.port).await?;
-        let log = std::rc::Rc::new(std::cell::RefCell::new(log));
         let workers = WorkersConfig {
             count: 1,
             local: config.pptp.local_bind,
@@ -152,24 +178,31 @@ impl Client {
             },
             ..EndpointConfig::default()
         };
-        let trace = trace_to(std::rc::Rc::clone(&log));
+        let trace = trace_to(log.clone());
         let engine = Engine::start(endpoint, transport, workers, Some(trace))?;
-        let (tun, interface) = tun::open(&interface_pattern(&config.interface))?;
-        log.borrow_mut()
-            .line(&format!("Using interface {interface}"));
+        let tun = tun::open(&interface_pattern(&config.interface))?;
+        let interface = tun.name.clone();
+        log.line(&format!("Using interface {interface}"));
+        let netlink = Netlink::open()?;
+        let link = fitted_to_path(config, &netlink, *server.ip()).await;
         Ok(Self {
             name: config.tunnel.clone(),
             started,
             engine,
-            netlink: Netlink::open()?,
+            netlink,
             log,
             interface,
             tun: Some(tun),
             server,
-            link: Arc::new(config.link.clone()),
+            link: Arc::new(link),
             call: None,
             network: None,
-            ending: false,
+            limits: Limits {
+                idle: config.idle_ms.map(Duration::from_millis),
+                connect: config.max_connect_ms.map(Duration::from_millis),
+            },
+            scripts: scripts(config),
+            ending: None,
             up: Some(up),
             waiting: Vec::new(),
         })
@@ -184,10 +217,12 @@ impl Client {
         if let Some(ending) = self.perform(actions).await {
             return ending;
         }
+        let mut limit_check = tokio::time::interval(LIMIT_CHECK);
         loop {
             let actions = tokio::select! {
                 input = self.engine.next() => self.engine.handle(input),
                 Some((request, answer)) = requests.recv() => self.serve(request, answer),
+                _ = limit_check.tick() => self.check_limits(),
             };
             if let Some(ending) = self.perform(actions).await {
                 return ending;
@@ -198,16 +233,21 @@ impl Client {
     /// Carries out `actions`; the ending when the tunnel is over.
     async fn perform(&mut self, actions: Vec<Action>) -> Option<Ending> {
         let mut over = None;
-        for action in actions {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
             match &action {
                 Action::Report { report, .. } => self.report(report),
                 Action::NetworkUp { call_id, network } => {
-                    let (call_id, network) = (*call_id, network.clone());
-                    self.network_up(call_id, network).await;
+                    let more = self.network_up(*call_id, network).await;
+                    actions.extend(more);
                 }
                 Action::NetworkDown { .. } => self.network_down().await,
                 Action::Ended { ending, .. } | Action::DialFailed { ending, .. } => {
-                    over = Some(ending.clone());
+                    let asked_for = self.ending.clone();
+                    over = Some(match ending {
+                        Ending::LocalRequest(_) => asked_for.unwrap_or_else(|| ending.clone()),
+                        _ => ending.clone(),
+                    });
                 }
                 _ => {}
             }
@@ -225,14 +265,14 @@ impl Client {
 
     fn report(&self, report: &Report) {
         match report {
-            Report::Line(line) | Report::CipherUp(line) => self.log.borrow_mut().line(line),
+            Report::Line(line) | Report::CipherUp(line) => self.log.line(line),
             Report::LinkUp | Report::PeerAuthenticated(_) => {}
         }
     }
 
     /// The session is installed: the TUN device is its own from now on.
     fn attach(&mut self, call_id: CallId) {
-        self.log.borrow_mut().line(&format!(
+        self.log.line(&format!(
             "Connect: {} <--> {}",
             self.interface,
             self.server.ip()
@@ -241,17 +281,19 @@ impl Client {
             .engine
             .counters(call_id)
             .map(|counters| (call_id, Arc::clone(counters)));
-        if let Some(fd) = self.tun.take() {
+        if let Some(device) = self.tun.take() {
             let attach = Command::AttachTun {
                 tun: TUN,
-                fd,
+                fd: device.fd,
+                features: device.features,
                 owner: Some(call_id),
             };
             self.engine.workers.send_to(WORKER, attach);
         }
     }
 
-    async fn network_up(&mut self, call_id: CallId, network: Network) {
+    /// Lets packets through; what is to be done when that fails.
+    async fn network_up(&mut self, call_id: CallId, network: &Network) -> Vec<Action> {
         let spec = NetworkSpec {
             tun: TUN,
             local: network.local,
@@ -261,26 +303,52 @@ impl Client {
             require_encryption: network.require_encryption,
             check_source: false,
         };
-        self.engine.command(
+        let open = Command::OpenNetwork {
             call_id,
-            Command::OpenNetwork {
-                call_id,
-                network: spec,
-            },
-        );
-        if let Err(error) = self.set_addresses(&network).await {
-            self.log.borrow_mut().line(&error.to_string());
-            self.hang_up(call_id, "no addresses on the interface");
-            return;
+            network: spec,
+        };
+        self.engine.command(call_id, open);
+        if let Err(error) = self.set_addresses(network).await {
+            self.log.line(&error.to_string());
+            let reason = "no addresses on the interface".to_owned();
+            return self.hang_up(call_id, Ending::NoAddresses(error.to_string()), reason);
         }
-        self.network = Some((network.clone(), Instant::now()));
+        let now = Instant::now();
+        self.network = Some(Standing {
+            agreed: network.clone(),
+            since: now,
+            packets: 0,
+            busy_at: now,
+        });
+        self.run_script(Script::Up, network, None);
         if let Some(up) = self.up.take() {
-            let interface = self.interface.clone();
             let _ = up.send(Up {
-                interface,
-                network,
+                interface: self.interface.clone(),
+                network: network.clone(),
                 setup: self.started.elapsed(),
             });
+        }
+        Vec::new()
+    }
+
+    fn run_script(&self, script: Script, network: &Network, carried: Option<(u64, u64, u64)>) {
+        let device = self.server.ip().to_string();
+        let facts = self.facts(&device, network, carried);
+        self.scripts.start(script, &facts, &self.log);
+    }
+
+    fn facts<'a>(
+        &'a self,
+        device: &'a str,
+        network: &'a Network,
+        carried: Option<(u64, u64, u64)>,
+    ) -> Facts<'a> {
+        Facts {
+            interface: &self.interface,
+            device,
+            network,
+            peer_name: self.link.remote_name.as_deref().unwrap_or_default(),
+            carried,
         }
     }
 
@@ -289,32 +357,65 @@ impl Client {
         self.netlink
             .add_address(index, network.local, Some(network.remote), 32)
             .await?;
+        let device = self.server.ip().to_string();
+        let facts = self.facts(&device, network, None);
+        self.scripts.run(Script::PreUp, &facts, &self.log).await;
         self.netlink.set_up(index, Some(network.mtu)).await
     }
 
     async fn network_down(&mut self) {
-        let Some((_, since)) = self.network.take() else {
+        let Some(standing) = self.network.take() else {
             return;
         };
-        let minutes = since.elapsed().as_secs_f64() / 60.0;
-        let mut log = self.log.borrow_mut();
+        let seconds = standing.since.elapsed().as_secs();
+        let minutes = standing.since.elapsed().as_secs_f64() / 60.0;
+        let (sent, received) = self.call.as_ref().map_or((0, 0), |(_, counters)| {
+            (counters.sent_bytes.get(), counters.received_bytes.get())
+        });
+        let log = &self.log;
         log.line(&format!("Connect time {minutes:.1} minutes."));
-        if let Some((_, counters)) = &self.call {
-            let (sent, received) = (counters.sent_bytes.get(), counters.received_bytes.get());
-            log.line(&format!("Sent {sent} bytes, received {received} bytes."));
-        }
-        drop(log);
+        log.line(&format!("Sent {sent} bytes, received {received} bytes."));
+        self.run_script(
+            Script::Down,
+            &standing.agreed,
+            Some((seconds, sent, received)),
+        );
         if let Ok((index, _)) = self.netlink.link(&self.interface).await {
             let _ = self.netlink.set_down(index).await;
         }
     }
 
-    fn hang_up(&mut self, call_id: CallId, reason: &str) -> Vec<Action> {
-        self.ending = true;
-        self.engine.handle_event(Event::HangUp {
-            call_id,
-            reason: reason.to_owned(),
-        })
+    /// Ends a tunnel that has been idle, or has stood, for too long.
+    fn check_limits(&mut self) -> Vec<Action> {
+        let (Some(standing), Some((call_id, counters))) = (&mut self.network, &self.call) else {
+            return Vec::new();
+        };
+        let packets = counters.sent_packets.get() + counters.received_packets.get();
+        if packets != standing.packets {
+            standing.packets = packets;
+            standing.busy_at = Instant::now();
+        }
+        let is_over = |limit: Option<Duration>, since: Instant| {
+            limit.is_some_and(|limit| since.elapsed() >= limit)
+        };
+        let ending = if is_over(self.limits.connect, standing.since) {
+            Ending::ConnectTimeout
+        } else if is_over(self.limits.idle, standing.busy_at) {
+            Ending::IdleTimeout
+        } else {
+            return Vec::new();
+        };
+        let (call_id, reason) = (*call_id, ending.to_string());
+        self.log.line(&reason);
+        self.hang_up(call_id, ending, reason)
+    }
+
+    /// Asks the call to end in order; nothing when that has been asked for already.
+    fn hang_up(&mut self, call_id: CallId, ending: Ending, reason: String) -> Vec<Action> {
+        if self.ending.replace(ending).is_some() {
+            return Vec::new();
+        }
+        self.engine.handle_event(Event::HangUp { call_id, reason })
     }
 
     fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> Vec<Action> {
@@ -331,34 +432,36 @@ impl Client {
     }
 
     fn end(&mut self) -> Vec<Action> {
-        if std::mem::replace(&mut self.ending, true) {
-            return Vec::new();
-        }
+        let reason = "User request".to_owned();
+        let ending = Ending::LocalRequest(reason.clone());
         match &self.call {
             Some((call_id, _)) => {
                 let call_id = *call_id;
-                self.hang_up(call_id, "User request")
+                self.hang_up(call_id, ending, reason)
             }
-            None => self.engine.handle_event(Event::Shutdown),
+            None => {
+                self.ending = Some(ending);
+                self.engine.handle_event(Event::Shutdown)
+            }
         }
     }
 
     fn status(&self) -> TunnelStatus {
         let network = self.network.as_ref();
-        let state = match (self.ending, network) {
-            (true, _) => "ending",
-            (false, Some(_)) => "up",
-            (false, None) => "connecting",
+        let state = match (&self.ending, network) {
+            (Some(_), _) => "ending",
+            (None, Some(_)) => "up",
+            (None, None) => "connecting",
         };
         let mut status = TunnelStatus {
             name: self.name.clone(),
             state: state.to_owned(),
             interface: self.interface.clone(),
             peer: self.server.ip().to_string(),
-            local_ip: network.map(|(network, _)| network.local.to_string()),
-            peer_ip: network.map(|(network, _)| network.remote.to_string()),
-            cipher: network.map(|(network, _)| network.cipher.clone()),
-            uptime_s: network.map(|(_, since)| since.elapsed().as_secs()),
+            local_ip: network.map(|standing| standing.agreed.local.to_string()),
+            peer_ip: network.map(|standing| standing.agreed.remote.to_string()),
+            cipher: network.map(|standing| standing.agreed.cipher.clone()),
+            uptime_s: network.map(|standing| standing.since.elapsed().as_secs()),
             pid: std::process::id(),
             ..TunnelStatus::default()
         };
@@ -412,15 +515,45 @@ impl TunnelStatus {
     }
 }
 
-fn trace_to(log: std::rc::Rc<std::cell::RefCell<Log>>) -> Trace {
+fn trace_to(log: Log) -> Trace {
     Box::new(move |_, direction, frame| {
         let verb = match direction {
             Direction::Sent => "sent",
             Direction::Rcvd => "rcvd",
         };
-        log.borrow_mut()
-            .line(&format!("{verb} {}", packet_log::describe(frame)));
+        log.line(&format!("{verb} {}", packet_log::describe(frame)));
     })
+}
+
+/// The link's configuration; without `mtu`, packets are small enough for the way to the server.
+async fn fitted_to_path(config: &ClientConfig, netlink: &Netlink, server: Ipv4Addr) -> LinkConfig {
+    let mut link = config.link.clone();
+    if config.mtu.is_none() {
+        // Without a route, dialling says so in better words.
+        if let Ok(path_mtu) = netlink.route_mtu(server).await {
+            let mtu = path_mtu.saturating_sub(OVERHEAD).clamp(MTU_MIN, MTU_MAX);
+            link.lcp.mtu = u16::try_from(mtu).unwrap_or(link.lcp.mtu);
+        }
+    }
+    link
+}
+
+fn scripts(config: &ClientConfig) -> Scripts {
+    let places = &config.scripts;
+    let mut environment = config.environment.clone();
+    if let Some(name) = &config.link_name {
+        environment.push(("LINKNAME".to_owned(), name.clone()));
+    }
+    Scripts {
+        dir: config.scripts_dir.clone(),
+        places: [
+            places.ip_pre_up.clone(),
+            places.ip_up.clone(),
+            places.ip_down.clone(),
+        ],
+        ipparam: config.ipparam.clone().unwrap_or_default(),
+        environment,
+    }
 }
 
 /// The name that is asked for, or the first free one as pppd takes it.

@@ -276,6 +276,7 @@ impl Engine {
                 self.command(call_id, Command::Remove { call_id });
             }
             Action::Authenticate { .. }
+            | Action::AssignAddresses { .. }
             | Action::Report { .. }
             | Action::NetworkUp { .. }
             | Action::DialFailed { .. }

@@ -1,14 +1,19 @@
 //! Where log lines go: pppd's `logfd` and `logfile`.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::rc::Rc;
 
-/// A sink of log lines. A line that cannot be written is lost, never an error: a full disk or a
-/// closed pipe must not end a tunnel.
+/// A sink of log lines, shared by all who hold a clone. A line that cannot be written is lost,
+/// never an error: a full disk or a closed pipe must not end a tunnel.
+#[derive(Clone, Debug, Default)]
+pub struct Log(Rc<RefCell<Sinks>>);
+
 #[derive(Debug, Default)]
-pub struct Log {
+struct Sinks {
     terminal: Option<Terminal>,
     file: Option<File>,
 }
@@ -25,41 +30,38 @@ pub enum Terminal {
 impl Log {
     /// Lines go to `terminal`, or nowhere.
     #[must_use]
-    pub const fn new(terminal: Option<Terminal>) -> Self {
-        Self {
+    pub fn new(terminal: Option<Terminal>) -> Self {
+        Self(Rc::new(RefCell::new(Sinks {
             terminal,
             file: None,
-        }
+        })))
     }
 
     /// Lines go to `path`, too: appended, and readable only by the owner when new.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn with_file(mut self, path: &Path) -> std::io::Result<Self> {
+    pub fn with_file(self, path: &Path) -> std::io::Result<Self> {
         let mut options = OpenOptions::new();
-        self.file = Some(options.create(true).append(true).mode(0o600).open(path)?);
+        let file = options.create(true).append(true).mode(0o600).open(path)?;
+        self.0.borrow_mut().file = Some(file);
         Ok(self)
     }
 
     /// Writes one line.
-    pub fn line(&mut self, text: &str) {
+    pub fn line(&self, text: &str) {
         let mut line = String::with_capacity(text.len() + 1);
         line.push_str(text);
         line.push('\n');
         let bytes = line.as_bytes();
-        match self.terminal {
+        let sinks = &mut *self.0.borrow_mut();
+        match sinks.terminal {
             Some(Terminal::Stdout) => drop(std::io::stdout().lock().write_all(bytes)),
             Some(Terminal::Stderr) => drop(std::io::stderr().lock().write_all(bytes)),
             None => {}
         }
-        if let Some(file) = &mut self.file {
+        if let Some(file) = &mut sinks.file {
             drop(file.write_all(bytes));
         }
-    }
-
-    /// Stops writing to the terminal; a file goes on.
-    pub fn leave_terminal(&mut self) {
-        self.terminal = None;
     }
 }

@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod privileges;
 pub mod run_files;
 pub mod runtime;
+mod scripts;
 pub mod server;
 pub(crate) mod signals;
 mod transport;

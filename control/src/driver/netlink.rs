@@ -1,14 +1,18 @@
 //! Addresses, links and routes, by rtnetlink.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::pin;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use thiserror::Error;
 use tokio::task::JoinHandle;
+
+/// For interfaces that name none.
+const ETHERNET_MTU: u32 = 1500;
 
 /// What the kernel refused, in words.
 #[derive(Debug, Error)]
@@ -74,6 +78,50 @@ impl Netlink {
                 _ => None,
             });
         Ok((link.header.index, mtu.unwrap_or(1500)))
+    }
+
+    /// Largest packet, in octets, that the way to `host` takes without fragments, as far as the
+    /// first interface tells.
+    ///
+    /// # Errors
+    /// When there is no route.
+    pub async fn route_mtu(&self, host: Ipv4Addr) -> Result<u32, NetlinkError> {
+        let failed = |cause: &dyn std::fmt::Display| {
+            NetlinkError::new(format!("find the way to {host}"), cause)
+        };
+        let question = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(host, 32)
+            .build();
+        let mut routes = pin!(self.handle.route().get(question).execute());
+        let route = routes.try_next().await.map_err(|error| failed(&error))?;
+        let route = route.ok_or_else(|| failed(&"there is no route"))?;
+        let mut mtu = None;
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) if mtu.is_none() => {
+                    mtu = Some(self.mtu_of(*index).await?);
+                }
+                RouteAttribute::Metrics(metrics) => {
+                    let of_route = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                    mtu = of_route.or(mtu);
+                }
+                _ => {}
+            }
+        }
+        mtu.ok_or_else(|| failed(&"its route names no interface"))
+    }
+
+    async fn mtu_of(&self, index: u32) -> Result<u32, NetlinkError> {
+        let failed = |cause: &dyn std::fmt::Display| {
+            NetlinkError::new(format!("find the network interface number {index}"), cause)
+        };
+        let mut links = self.handle.link().get().match_index(index).execute();
+        let link = links.try_next().await.map_err(|error| failed(&error))?;
+        let link = link.ok_or_else(|| failed(&"there is none"))?;
+        Ok(mtu_attribute(&link).unwrap_or(ETHERNET_MTU))
     }
 
     /// Sets the MTU of an interface, in octets, and brings it up.
@@ -195,6 +243,15 @@ impl Netlink {
         let moved = self.handle.link().set(change).execute().await;
         moved.map_err(|e| NetlinkError::new(format!("move {peer_name} to its namespace"), e))
     }
+}
+
+fn mtu_attribute(link: &LinkMessage) -> Option<u32> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        })
 }
 
 fn host_route(index: u32, host: Ipv4Addr) -> RouteMessage {

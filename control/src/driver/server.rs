@@ -1,40 +1,36 @@
 //! Many tunnels as a server: one TUN device a worker, an address pool, secrets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::program::{CallId, Command, NetworkSpec, TunId};
-use dataplane::sys::tun;
+use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use super::admin::{Answer, Asked, Request, ServerStatus, TunnelStatus};
+use super::admin::{Answer, Asked, Request};
 use super::engine::{Direction, Engine, Trace};
 use super::log::Log;
 use super::netlink::{Netlink, NetlinkError};
 use super::privileges;
+use super::scripts::{Facts, Script, Scripts};
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
-use crate::config::secrets::Entry;
 use crate::config::server::{LocalAddresses, ServerConfig};
-use crate::proto::auth::{self, AuthMethod, AuthRequest, Secrets, Verdict};
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{EndpointConfig, Limits, Timers};
-use crate::proto::link::{Addresses, Network, Report};
+use crate::proto::link::{Network, Report};
 use crate::proto::pool::AddressPool;
 use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
-/// Microsoft's error codes (RFC 2759 6).
-const WRONG_NAME_OR_PASSWORD: u32 = 691;
-const NO_DIAL_IN: u32 = 649;
+mod admission;
+mod status;
 
-/// pppd's words to a peer that is turned away.
-fn denied() -> String {
-    "Access denied".to_owned()
-}
+/// How often idle and session time-outs are looked at.
+const LIMIT_CHECK: Duration = Duration::from_secs(1);
 
 /// Why a server did not start.
 #[derive(Debug, Error)]
@@ -51,6 +47,17 @@ pub enum ServerError {
     /// The machine: addresses or routes refused.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The operator: the configuration asks for what this version does not do.
+    #[error("the configuration asks for {0}, which this version does not do: take it out")]
+    Unsupported(&'static str),
+    /// The operator: the file cannot be written.
+    #[error("cannot write {path}: {cause}")]
+    PidFile {
+        /// `pidfile`.
+        path: String,
+        /// Operating system's words.
+        cause: std::io::Error,
+    },
     /// The operator: the address cannot be listened on.
     #[error(
         "cannot listen on {address}: {cause}. Another PPTP server may be running (ss -ltnp 'sport = 1723'), or the address is not of this machine"
@@ -70,7 +77,8 @@ impl ServerError {
         match self {
             Self::Privileges(_) => 3,
             Self::DataPlane(_) => 4,
-            Self::Tun(_) | Self::Netlink(_) | Self::Listen { .. } => 1,
+            Self::Unsupported(_) => 2,
+            Self::Tun(_) | Self::Netlink(_) | Self::PidFile { .. } | Self::Listen { .. } => 1,
         }
     }
 }
@@ -87,9 +95,11 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let mut server = Server::start(config, log).await?;
     let _ = ready.send(());
+    let mut limit_check = tokio::time::interval(LIMIT_CHECK);
     let waiting = loop {
         let actions = tokio::select! {
             input = server.engine.next() => server.engine.handle(input),
+            _ = limit_check.tick() => server.check_limits(),
             Some((request, answer)) = requests.recv() => match request {
                 Request::Down => break answer,
                 Request::Status => {
@@ -114,18 +124,29 @@ struct SharedTun {
 /// What the server remembers of one call beside what the endpoint does.
 #[derive(Default)]
 struct Session {
+    /// Outer address.
     peer: String,
+    /// Name that it proved to be its own.
     user: String,
     /// From the pool, to be given back.
     address: Option<Ipv4Addr>,
-    network: Option<(Network, Instant)>,
+    network: Option<Standing>,
+}
+
+/// The network of a session as long as it stands.
+struct Standing {
+    agreed: Network,
+    since: Instant,
+    /// Packets in both directions at the last look, and when they were last more.
+    packets: u64,
+    busy_at: Instant,
 }
 
 struct Server {
     config: ServerConfig,
     engine: Engine,
     netlink: Netlink,
-    log: std::rc::Rc<std::cell::RefCell<Log>>,
+    log: Log,
     pool: AddressPool,
     tuns: Vec<SharedTun>,
     sessions: HashMap<CallId, Session>,
@@ -133,8 +154,8 @@ struct Server {
 
 impl Server {
     async fn start(config: ServerConfig, log: Log) -> Result<Self, ServerError> {
+        refuse_unsupported(&config)?;
         privileges::check()?;
-        let log = std::rc::Rc::new(std::cell::RefCell::new(log));
         let workers = WorkersConfig {
             count: worker_count(&config),
             local: None,
@@ -142,7 +163,7 @@ impl Server {
             fast_path: config.fast_path,
         };
         let endpoint = endpoint_config(&config);
-        let trace = config.log.debug.then(|| trace_to(std::rc::Rc::clone(&log)));
+        let trace = config.log.debug.then(|| trace_to(log.clone()));
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)?;
         let pool = config.address_pool();
         let mut server = Self {
@@ -156,12 +177,19 @@ impl Server {
         };
         server.open_tuns().await?;
         server.listen()?;
+        server.write_pid_file()?;
+        if server.config.proxy_arp {
+            server
+                .log
+                .line("proxyarp is not done: route the clients' addresses to this machine");
+        }
         Ok(server)
     }
 
     async fn open_tuns(&mut self) -> Result<(), ServerError> {
         for worker in 0..self.engine.workers.count() {
-            let (fd, name) = tun::open(&format!("{}%d", self.config.interface_prefix))?;
+            let TunDevice { fd, name, features } =
+                tun::open(&format!("{}%d", self.config.interface_prefix))?;
             let (index, _) = self.netlink.link(&name).await?;
             if let LocalAddresses::Shared(local) = self.config.local {
                 self.netlink.add_address(index, local, None, 32).await?;
@@ -173,6 +201,7 @@ impl Server {
             let attach = Command::AttachTun {
                 tun,
                 fd,
+                features,
                 owner: None,
             };
             self.engine.workers.send_to(usize::from(worker), attach);
@@ -190,13 +219,25 @@ impl Server {
                     cause: error.to_string(),
                 })?;
             let line = format!("Listening for PPTP on {address}");
-            self.log.borrow_mut().line(&line);
+            self.log.line(&line);
         }
         Ok(())
     }
 
+    fn write_pid_file(&self) -> Result<(), ServerError> {
+        let Some(path) = &self.config.pid_file else {
+            return Ok(());
+        };
+        let pid = format!("{}\n", std::process::id());
+        std::fs::write(path, pid).map_err(|cause| ServerError::PidFile {
+            path: path.display().to_string(),
+            cause,
+        })
+    }
+
     async fn perform(&mut self, actions: Vec<Action>) {
-        for action in actions {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
             match &action {
                 Action::Install { call_id, peer, .. } => {
                     let session = Session {
@@ -211,17 +252,8 @@ impl Server {
                     call_id,
                     request_id,
                     request,
-                } => {
-                    let verdict = self.authenticate(*call_id, request);
-                    let (call_id, request_id) = (*call_id, *request_id);
-                    let event = Event::Verdict {
-                        call_id,
-                        request_id,
-                        verdict,
-                    };
-                    let more = self.engine.handle_event(event);
-                    Box::pin(self.perform(more)).await;
-                }
+                } => actions.extend(self.admit(*call_id, *request_id, request)),
+                Action::AssignAddresses { call_id } => actions.extend(self.assign(*call_id)),
                 Action::NetworkUp { call_id, network } => {
                     self.network_up(*call_id, network.clone()).await;
                 }
@@ -237,70 +269,14 @@ impl Server {
         let session = self.sessions.get(&call_id);
         let peer = session.map_or("?", |session| session.peer.as_str());
         self.log
-            .borrow_mut()
             .line(&format!("[{peer} call {}] {text}", call_id.0));
     }
 
-    fn report(&mut self, call_id: CallId, report: &Report) {
+    fn report(&self, call_id: CallId, report: &Report) {
         match report {
             Report::Line(line) | Report::CipherUp(line) => self.say(call_id, line),
-            Report::PeerAuthenticated(user) => {
-                if let Some(session) = self.sessions.get_mut(&call_id) {
-                    session.user.clone_from(user);
-                }
-            }
-            Report::LinkUp => {}
+            Report::PeerAuthenticated(_) | Report::LinkUp => {}
         }
-    }
-
-    fn authenticate(&mut self, call_id: CallId, request: &AuthRequest) -> Verdict {
-        let pap = request.method == AuthMethod::Pap;
-        let (client, server) = (&request.peer_name, &request.our_name);
-        let secret = self.config.secrets.find(client, server, pap);
-        let proof = match auth::verify(request, secret.as_ref()) {
-            Ok(proof) => proof,
-            Err(auth::Denied) => {
-                return Verdict::Reject {
-                    code: WRONG_NAME_OR_PASSWORD,
-                    message: denied(),
-                };
-            }
-        };
-        let entry = self.config.secrets.entry(client, server, pap);
-        let fixed = entry.and_then(Entry::fixed_address);
-        match self.addresses(call_id, fixed) {
-            Some(addresses) => Verdict::Accept {
-                proof,
-                message: self.config.welcome.clone(),
-                addresses,
-            },
-            None => {
-                self.say(call_id, "no address left for this user: enlarge the pool");
-                Verdict::Reject {
-                    code: NO_DIAL_IN,
-                    message: denied(),
-                }
-            }
-        }
-    }
-
-    /// Addresses for a session. A peer that proves itself again keeps those that it has.
-    fn addresses(&mut self, call_id: CallId, fixed: Option<Ipv4Addr>) -> Option<Addresses> {
-        let session = self.sessions.get_mut(&call_id)?;
-        let remote = match (session.address, fixed) {
-            (Some(held), _) => held,
-            (None, Some(fixed)) => self.pool.allocate_fixed(fixed).then_some(fixed)?,
-            (None, None) => self.pool.allocate(rand::random())?,
-        };
-        session.address = Some(remote);
-        let index = self.config.pool.index_of(remote).unwrap_or(0);
-        Some(Addresses {
-            local: self.config.local.for_client(index),
-            remote: Some(remote),
-            accept_local: false,
-            accept_remote: false,
-            ..self.config.link.addresses.clone()
-        })
     }
 
     async fn network_up(&mut self, call_id: CallId, network: Network) {
@@ -337,8 +313,15 @@ impl Server {
         if let Err(error) = route.await {
             self.say(call_id, &error.to_string());
         }
+        self.run_script(Script::Up, call_id, &network);
         if let Some(session) = self.sessions.get_mut(&call_id) {
-            session.network = Some((network, Instant::now()));
+            let now = Instant::now();
+            session.network = Some(Standing {
+                agreed: network,
+                since: now,
+                packets: 0,
+                busy_at: now,
+            });
         }
     }
 
@@ -346,10 +329,16 @@ impl Server {
         let Some(session) = self.sessions.get_mut(&call_id) else {
             return;
         };
-        let Some((network, since)) = session.network.take() else {
+        let Some(Standing {
+            agreed: network,
+            since,
+            ..
+        }) = session.network.take()
+        else {
             return;
         };
         let worker = usize::from(call_id.0 % self.engine.workers.count());
+        self.run_script(Script::Down, call_id, &network);
         self.netlink
             .remove_host_route(self.tuns[worker].index, network.remote)
             .await;
@@ -375,48 +364,75 @@ impl Server {
         }
     }
 
-    fn status(&self) -> ServerStatus {
-        let mut sessions: Vec<(CallId, &Session)> = self
-            .sessions
-            .iter()
-            .map(|(call_id, session)| (*call_id, session))
-            .collect();
-        sessions.sort_by_key(|(call_id, _)| *call_id);
-        ServerStatus {
-            pid: std::process::id(),
-            listen: self.config.listen.iter().map(ToString::to_string).collect(),
-            sessions: sessions
-                .into_iter()
-                .map(|(call_id, session)| self.session_status(call_id, session))
-                .collect(),
+    /// Ends sessions that have been idle, or have stood, for too long.
+    fn check_limits(&mut self) -> Vec<Action> {
+        let timeouts = &self.config.timeouts;
+        if timeouts.idle_ms.is_none() && timeouts.session_ms.is_none() {
+            return Vec::new();
         }
+        let is_over = |limit_ms: Option<u64>, since: Instant| {
+            limit_ms.is_some_and(|limit| since.elapsed() >= Duration::from_millis(limit))
+        };
+        let mut over = Vec::new();
+        for (call_id, session) in &mut self.sessions {
+            let (Some(standing), Some(counters)) =
+                (&mut session.network, self.engine.counters(*call_id))
+            else {
+                continue;
+            };
+            let packets = counters.sent_packets.get() + counters.received_packets.get();
+            if packets != standing.packets {
+                standing.packets = packets;
+                standing.busy_at = Instant::now();
+            }
+            if is_over(timeouts.session_ms, standing.since) {
+                over.push((*call_id, Ending::ConnectTimeout.to_string()));
+            } else if is_over(timeouts.idle_ms, standing.busy_at) {
+                over.push((*call_id, Ending::IdleTimeout.to_string()));
+            }
+        }
+        over.into_iter()
+            .flat_map(|(call_id, reason)| {
+                self.engine.handle_event(Event::HangUp { call_id, reason })
+            })
+            .collect()
     }
 
-    fn session_status(&self, call_id: CallId, session: &Session) -> TunnelStatus {
-        let worker = usize::from(call_id.0 % self.engine.workers.count());
-        let network = session.network.as_ref();
-        let mut status = TunnelStatus {
-            name: session.user.clone(),
-            state: if network.is_some() {
-                "up"
-            } else {
-                "connecting"
-            }
-            .to_owned(),
-            interface: self.tuns[worker].name.clone(),
-            peer: session.peer.clone(),
-            local_ip: network.map(|(network, _)| network.local.to_string()),
-            peer_ip: network.map(|(network, _)| network.remote.to_string()),
-            cipher: network.map(|(network, _)| network.cipher.clone()),
-            uptime_s: network.map(|(_, since)| since.elapsed().as_secs()),
-            pid: std::process::id(),
-            ..TunnelStatus::default()
+    fn run_script(&self, script: Script, call_id: CallId, network: &Network) {
+        let (Some(dir), Some(session)) = (&self.config.scripts_dir, self.sessions.get(&call_id))
+        else {
+            return;
         };
-        if let Some(counters) = self.engine.counters(call_id) {
-            status.count(counters);
-        }
-        self.engine.describe_way(call_id, &mut status);
-        status
+        let worker = usize::from(call_id.0 % self.engine.workers.count());
+        let carried = self.engine.counters(call_id).map(|counters| {
+            let since = session
+                .network
+                .as_ref()
+                .map_or(0, |it| it.since.elapsed().as_secs());
+            (
+                since,
+                counters.sent_bytes.get(),
+                counters.received_bytes.get(),
+            )
+        });
+        let scripts = Scripts {
+            dir: dir.clone(),
+            places: [None, None, None],
+            ipparam: if self.config.ipparam {
+                session.peer.clone()
+            } else {
+                String::new()
+            },
+            environment: Vec::new(),
+        };
+        let facts = Facts {
+            interface: &self.tuns[worker].name,
+            device: &session.peer,
+            network,
+            peer_name: &session.user,
+            carried: carried.filter(|_| script == Script::Down),
+        };
+        scripts.start(script, &facts, &self.log);
     }
 
     async fn shut_down(&mut self) {
@@ -441,7 +457,21 @@ impl Server {
             self.engine.workers.send_to(worker, detach);
         }
         self.engine.stop(limit).await;
+        if let Some(path) = &self.config.pid_file {
+            let _ = std::fs::remove_file(path);
+        }
     }
+}
+
+/// Options that the files know and this version does not do: better refused than passed over.
+const fn refuse_unsupported(config: &ServerConfig) -> Result<(), ServerError> {
+    if config.vrf.is_some() {
+        return Err(ServerError::Unsupported("a VRF"));
+    }
+    if config.interface_per_session {
+        return Err(ServerError::Unsupported("an interface for every session"));
+    }
+    Ok(())
 }
 
 /// One a core, unless the configuration says.
@@ -476,14 +506,13 @@ fn endpoint_config(config: &ServerConfig) -> EndpointConfig {
     }
 }
 
-fn trace_to(log: std::rc::Rc<std::cell::RefCell<Log>>) -> Trace {
+fn trace_to(log: Log) -> Trace {
     Box::new(move |call_id, direction, frame| {
         let verb = match direction {
             Direction::Sent => "sent",
             Direction::Rcvd => "rcvd",
         };
         let packet = packet_log::describe(frame);
-        log.borrow_mut()
-            .line(&format!("[call {}] {verb} {packet}", call_id.0));
+        log.line(&format!("[call {}] {verb} {packet}", call_id.0));
     })
 }

@@ -126,7 +126,7 @@ impl Transport {
     }
 
     /// Queues `bytes`; false when the peer has not read for so long that the queue is full.
-    pub(crate) fn send(&mut self, connection: ConnectionId, bytes: Bytes) -> bool {
+    pub(crate) fn send(&self, connection: ConnectionId, bytes: Bytes) -> bool {
         let Some(known) = self.connections.get(&connection) else {
             return true;
         };

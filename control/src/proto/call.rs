@@ -21,7 +21,7 @@ use dataplane::program::{CallId, Command};
 use super::connection::refusal;
 use super::ending::Ending;
 use super::endpoint::{CallPhase, Timers};
-use super::link::{Link, LinkConfig, LinkOutput, LinkRole, Network, Report};
+use super::link::{Addresses, Link, LinkConfig, LinkOutput, LinkRole, Network, Report};
 use super::{Action, ConnectionId, Time, auth};
 use crate::wire::pptp::Text;
 use crate::wire::pptp::codes::{DisconnectResult, ErrorCode, OutgoingCallResult};
@@ -362,6 +362,11 @@ impl Call {
         self.with_link(now, |link| link.handle_verdict(now, request_id, verdict));
     }
 
+    /// What the pool has for a peer that need not prove itself.
+    pub(super) fn handle_addresses(&mut self, now: Time, addresses: Option<Addresses>) {
+        self.with_link(now, |link| link.handle_addresses(now, addresses));
+    }
+
     fn with_link(&mut self, now: Time, handle: impl FnOnce(&mut Link)) {
         if matches!(self.state, State::Established(_)) {
             handle(&mut self.link);
@@ -450,6 +455,7 @@ impl Call {
                     request_id,
                     request,
                 }),
+                LinkOutput::AssignAddresses => self.act(Action::AssignAddresses { call_id }),
                 LinkOutput::Report(report) => self.report(report),
                 LinkOutput::NetworkUp(network) => self.network_up(network),
                 LinkOutput::NetworkDown => self.network_down(),

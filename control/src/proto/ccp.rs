@@ -4,7 +4,9 @@
 //! acknowledged request of this side keys what we decrypt, and the peer's what we encrypt.
 //!
 //! One strength is asked for, the strongest allowed, as pppd does; a request for several is
-//! Nak'ed with the strongest that both allow. MPPC (the C bit) and the D bit are always Nak'ed
+//! Nak'ed with the strongest that both allow. Where a strength is asked for that the other side
+//! does not allow, both go down from there: a request is Nak'ed with the strongest below it, and a
+//! Nak is answered with the next weaker request. MPPC (the C bit) and the D bit are always Nak'ed
 //! away, and so is stateful mode unless it is allowed.
 
 use std::fmt;
@@ -109,6 +111,15 @@ const fn strongest(bits: u32) -> Option<KeyStrength> {
     }
 }
 
+/// Strengths below the strongest of `bits`.
+const fn weaker(bits: u32) -> u32 {
+    match strongest(bits) {
+        Some(KeyStrength::Bits128) => MppeBits::BITS_56 | MppeBits::BITS_40,
+        Some(KeyStrength::Bits56) => MppeBits::BITS_40,
+        Some(KeyStrength::Bits40) | None => 0,
+    }
+}
+
 /// What this side demands, in words.
 pub(super) fn demand_words(config: &MppeConfig) -> String {
     let mut strengths = Vec::new();
@@ -146,6 +157,8 @@ pub(super) struct Ccp {
     send: Option<Agreed>,
     /// Keys were agreed and taken back.
     pub(super) lost: bool,
+    /// The peer has ended CCP.
+    pub(super) terminated: bool,
     /// What the peer said last, in words.
     peer_words: Option<String>,
 }
@@ -160,6 +173,7 @@ impl Ccp {
             receive: None,
             send: None,
             lost: false,
+            terminated: false,
             peer_words: None,
         }
     }
@@ -177,6 +191,13 @@ impl Ccp {
     /// What we receive is encrypted.
     pub(super) const fn decrypts(&self) -> bool {
         self.receive.is_some()
+    }
+
+    /// Agreed to on one side alone, a key is of no use: the peer did not get so far.
+    pub(super) fn forget_receive_key(&mut self, ctx: &mut Context<'_>) {
+        if self.receive.take().is_some() {
+            ctx.outbox.push(LinkOutput::SetReceiveKey(None));
+        }
     }
 
     /// `MPPE 128-bit stateless`, or `none`.
@@ -212,7 +233,8 @@ impl Ccp {
         } else {
             KeyMode::Stateless
         };
-        let Some(strength) = strongest(bits.0 & allowed).or_else(|| strongest(allowed)) else {
+        let proposed = strongest(bits.0 & allowed).or_else(|| strongest(weaker(bits.0) & allowed));
+        let Some(strength) = proposed.or_else(|| strongest(allowed)) else {
             return Verdict::Reject;
         };
         let mut agreed = Agreed { strength, mode };
@@ -257,6 +279,7 @@ impl Ccp {
         ctx: &mut Context<'_>,
     ) -> Result<(), Failure> {
         self.peer_words = Some("the peer rejects CCP, the protocol that negotiates it".into());
+        self.forget_receive_key(ctx);
         self.give_up(ctx, "MPPE required but peer refused")
     }
 }
@@ -339,7 +362,10 @@ impl ControlProtocol for Ccp {
         };
         self.peer_words = Some(format!("the peer offers {}", Words(bits)));
         let stateless = bits.0 & MppeBits::STATELESS != 0;
-        if let Some(strength) = strongest(bits.0 & allowed_strengths(config)) {
+        let allowed = allowed_strengths(config);
+        let asked = self.asked.map_or(0, |asked| asked.bits().0);
+        let offered = strongest(bits.0 & allowed);
+        if let Some(strength) = offered.or_else(|| strongest(weaker(asked) & allowed)) {
             if stateless || config.allow_stateful {
                 let mode = if stateless {
                     KeyMode::Stateless
@@ -393,11 +419,18 @@ impl ControlProtocol for Ccp {
 
     fn down(&mut self, ctx: &mut Context<'_>) {
         self.lost = self.receive.is_some() || self.send.is_some();
-        if self.receive.take().is_some() {
-            ctx.outbox.push(LinkOutput::SetReceiveKey(None));
-        }
+        self.forget_receive_key(ctx);
         if self.send.take().is_some() {
             ctx.outbox.push(LinkOutput::SetSendKey(None));
+        }
+    }
+
+    /// A peer that has given CCP up before it was opened will not come back to it.
+    fn terminated_by_peer(&mut self, ctx: &mut Context<'_>, _reason: &[u8], opened: bool) {
+        self.terminated = true;
+        let required = ctx.config.mppe.is_some_and(|config| config.require);
+        if !opened && !required {
+            ctx.outbox.signal(Layer::Ccp, Signal::Finished);
         }
     }
 

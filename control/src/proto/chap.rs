@@ -307,27 +307,39 @@ pub(super) struct ChapAuthenticator {
     pending: Option<(u32, String)>,
     /// What was said to the response, to be said again when it is repeated.
     verdict: Option<Bytes>,
+    /// The name that the first response proved.
+    proved: Option<String>,
 }
 
 impl ChapAuthenticator {
     pub(super) fn start(ctx: &mut Context<'_>, method: AuthMethod) -> Self {
-        let len = if method == AuthMethod::MsChapV1 {
+        let mut authenticator = Self {
+            method,
+            id: ctx.rng.random(),
+            challenge: Vec::new(),
+            sent_count: 0,
+            pending: None,
+            verdict: None,
+            proved: None,
+        };
+        authenticator.challenge_anew(ctx);
+        authenticator
+    }
+
+    /// A challenge that was never sent before, with an identifier that the last had not
+    /// (RFC 1994 4.1).
+    fn challenge_anew(&mut self, ctx: &mut Context<'_>) {
+        let len = if self.method == AuthMethod::MsChapV1 {
             CHALLENGE_LEN_MSCHAP_V1
         } else {
             CHALLENGE_LEN
         };
-        let mut challenge = vec![0; len];
-        ctx.rng.fill_bytes(&mut challenge);
-        let mut authenticator = Self {
-            method,
-            id: ctx.rng.random(),
-            challenge,
-            sent_count: 0,
-            pending: None,
-            verdict: None,
-        };
-        authenticator.send_challenge(ctx);
-        authenticator
+        self.challenge = vec![0; len];
+        ctx.rng.fill_bytes(&mut self.challenge);
+        self.id = self.id.wrapping_add(1);
+        self.sent_count = 0;
+        self.verdict = None;
+        self.send_challenge(ctx);
     }
 
     fn send_challenge(&mut self, ctx: &mut Context<'_>) {
@@ -342,7 +354,12 @@ impl ChapAuthenticator {
         ctx.timers.set(Timer::Verifying, due);
     }
 
+    /// No response has come, or it is time to ask a peer that has proved itself again.
     pub(super) fn handle_timeout(&mut self, ctx: &mut Context<'_>) -> Result<(), Failure> {
+        if self.verdict.is_some() {
+            self.challenge_anew(ctx);
+            return Ok(());
+        }
         if self.sent_count >= ctx.config.lcp.max_configure {
             ctx.outbox
                 .report("Peer failed to respond to CHAP challenge");
@@ -390,7 +407,8 @@ impl ChapAuthenticator {
         });
     }
 
-    /// The verdict on `request_id`; the name of who is authenticated, when that is settled by it.
+    /// The verdict on `request_id`; the name of who is authenticated, when that is settled by it
+    /// for the first time. Later proofs only keep the link up.
     pub(super) fn handle_verdict(
         &mut self,
         ctx: &mut Context<'_>,
@@ -404,9 +422,22 @@ impl ChapAuthenticator {
         let id = self.id;
         match verdict {
             Verdict::Accept { proof, message, .. } => {
+                if self.proved.as_ref().is_some_and(|proved| *proved != name) {
+                    ctx.outbox.report("Peer changed its name");
+                    return Err(peer_failed(&name, "it was another before"));
+                }
                 let message = self.success_message(proof.as_ref(), &message);
                 let message = message.as_bytes();
                 self.say(ctx, ChapPacket::Success { id, message });
+                let interval_ms = ctx.config.lcp.chap_interval_ms;
+                if interval_ms > 0 {
+                    let due = ctx.now.after_ms(interval_ms);
+                    ctx.timers.set(Timer::Verifying, due);
+                }
+                if self.proved.is_some() {
+                    return Ok(None);
+                }
+                self.proved = Some(name.clone());
                 Ok(Some((
                     Authenticated::as_authenticator(self.method, proof),
                     name,

@@ -82,6 +82,12 @@ pub enum Ending {
     /// LCP echoes, or control connection echoes, were not answered.
     #[error("no answer to {0} in a row: the peer is gone or the path is dead")]
     PeerDead(&'static str),
+    /// `idle`: nothing went through the tunnel for so long.
+    #[error("Terminating connection due to lack of activity.")]
+    IdleTimeout,
+    /// `maxconnect`: the tunnel has stood for so long.
+    #[error("Connect time expired")]
+    ConnectTimeout,
     /// LCP hears itself (RFC 1661 6.4).
     #[error("the link is looped back: our own packets come back to us")]
     LoopedBack,
@@ -116,6 +122,8 @@ impl Ending {
             | Self::MppeRefused { .. }
             | Self::NoAddresses(_) => 10,
             Self::PeerAuthFailed(_) => 11,
+            Self::IdleTimeout => 12,
+            Self::ConnectTimeout => 13,
             Self::PeerDead(_) => 15,
             Self::LoopedBack => 17,
             Self::AuthFailed(_) | Self::NoSecret { .. } => 19,

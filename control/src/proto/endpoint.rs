@@ -173,6 +173,9 @@ impl Endpoint {
             } => self.with_call(now, call_id, |call| {
                 call.handle_verdict(now, request_id, verdict);
             }),
+            Event::Addresses { call_id, addresses } => {
+                self.with_call(now, call_id, |call| call.handle_addresses(now, addresses));
+            }
             Event::HangUp { call_id, reason } => {
                 self.with_call(now, call_id, |call| call.hang_up(now, &reason));
             }

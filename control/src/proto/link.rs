@@ -59,6 +59,9 @@ pub enum LinkOutput {
         /// What the peer presented.
         request: AuthRequest,
     },
+    /// A server that has nobody prove who it is needs addresses, which a verdict would have
+    /// brought; `handle_addresses` brings them, at once or later.
+    AssignAddresses,
     /// A line for a person.
     Report(Report),
     /// IP may pass.
@@ -124,7 +127,7 @@ const MPPE_OVERHEAD: u16 = 4;
 /// Octets of a Protocol-Reject in front of the rejected information.
 const PROTOCOL_REJECT_HEADER: usize = 6;
 
-/// Restart intervals that IPCP waits for an optional MPPE to settle.
+/// Restart intervals that IPCP waits for a peer to say anything about an optional MPPE.
 const CCP_PATIENCE: u64 = 4;
 
 /// One PPP link. Time only grows from call to call; after every call drain
@@ -145,6 +148,10 @@ pub struct Link {
     /// What came of them.
     we_proved: Option<Authenticated>,
     peer_proved: Option<Authenticated>,
+    /// `AssignAddresses` has been said, and what it was for is not there yet.
+    awaits_addresses: bool,
+    /// It has come.
+    has_addresses: bool,
     /// Given to the last `Authenticate`.
     request_id: u32,
     early: Vec<Bytes>,
@@ -167,6 +174,8 @@ impl Link {
             verifying: Verifying::Unasked,
             we_proved: None,
             peer_proved: None,
+            awaits_addresses: false,
+            has_addresses: false,
             request_id: 0,
             early: Vec::new(),
             parked: None,
@@ -268,6 +277,23 @@ impl Link {
                 self.finish_authentication(now);
             }
             Err(failure) => self.fail(now, failure),
+        }
+        self.settle(now);
+    }
+
+    /// The answer to `LinkOutput::AssignAddresses`; `None` when there are none. An answer that is
+    /// not waited for is ignored.
+    pub fn handle_addresses(&mut self, now: Time, addresses: Option<Addresses>) {
+        if !std::mem::take(&mut self.awaits_addresses) || self.phase != Phase::Authenticate {
+            return;
+        }
+        if let Some(addresses) = addresses {
+            self.ipcp.protocol.assign(addresses);
+            self.has_addresses = true;
+            self.finish_authentication(now);
+        } else {
+            let ending = Ending::NoAddresses("this side has none left to give".into());
+            self.end(now, ipcp::TERMINATE_REASON, ending);
         }
         self.settle(now);
     }
@@ -393,7 +419,9 @@ impl Link {
     fn handle_proved(&mut self, now: Time, handled: Result<Option<Authenticated>, Failure>) {
         match handled {
             // A challenge after the first changes no keys.
-            Ok(Some(authenticated)) if self.phase == Phase::Authenticate => {
+            Ok(Some(authenticated))
+                if self.phase == Phase::Authenticate && self.we_proved.is_none() =>
+            {
                 self.we_proved = Some(authenticated);
                 self.finish_authentication(now);
             }
@@ -475,7 +503,10 @@ impl Link {
             },
             Timer::AuthDeadline => Err(self.auth_timeout()),
             Timer::CcpSettle => {
-                self.start_ipcp(now);
+                // A peer that has said anything will settle it, or let CCP's own count run out.
+                if !self.ccp.has_heard() {
+                    self.go_on_without_mppe(now);
+                }
                 Ok(())
             }
             Timer::SetupDeadline => Err(Failure {
@@ -505,6 +536,7 @@ impl Link {
         self.phase = Phase::Authenticate;
         self.we_proved = None;
         self.peer_proved = None;
+        self.awaits_addresses = false;
         let mut ctx = self.around.at(now);
         ctx.outbox.push(LinkOutput::Report(Report::LinkUp));
         let due = now.after_ms(ctx.config.lcp.auth_timeout_ms);
@@ -530,11 +562,18 @@ impl Link {
         let we_are_done = matches!(self.proving, Proving::Unasked) || self.we_proved.is_some();
         let peer_is_done =
             matches!(self.verifying, Verifying::Unasked) || self.peer_proved.is_some();
-        if self.phase == Phase::Authenticate && we_are_done && peer_is_done {
-            self.around.timers.stop(Timer::AuthDeadline);
-            self.phase = Phase::Network;
-            self.start_ccp(now);
+        if self.phase != Phase::Authenticate || !we_are_done || !peer_is_done {
+            return;
         }
+        self.around.timers.stop(Timer::AuthDeadline);
+        let brings_addresses = !matches!(self.verifying, Verifying::Unasked);
+        if self.around.role == LinkRole::Callee && !brings_addresses && !self.has_addresses {
+            self.awaits_addresses = true;
+            self.around.outbox.push(LinkOutput::AssignAddresses);
+            return;
+        }
+        self.phase = Phase::Network;
+        self.start_ccp(now);
     }
 
     /// The exchange that keys are made from: see [`Link`].
@@ -584,7 +623,7 @@ impl Link {
         }
     }
 
-    /// CCP has settled, one way or the other, or has had its time.
+    /// CCP has settled, one way or the other.
     fn start_ipcp(&mut self, now: Time) {
         let mut ctx = self.around.at(now);
         ctx.timers.stop(Timer::CcpSettle);
@@ -621,7 +660,20 @@ impl Link {
                 self.around.outbox.report(reason);
                 self.fail(now, failure);
             }
-            _ => self.start_ipcp(now),
+            Some(_) => self.go_on_without_mppe(now),
+            None => self.start_ipcp(now),
+        }
+    }
+
+    /// The optional MPPE came to nothing, which a peer that speaks CCP must know first: it may have
+    /// come to something there, and IP would then be encrypted for nobody.
+    fn go_on_without_mppe(&mut self, now: Time) {
+        let mut ctx = self.around.at(now);
+        self.ccp.protocol.forget_receive_key(&mut ctx);
+        self.ccp.abandon(&mut ctx, "No MPPE negotiated");
+        let knows = self.ccp.protocol.terminated || !self.ccp.is_closing();
+        if knows || !self.ccp.has_heard() {
+            self.start_ipcp(now);
         }
     }
 

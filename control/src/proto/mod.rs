@@ -100,6 +100,13 @@ pub enum Event<'a> {
         /// What the secrets say.
         verdict: auth::Verdict,
     },
+    /// Answer to `Action::AssignAddresses`.
+    Addresses {
+        /// Session.
+        call_id: CallId,
+        /// For both ends of it; `None` when none are left.
+        addresses: Option<link::Addresses>,
+    },
     /// Somebody on this side wants the call to end.
     HangUp {
         /// Session.
@@ -158,6 +165,12 @@ pub enum Action {
         request_id: u32,
         /// What the peer presented.
         request: auth::AuthRequest,
+    },
+    /// Give a session addresses that no verdict will bring, because nobody has to prove who it is
+    /// (server).
+    AssignAddresses {
+        /// Session.
+        call_id: CallId,
     },
     /// Something that a person reads in the log, in pppd's words.
     Report {

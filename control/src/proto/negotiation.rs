@@ -128,6 +128,8 @@ pub(super) struct Negotiation<P> {
     acked: Option<(u8, Bytes, Time)>,
     /// Goes into our Terminate-Requests.
     close_reason: Bytes,
+    /// A packet has come since the lower layer came up.
+    heard: bool,
 }
 
 impl<P: ControlProtocol> Negotiation<P> {
@@ -144,6 +146,7 @@ impl<P: ControlProtocol> Negotiation<P> {
             nak_count: 0,
             acked: None,
             close_reason: Bytes::new(),
+            heard: false,
         }
     }
 
@@ -154,6 +157,16 @@ impl<P: ControlProtocol> Negotiation<P> {
     /// No packet has been asked of this layer yet, or none is any more.
     pub(super) fn is_down(&self) -> bool {
         matches!(self.state, State::Initial | State::Starting)
+    }
+
+    /// The peer speaks this protocol.
+    pub(super) const fn has_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// The peer has still to acknowledge our Terminate-Request.
+    pub(super) fn is_closing(&self) -> bool {
+        self.state == State::Closing
     }
 
     pub(super) fn open(&mut self, ctx: &mut Context<'_>) {
@@ -173,6 +186,7 @@ impl<P: ControlProtocol> Negotiation<P> {
         self.failure_count = 0;
         self.nak_count = 0;
         self.acked = None;
+        self.heard = false;
         self.protocol.reset(ctx);
         self.step(ctx, Event::Up, None);
     }
@@ -188,6 +202,25 @@ impl<P: ControlProtocol> Negotiation<P> {
         let kept = octets.get(..REASON_LEN_MAX).unwrap_or(octets);
         self.close_reason = Bytes::copy_from_slice(kept);
         self.step(ctx, Event::Close, None);
+    }
+
+    /// Ends for good, though the layer may not have been opened: the peer may think that it is, and
+    /// hears of the end until it acknowledges it. From then on its requests get Terminate-Acks.
+    ///
+    /// The table has no such event: it takes the other end of a layer that came to nothing for one
+    /// that came to nothing too, and a lost Configure-Ack belies that.
+    pub(super) fn abandon(&mut self, ctx: &mut Context<'_>, reason: &str) {
+        if self.is_down() || matches!(self.state, State::Closed | State::Closing) {
+            return;
+        }
+        if self.state == State::Stopped {
+            self.state = State::ReqSent;
+        }
+        self.close(ctx, reason);
+        if self.state == State::Closing {
+            // Nothing above this layer says it again.
+            self.restart_count = ctx.config.lcp.max_configure;
+        }
     }
 
     /// Sends a packet of this protocol's own, with an identifier of its own.
@@ -219,6 +252,7 @@ impl<P: ControlProtocol> Negotiation<P> {
         if self.is_down() {
             return;
         }
+        self.heard = true;
         let handled = match packet.code {
             Code::CONFIGURE_REQUEST => self.handle_request(ctx, &packet),
             Code::CONFIGURE_ACK => {

@@ -19,7 +19,7 @@ pub(super) enum Timer {
     Verifying,
     /// Authentication, both ways, must be over.
     AuthDeadline,
-    /// IPCP waits no longer for an optional MPPE.
+    /// IPCP waits no longer for a peer that has said nothing about an optional MPPE.
     CcpSettle,
     /// The network must be up.
     SetupDeadline,

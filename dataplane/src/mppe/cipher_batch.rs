@@ -1,9 +1,9 @@
 //! Packets with keys of their own, gathered to be enciphered abreast.
 //!
-//! Lanes run as far as the shortest packet of a group, so a batch is sorted by length first.
+//! The longest come first, so that all lanes end at about the same time.
 
 use super::keys::SessionKey;
-use super::rc4::{self, LANES};
+use super::rc4::{self, Packets};
 use crate::frame::{Frame, Slots};
 use crate::limits;
 
@@ -49,16 +49,29 @@ impl CipherBatch {
     /// Enciphers all, in place, and empties the batch.
     pub fn run(&mut self, slots: &mut impl Slots) {
         let jobs = &mut self.jobs[..self.len];
-        jobs.sort_unstable_by_key(|job| job.text.len());
-        let (groups, rest) = jobs.as_chunks::<LANES>();
-        for group in groups {
-            run_lanes(slots, group);
-        }
-        match rest {
-            [a, b] => run_lanes(slots, &[*a, *b]),
-            rest => rest.iter().for_each(|job| run_lanes(slots, &[*job])),
-        }
+        jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.text.len()));
+        rc4::encipher(&mut Texts { jobs, slots });
         self.len = 0;
+    }
+}
+
+/// Jobs, and where their octets are.
+struct Texts<'a, S> {
+    jobs: &'a [Job],
+    slots: &'a mut S,
+}
+
+impl<S: Slots> Packets for Texts<'_, S> {
+    fn count(&self) -> usize {
+        self.jobs.len()
+    }
+
+    fn key(&self, index: usize) -> &[u8; 16] {
+        self.jobs[index].key.as_bytes()
+    }
+
+    fn text(&mut self, index: usize) -> &mut [u8] {
+        self.jobs[index].text.bytes_mut(self.slots)
     }
 }
 
@@ -72,17 +85,6 @@ impl std::fmt::Debug for CipherBatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "CipherBatch({} frames)", self.len)
     }
-}
-
-fn run_lanes<const N: usize>(slots: &mut impl Slots, jobs: &[Job; N]) {
-    let mut parts = slots.slots_mut(jobs.each_ref().map(|job| job.text.slot));
-    let mut lane = 0;
-    let texts = parts.each_mut().map(|part| {
-        let range = jobs[lane].text.range();
-        lane += 1;
-        &mut part[range]
-    });
-    rc4::apply_lanes(jobs.each_ref().map(|job| job.key.as_bytes()), texts);
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Microsoft Point-to-Point Encryption (RFC 3078) and its key schedule (RFC 3079).
 
+pub mod baseline;
 pub mod cipher_batch;
 pub mod decryptor;
 pub mod encryptor;

@@ -7,7 +7,7 @@
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::keys::{KeyStrength, SessionKey, StartKey};
-use super::rc4::Rc4;
+use super::rc4;
 
 const PAD_LEN: usize = 40;
 const PAD1: u8 = 0x00;
@@ -62,17 +62,17 @@ impl KeySchedule {
     /// The session key that follows `key`.
     #[must_use]
     pub fn next(&mut self, key: &SessionKey) -> SessionKey {
-        let interim = self.digest(key.as_bytes());
-        let mut octets = interim;
+        let [next] = next_abreast([self], [key]);
+        next
+    }
+
+    /// The digest that is enciphered under itself.
+    fn interim(&mut self, key: &SessionKey) -> SessionKey {
+        let digest = self.digest(key.as_bytes());
         match self.strength {
-            KeyStrength::Bits128 => {
-                Rc4::new(SessionKey::whole(&interim).as_bytes()).apply(&mut octets);
-            }
-            KeyStrength::Bits40 | KeyStrength::Bits56 => {
-                Rc4::new(SessionKey::doubled(&interim).as_bytes()).apply(&mut octets);
-            }
+            KeyStrength::Bits128 => SessionKey::whole(&digest),
+            KeyStrength::Bits40 | KeyStrength::Bits56 => SessionKey::doubled(&digest),
         }
-        SessionKey::reduce(self.strength, &octets)
     }
 
     /// The first 16 octets of GetNewKeyFromSHA's digest, of which 8-octet keys use half.
@@ -91,6 +91,26 @@ impl KeySchedule {
     }
 }
 
+/// The session keys that follow `keys`, each in its own schedule: chains of several sessions move
+/// on together faster than one after another.
+#[must_use]
+pub fn next_abreast<const N: usize>(
+    schedules: [&mut KeySchedule; N],
+    keys: [&SessionKey; N],
+) -> [SessionKey; N] {
+    let strengths = schedules.each_ref().map(|schedule| schedule.strength);
+    let mut lane = 0;
+    let interims = schedules.map(|schedule| {
+        lane += 1;
+        schedule.interim(keys[lane - 1])
+    });
+    let streams = rc4::first_octets(interims.each_ref().map(SessionKey::as_bytes));
+    std::array::from_fn(|lane| {
+        let octets = std::array::from_fn(|at| interims[lane].as_bytes()[at] ^ streams[lane][at]);
+        SessionKey::reduce(strengths[lane], &octets)
+    })
+}
+
 impl std::fmt::Debug for KeySchedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "KeySchedule({:?}, <hidden>)", self.strength)
@@ -99,11 +119,12 @@ impl std::fmt::Debug for KeySchedule {
 
 #[cfg(test)]
 mod tests {
+    use ::rc4::{KeyInit, StreamCipher};
     use proptest::prelude::*;
-    use rc4::{KeyInit, StreamCipher};
     use sha1::{Digest, Sha1};
 
     use super::*;
+    use crate::mppe::rc4::Rc4;
 
     fn start_key(strength: KeyStrength, hex: &str) -> StartKey {
         let octets = hex::decode(hex).expect("hex");
@@ -170,7 +191,7 @@ mod tests {
         sha1.update([0xF2; 40]);
         let interim = sha1.finalize()[..strength.key_len()].to_vec();
         let mut key = interim.clone();
-        rc4::Rc4::new_from_slice(&interim)
+        ::rc4::Rc4::new_from_slice(&interim)
             .expect("a key of 8 or 16 octets")
             .apply_keystream(&mut key);
         match strength {

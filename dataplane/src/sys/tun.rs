@@ -2,11 +2,13 @@
 //! (Linux `Documentation/networking/tuntap.rst`).
 
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use tun::AbstractDevice;
+
+use crate::offload::{TunFeatures, VnetHeader};
 
 /// Longest name of a network device, without the terminating zero (`IFNAMSIZ - 1`).
 pub const NAME_LEN_MAX: usize = 15;
@@ -64,16 +66,42 @@ pub enum TunError {
     },
 }
 
-/// Opens one queue of a TUN device, non-blocking, without packet information and without a
-/// virtio-net header. `name` is exact, or a pattern like `ppp%d`, for which the kernel puts in the
-/// lowest free number. Returns the queue and the name that the device has.
+/// A TUN device that has just been opened.
+#[derive(Debug)]
+pub struct TunDevice {
+    /// A non-blocking queue.
+    pub fd: OwnedFd,
+    /// The name that the device has.
+    pub name: String,
+    /// What the kernel has agreed to.
+    pub features: TunFeatures,
+}
+
+/// Opens one queue of a TUN device, non-blocking, without packet information, and with as much
+/// segmentation offload as the kernel takes. `name` is exact, or a pattern like `ppp%d`, for which the kernel puts in the
+/// lowest free number.
 ///
 /// The device is made in the network namespace of the calling thread, is down, has no address, and
 /// lives as long as the queue is open. A busy name is tried again for a second, so this may block.
 ///
 /// # Errors
 /// See [`TunError`].
-pub fn open(name: &str) -> Result<(OwnedFd, String), TunError> {
+pub fn open(name: &str) -> Result<TunDevice, TunError> {
+    open_when_free(name, open_once)
+}
+
+/// The same without any offload: each read and each write is one packet.
+///
+/// # Errors
+/// See [`TunError`].
+pub fn open_plain(name: &str) -> Result<TunDevice, TunError> {
+    open_when_free(name, open_once_plain)
+}
+
+fn open_when_free(
+    name: &str,
+    open_once: fn(&str) -> Result<TunDevice, TunError>,
+) -> Result<TunDevice, TunError> {
     if !is_name(name) {
         return Err(TunError::BadName { name: name.into() });
     }
@@ -101,12 +129,40 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_LEN_MAX).contains(&name.len()) && !has_strange_octet && patterns_ok
 }
 
-fn open_once(name: &str) -> Result<(OwnedFd, String), TunError> {
+fn open_once(name: &str) -> Result<TunDevice, TunError> {
+    match create(name, true) {
+        // The name is a good one, so it is the flag that an old kernel does not know.
+        Err(TunError::BadName { .. }) => open_once_plain(name),
+        Err(error) => Err(error),
+        Ok((fd, given_name)) => match agree_on_offload(fd.as_fd()) {
+            Ok(features) => Ok(TunDevice {
+                fd,
+                name: given_name,
+                features,
+            }),
+            Err(_) => {
+                drop(fd);
+                open_once_plain(name)
+            }
+        },
+    }
+}
+
+fn open_once_plain(name: &str) -> Result<TunDevice, TunError> {
+    let (fd, name) = create(name, false)?;
+    Ok(TunDevice {
+        fd,
+        name,
+        features: TunFeatures::default(),
+    })
+}
+
+fn create(name: &str, has_vnet_header: bool) -> Result<(OwnedFd, String), TunError> {
     let mut configuration = tun::Configuration::default();
     configuration.tun_name(name).platform_config(|platform| {
         // Addresses, routes and the up flag are control's business.
         platform.ensure_root_privileges(false);
-        platform.vnet_hdr(false);
+        platform.vnet_hdr(has_vnet_header);
     });
     let failed = |error| match error {
         tun::Error::Io(source) => classify(name, source),
@@ -124,6 +180,35 @@ fn open_once(name: &str) -> Result<(OwnedFd, String), TunError> {
     // SAFETY: `into_raw_fd` has just given up the descriptor, so nobody else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     Ok((fd, given_name))
+}
+
+/// Agrees with the kernel on the virtio-net header, and on the best offload that it takes. Fails
+/// when it does not even take the header.
+fn agree_on_offload(fd: BorrowedFd<'_>) -> io::Result<TunFeatures> {
+    let header_len = VnetHeader::LEN as libc::c_int;
+    // SAFETY: the kernel reads one int, which lives until the call returns.
+    let result =
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header_len) };
+    Errno::result(result)?;
+    let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    let udp = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    let mut features = TunFeatures {
+        vnet_header: true,
+        tcp: true,
+        udp: true,
+    };
+    if set_offload(fd, tcp | udp).is_err() {
+        features.udp = false;
+        features.tcp = set_offload(fd, tcp).is_ok();
+    }
+    Ok(features)
+}
+
+fn set_offload(fd: BorrowedFd<'_>, flags: libc::c_uint) -> nix::Result<()> {
+    let flags = libc::c_ulong::from(flags);
+    // SAFETY: the argument is a number, and the kernel touches no memory of ours.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, flags) };
+    Errno::result(result).map(drop)
 }
 
 fn classify(name: &str, source: io::Error) -> TunError {

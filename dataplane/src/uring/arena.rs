@@ -4,7 +4,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 use crate::frame::{Frame, Slot, Slots};
-use crate::limits::SLOT_BYTES;
+use crate::limits;
 
 /// So that no slot straddles a page, and the kernel pins or maps whole pages.
 const ALIGNMENT: usize = 4096;
@@ -16,17 +16,18 @@ enum Owner {
     Kernel,
 }
 
-/// The arena of one worker. Slots that the kernel owns cannot be touched: the worker panics.
+/// The arena of one worker: packets, unless another length is given. Slots that the kernel owns
+/// cannot be touched: the worker panics.
 #[derive(Debug)]
-pub(super) struct Arena {
+pub(super) struct Arena<const SLOT_BYTES: usize = { limits::SLOT_BYTES }> {
     base: NonNull<u8>,
     owners: Vec<Owner>,
 }
 
 // SAFETY: the arena is the only owner of its memory, and nothing in it depends on the thread.
-unsafe impl Send for Arena {}
+unsafe impl<const SLOT_BYTES: usize> Send for Arena<SLOT_BYTES> {}
 
-impl Arena {
+impl<const SLOT_BYTES: usize> Arena<SLOT_BYTES> {
     /// `slots` zeroed slots, all the worker's.
     pub(super) fn new(slots: usize) -> Self {
         assert!((1..=1 << 16).contains(&slots), "slots have 16-bit names");
@@ -87,7 +88,7 @@ impl Arena {
     }
 }
 
-impl Slots for Arena {
+impl<const SLOT_BYTES: usize> Slots for Arena<SLOT_BYTES> {
     fn slot(&self, slot: Slot) -> &[u8] {
         self.check(slot);
         // SAFETY: the slot lies within the zeroed allocation, the kernel does not own it, and
@@ -115,7 +116,7 @@ impl Slots for Arena {
     }
 }
 
-impl Drop for Arena {
+impl<const SLOT_BYTES: usize> Drop for Arena<SLOT_BYTES> {
     fn drop(&mut self) {
         let layout = Self::layout(self.owners.len());
         // SAFETY: `new` allocated exactly this layout. `Uring` drops the arena only when the
@@ -127,6 +128,9 @@ impl Drop for Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SLOT_BYTES;
+
+    type Arena = super::Arena;
 
     #[test]
     fn slots_are_apart_and_aligned() {

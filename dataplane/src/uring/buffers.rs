@@ -9,7 +9,6 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
 use crate::frame::Slot;
-use crate::limits::{HEADROOM_BYTES, SLOT_BYTES};
 use crate::sys::probe::{RingError, classify_buffer_ring};
 
 /// The kernel maps the ring, so it begins on a page.
@@ -70,9 +69,9 @@ impl BufferRing {
         self.available > 0
     }
 
-    /// Gives a slot, of which the arena says that the kernel owns it now, into the ring. What is
-    /// received into it begins behind the headroom.
-    pub(super) fn push(&mut self, slot: Slot, slot_begin: NonNull<u8>) {
+    /// Gives `len` octets at `begin` into the ring. They lie in a slot of which the arena says that
+    /// the kernel owns it now.
+    pub(super) fn push(&mut self, slot: Slot, begin: NonNull<u8>, len: usize) {
         assert!(self.available < self.capacity, "every slot is in once");
         let index = usize::from(self.tail & (self.capacity - 1));
         // SAFETY: the index is less than `capacity`, the length of the allocation in entries.
@@ -80,8 +79,8 @@ impl BufferRing {
         // SAFETY: the entry is initialized, for the allocation was zeroed; only this thread writes
         // to it, and the kernel reads it only after `publish`.
         let entry = unsafe { &mut *entry.as_ptr() };
-        entry.set_addr(slot_begin.as_ptr() as u64 + HEADROOM_BYTES as u64);
-        entry.set_len((SLOT_BYTES - HEADROOM_BYTES) as u32);
+        entry.set_addr(begin.as_ptr() as u64);
+        entry.set_len(len as u32);
         entry.set_bid(slot.0);
         self.tail = self.tail.wrapping_add(1);
         self.available += 1;

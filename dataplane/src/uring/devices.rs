@@ -7,6 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::io::Arrivals;
 use crate::limits::TUNS_MAX;
+use crate::offload::TunFeatures;
 use crate::program::TunId;
 
 /// Reads that one device has in flight where one of them reads one packet (before Linux 6.7).
@@ -17,6 +18,7 @@ pub(super) const SINGLE_READS: u16 = 16;
 struct Device {
     tun: TunId,
     fd: OwnedFd,
+    features: TunFeatures,
     reads: u16,
     writes: u32,
     is_detached: bool,
@@ -46,7 +48,7 @@ impl Devices {
 
     /// Adds a device. Gives nothing back when the id is in use or there are too many: then it is
     /// closed.
-    pub(super) fn attach(&mut self, tun: TunId, fd: OwnedFd) -> bool {
+    pub(super) fn attach(&mut self, tun: TunId, fd: OwnedFd, features: TunFeatures) -> bool {
         let Err(position) = self.position(tun) else {
             return false;
         };
@@ -61,6 +63,7 @@ impl Devices {
         self.devices[index] = Some(Device {
             tun,
             fd,
+            features,
             reads: 0,
             writes: 0,
             is_detached: false,
@@ -110,6 +113,12 @@ impl Devices {
         Some((index, device.fd.as_raw_fd()))
     }
 
+    /// What an attached device has agreed to.
+    pub(super) fn features(&self, tun: TunId) -> Option<TunFeatures> {
+        let index = self.attached[self.position(tun).ok()?];
+        Some(self.devices[usize::from(index)].as_ref()?.features)
+    }
+
     /// A write has completed. The device when it is still attached.
     pub(super) fn end_write(&mut self, index: u16) -> Option<TunId> {
         let device = self.devices[usize::from(index)].as_mut()?;
@@ -144,10 +153,10 @@ impl Devices {
         self.close_if_idle(index);
     }
 
-    /// The device of this index when it is still attached.
-    pub(super) fn tun(&self, index: u16) -> Option<TunId> {
+    /// The device of this index, and what it has agreed to, when it is still attached.
+    pub(super) fn tun(&self, index: u16) -> Option<(TunId, TunFeatures)> {
         let device = self.devices[usize::from(index)].as_ref()?;
-        (!device.is_detached).then_some(device.tun)
+        (!device.is_detached).then_some((device.tun, device.features))
     }
 
     fn position(&self, tun: TunId) -> Result<usize, usize> {
@@ -210,6 +219,12 @@ mod tests {
     use super::*;
     use std::fs::File;
 
+    const NONE: TunFeatures = TunFeatures {
+        vnet_header: false,
+        tcp: false,
+        udp: false,
+    };
+
     fn null() -> OwnedFd {
         File::open("/dev/null").unwrap().into()
     }
@@ -217,8 +232,8 @@ mod tests {
     #[test]
     fn a_device_closes_when_nothing_of_it_is_in_flight() {
         let mut devices = Devices::new(1);
-        assert!(devices.attach(TunId(9), null()));
-        assert!(!devices.attach(TunId(9), null()));
+        assert!(devices.attach(TunId(9), null(), NONE));
+        assert!(!devices.attach(TunId(9), null(), NONE));
         let (index, _) = devices.begin_read().unwrap();
         assert_eq!(devices.begin_read(), None);
         assert!(devices.begin_write(TunId(9)).is_some());
@@ -234,15 +249,15 @@ mod tests {
     #[test]
     fn an_index_names_another_device_only_after_the_first_is_closed() {
         let mut devices = Devices::new(2);
-        assert!(devices.attach(TunId(1), null()));
+        assert!(devices.attach(TunId(1), null(), NONE));
         let (first, _) = devices.begin_read().unwrap();
         devices.detach(TunId(1));
-        assert!(devices.attach(TunId(1), null()));
+        assert!(devices.attach(TunId(1), null(), NONE));
         let (second, _) = devices.begin_read().unwrap();
         assert_ne!(first, second);
         devices.end_read(first, false);
-        assert!(devices.attach(TunId(0), null()));
-        assert_eq!(devices.tun(first), Some(TunId(0)));
+        assert!(devices.attach(TunId(0), null(), NONE));
+        assert_eq!(devices.tun(first), Some((TunId(0), NONE)));
         assert_eq!(devices.any(), Some(TunId(0)));
     }
 
@@ -250,8 +265,8 @@ mod tests {
     fn only_a_device_with_an_error_is_lost() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let mut devices = Devices::new(1);
-        assert!(devices.attach(TunId(1), null()));
-        assert!(devices.attach(TunId(2), writer));
+        assert!(devices.attach(TunId(1), null(), NONE));
+        assert!(devices.attach(TunId(2), writer, NONE));
         let mut arrivals = Arrivals::default();
         devices.look_for_lost(&mut arrivals);
         assert!(arrivals.tuns_lost.is_empty());

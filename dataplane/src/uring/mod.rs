@@ -4,10 +4,11 @@
 //!
 //! ```text
 //! 0 ............... receive_slots ............... 2 * receive_slots ...... + CONTROL_SLOTS
-//! | filled by the GRE socket    | filled by TUN devices        | filled by the worker   |
+//! | filled by the GRE socket    | cut out of reads from TUN    | filled by the worker   |
 //! ```
 //!
-//! A slot that is released goes back to the ring of buffers that it came from. While packets wait
+//! TUN devices are read into buffers of their own, since a read may bring a whole train of packets
+//! (see `reads`). A slot that is released goes back to where it came from. While packets wait
 //! to be sent or written, their slots are away, and the kernel queues or drops what would have
 //! come into them: back-pressure without a queue of our own.
 
@@ -16,7 +17,9 @@ mod buffers;
 mod devices;
 mod direct;
 mod outbox;
+mod reads;
 mod ring;
+mod runs;
 mod setup;
 mod token;
 
@@ -33,12 +36,16 @@ use self::buffers::BufferRing;
 use self::devices::{Devices, ReadFailure, SINGLE_READS};
 use self::direct::Direct;
 use self::outbox::Outbox;
+use self::reads::Reads;
 use self::ring::Ring;
+use self::runs::Runs;
 use self::token::Token;
 use crate::frame::{Frame, Slot, Slots};
 use crate::io::{Arrivals, Io, IoCounters, IoError, Route};
 use crate::limits;
 use crate::mailbox::Mailbox;
+use crate::offload::gather::{Gather, Gathered, put_header};
+use crate::offload::{TunFeatures, VnetHeader};
 use crate::program::TunId;
 use crate::sys::probe::{RingError, RingFeatures};
 
@@ -48,12 +55,18 @@ const GROUP_GRE: u16 = 0;
 /// Buffer group of the TUN devices.
 const GROUP_TUN: u16 = 1;
 
-/// Packets in one turn from which on the worker counts as busy, and waits for more to come
-/// together.
-const BUSY_PACKETS: usize = 16;
+/// GRE packets in one turn from which on the worker counts as busy, and waits for more to come
+/// together: with longer batches come longer runs, fewer system calls and fewer wake-ups.
+const BUSY_PACKETS: usize = 8;
+
+/// GRE packets that a busy worker waits for.
+const GATHER_PACKETS: usize = 32;
 
 /// How long a busy worker waits for packets to come together: what it costs in delay at most.
-const GATHER_NS: u64 = 50_000;
+const GATHER_NS: u64 = 200_000;
+
+/// How often in this time it looks whether something else has come, which ends the wait.
+const GATHER_SLICES: u64 = 4;
 
 /// Rounds, of `CLOSE_ROUND_NS` each at most, in which what is in flight must end when a worker
 /// closes.
@@ -69,6 +82,7 @@ pub struct Uring {
     gre: OwnedFd,
     direct: Direct,
     devices: Devices,
+    gather: Gather,
     memory: ManuallyDrop<Memory>,
     receive_slots: u16,
     control_free: Vec<Slot>,
@@ -92,7 +106,8 @@ pub struct Uring {
 #[derive(Debug)]
 struct Memory {
     gre_buffers: BufferRing,
-    tun_buffers: BufferRing,
+    reads: Reads,
+    runs: Runs,
     outbox: Outbox,
     arena: Arena,
 }
@@ -117,12 +132,13 @@ impl Uring {
         counters: Arc<IoCounters>,
     ) -> Result<Self, RingError> {
         let slots = Self::slots(receive_slots);
-        let ring = Ring::new(slots + limits::TUNS_MAX)?;
+        let ring = Ring::new(slots + limits::TUNS_MAX + usize::from(limits::READ_BUFFERS))?;
         let gre_buffers = BufferRing::register(&ring.submitter(), GROUP_GRE, receive_slots)?;
-        let tun_buffers = BufferRing::register(&ring.submitter(), GROUP_TUN, receive_slots)?;
+        let reads = Reads::new(&ring.submitter(), GROUP_TUN, receive_slots.into())?;
         let memory = Memory {
             gre_buffers,
-            tun_buffers,
+            reads,
+            runs: Runs::new(),
             outbox: Outbox::new(slots),
             arena: Arena::new(slots),
         };
@@ -137,6 +153,7 @@ impl Uring {
             gre,
             direct: Direct::new(),
             devices: Devices::new(reads_wanted),
+            gather: Gather::new(),
             memory: ManuallyDrop::new(memory),
             receive_slots,
             control_free: Vec::with_capacity(usize::from(limits::CONTROL_SLOTS)),
@@ -160,7 +177,7 @@ impl Uring {
     /// Starts what must always be in flight and is not.
     fn arm(&mut self) {
         self.memory.gre_buffers.publish();
-        self.memory.tun_buffers.publish();
+        self.memory.reads.buffers().publish();
         if !self.is_receiving && self.memory.gre_buffers.has_available() {
             let group = self.memory.gre_buffers.group();
             let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group).build();
@@ -175,7 +192,7 @@ impl Uring {
             unsafe { self.ring.push(entry, Token::Wake) };
             self.is_polling = true;
         }
-        while self.memory.tun_buffers.has_available()
+        while self.memory.reads.buffers().has_available()
             && let Some((device, fd)) = self.devices.begin_read()
         {
             self.read(device, Fd(fd));
@@ -183,13 +200,12 @@ impl Uring {
     }
 
     fn read(&mut self, device: u16, fd: Fd) {
-        let group = self.memory.tun_buffers.group();
+        let group = self.memory.reads.buffers().group();
         let entry = if self.has_read_multishot {
             // The length is that of the buffer that is taken.
             opcode::ReadMulti::new(fd, 0, group).build()
         } else {
-            let len = (limits::SLOT_BYTES - limits::HEADROOM_BYTES) as u32;
-            opcode::Read::new(fd, std::ptr::null_mut(), len)
+            opcode::Read::new(fd, std::ptr::null_mut(), limits::READ_BYTES as u32)
                 .buf_group(group)
                 .build()
                 .flags(io_uring::squeue::Flags::BUFFER_SELECT)
@@ -203,13 +219,37 @@ impl Uring {
         let check_ms = (!self.devices.is_empty()).then_some(self.check_ms);
         let deadline_ms = deadline_ms.into_iter().chain(check_ms).min();
         let (want, timeout_ns) = match deadline_ms {
+            _ if self.memory.reads.has_work() => (1, Some(0)),
             Some(deadline_ms) if deadline_ms <= now_ms => (1, Some(0)),
-            // What is queued mostly completes at once, which is not what is waited for.
-            _ if self.is_busy => (self.ring.queued() + BUSY_PACKETS, Some(GATHER_NS)),
+            _ if self.is_busy => return self.gather_packets(),
             Some(deadline_ms) => (1, Some((deadline_ms - now_ms).saturating_mul(1_000_000))),
             None => (1, None),
         };
         self.ring.enter(want, timeout_ns).map_err(IoError::Ring)
+    }
+
+    /// Waits until packets have come together, something else has come, or for `GATHER_NS`.
+    fn gather_packets(&mut self) -> Result<(), IoError> {
+        // What is queued mostly completes at once, which is not what is waited for.
+        let mut want = self.ring.queued() + GATHER_PACKETS;
+        for _ in 0..GATHER_SLICES {
+            let slice_ns = GATHER_NS / GATHER_SLICES;
+            self.ring
+                .enter(want, Some(slice_ns))
+                .map_err(IoError::Ring)?;
+            let before = self.completed.len();
+            self.ring.collect(&mut self.completed);
+            let new = &self.completed[before..];
+            let ends_wait = |entry: &cqueue::Entry| {
+                let token = Token::from_bits(entry.user_data());
+                matches!(token, Some(Token::Read { .. } | Token::Wake))
+            };
+            if new.len() >= want || new.iter().any(ends_wait) {
+                break;
+            }
+            want -= new.len();
+        }
+        Ok(())
     }
 
     fn now_ms(&self) -> u64 {
@@ -226,7 +266,17 @@ impl Uring {
                 Some(Token::Read { device }) => self.have_read(device, &entry, arrivals),
                 Some(Token::Send { slot }) => self.sent(slot, entry.result()),
                 Some(Token::Write { device, slot }) => {
-                    self.written(device, slot, entry.result(), arrivals);
+                    self.written(device, 1, entry.result(), arrivals);
+                    self.memory.arena.take_back(slot);
+                    self.release(slot);
+                }
+                Some(Token::WriteRun { device, record }) => {
+                    let (slots, count) = self.memory.runs.end(record);
+                    self.written(device, count, entry.result(), arrivals);
+                    for slot in &slots[..count] {
+                        self.memory.arena.take_back(*slot);
+                        self.release(*slot);
+                    }
                 }
                 Some(Token::Wake) => {
                     self.is_polling = false;
@@ -236,7 +286,7 @@ impl Uring {
             }
         }
         self.completed = completed;
-        self.is_busy = arrivals.gre.len() + arrivals.tun.len() >= BUSY_PACKETS;
+        self.is_busy = arrivals.gre.len() >= BUSY_PACKETS;
     }
 
     fn received(&mut self, entry: &cqueue::Entry, arrivals: &mut Arrivals) {
@@ -254,26 +304,25 @@ impl Uring {
     }
 
     fn have_read(&mut self, device: u16, entry: &cqueue::Entry, arrivals: &mut Arrivals) {
-        let result = self.take_buffer(entry);
         let tun = self.devices.tun(device);
-        let failure = result.err().map(devices::classify_read);
+        let result = entry.result();
+        if let Some(buffer) = cqueue::buffer_select(entry.flags()) {
+            let len = usize::try_from(result).unwrap_or(0);
+            self.memory.reads.arrive(Slot(buffer), len, tun);
+        }
+        let failure = (result < 0).then(|| devices::classify_read(-result));
         if !cqueue::more(entry.flags()) {
             let again = failure != Some(ReadFailure::Lost);
             self.devices.end_read(device, again);
         }
-        match (tun, result, failure) {
-            (Some(tun), Ok(frame), _) => {
-                self.counters.tun_read.add(1);
-                arrivals.tun.push((tun, frame));
-            }
-            (None, Ok(frame), _) => self.release(frame.slot),
-            (Some(tun), _, Some(ReadFailure::Lost)) => arrivals.lose(tun),
-            (_, _, Some(ReadFailure::NoBuffer)) => self.counters.shortages.add(1),
+        match (tun, failure) {
+            (Some((tun, _)), Some(ReadFailure::Lost)) => arrivals.lose(tun),
+            (_, Some(ReadFailure::NoBuffer)) => self.counters.shortages.add(1),
             _ => {}
         }
     }
 
-    /// The packet in the buffer that the kernel has used, or the error number.
+    /// The GRE packet in the buffer that the kernel has used, or the error number.
     fn take_buffer(&mut self, entry: &cqueue::Entry) -> Result<Frame, i32> {
         let result = entry.result();
         let Some(buffer) = cqueue::buffer_select(entry.flags()) else {
@@ -282,22 +331,13 @@ impl Uring {
         };
         let slot = Slot(buffer);
         self.memory.arena.take_back(slot);
-        self.buffers_of(slot).consume();
+        self.memory.gre_buffers.consume();
         match u16::try_from(result) {
             Ok(len @ 1..) => Ok(Frame::new(slot, limits::HEADROOM_BYTES as u16, len)),
             _ => {
                 self.release(slot);
                 Err(if result < 0 { -result } else { libc::EAGAIN })
             }
-        }
-    }
-
-    /// The ring that a slot belongs to; not for those of control.
-    fn buffers_of(&mut self, slot: Slot) -> &mut BufferRing {
-        if slot.0 < self.receive_slots {
-            &mut self.memory.gre_buffers
-        } else {
-            &mut self.memory.tun_buffers
         }
     }
 
@@ -341,17 +381,66 @@ impl Uring {
         self.release(slot);
     }
 
-    fn written(&mut self, device: u16, slot: Slot, result: i32, arrivals: &mut Arrivals) {
+    /// A write of `count` packets has completed.
+    fn written(&mut self, device: u16, count: usize, result: i32, arrivals: &mut Arrivals) {
         let tun = self.devices.end_write(device);
         if result < 0 {
-            self.counters.write_failed.add(1);
+            self.counters.write_failed.add(count as u64);
             if let Some(tun) = tun.filter(|_| devices::is_lost_to_write(-result)) {
                 arrivals.lose(tun);
             }
         } else {
-            self.counters.tun_written.add(1);
+            self.counters.tun_written.add(count as u64);
+            self.counters.runs_written.add(u64::from(count > 1));
         }
-        self.memory.arena.take_back(slot);
+    }
+
+    /// Writes what has been joined so far.
+    fn flush(&mut self) {
+        if let Some(gathered) = self.gather.take(&mut self.memory.arena) {
+            match *gathered.frames() {
+                [frame] => self.write_one(gathered.tun, frame),
+                _ => self.write_run(&gathered),
+            }
+        }
+    }
+
+    fn write_one(&mut self, tun: TunId, frame: Frame) {
+        let slot = frame.slot;
+        let Some((device, fd)) = self.devices.begin_write(tun) else {
+            self.refuse(slot);
+            return;
+        };
+        let packet = self.memory.arena.lend_packet(frame);
+        let entry = opcode::Write::new(Fd(fd), packet.as_ptr(), frame.len() as u32).build();
+        // SAFETY: the packet is in a slot that the arena has lent until the operation has
+        // completed.
+        unsafe { self.ring.push(entry, Token::Write { device, slot }) };
+    }
+
+    /// A record is free: without one, nothing is joined.
+    fn write_run(&mut self, gathered: &Gathered) {
+        let frames = gathered.frames();
+        let Some((device, fd)) = self.devices.begin_write(gathered.tun) else {
+            frames.iter().for_each(|frame| self.refuse(frame.slot));
+            return;
+        };
+        let Memory { runs, arena, .. } = &mut *self.memory;
+        let parts = frames
+            .iter()
+            .map(|frame| (frame.slot, arena.lend_packet(*frame), frame.len()));
+        let Some((record, vector, count)) = runs.begin(parts) else {
+            unreachable!("a packet was joined though no record was free");
+        };
+        let entry = opcode::Writev::new(Fd(fd), vector, count).build();
+        // SAFETY: the record is in use, and the slots of its parts are lent, until the operation
+        // has completed; the records never move.
+        unsafe { self.ring.push(entry, Token::WriteRun { device, record }) };
+    }
+
+    /// A packet that cannot be written.
+    fn refuse(&mut self, slot: Slot) {
+        self.counters.write_failed.add(1);
         self.release(slot);
     }
 
@@ -377,10 +466,13 @@ impl Uring {
 impl Io for Uring {
     fn wait(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<u64, IoError> {
         self.flush_direct();
+        self.flush();
         self.arm();
         self.enter(deadline_ms)?;
         self.direct.begin_turn();
         self.reap(arrivals);
+        let Memory { reads, arena, .. } = &mut *self.memory;
+        reads.split(arena, arrivals, &self.counters);
         let (errors, errno) = self.receive_errors;
         if errors > limits::RECEIVE_ERRORS_MAX {
             return Err(IoError::Receive(std::io::Error::from_raw_os_error(errno)));
@@ -400,10 +492,18 @@ impl Io for Uring {
     fn release(&mut self, slot: Slot) {
         if slot.0 >= 2 * self.receive_slots {
             self.control_free.push(slot);
-            return;
+        } else if slot.0 >= self.receive_slots {
+            self.memory.reads.release(slot);
+        } else {
+            // What is received begins behind the headroom.
+            let whole = limits::HEADROOM_BYTES as u16;
+            let len = limits::SLOT_BYTES - limits::HEADROOM_BYTES;
+            let begin = self
+                .memory
+                .arena
+                .lend_packet(Frame::new(slot, whole, len as u16));
+            self.memory.gre_buffers.push(slot, begin, len);
         }
-        let begin = self.memory.arena.lend(slot);
-        self.buffers_of(slot).push(slot, begin);
     }
 
     fn send(&mut self, frame: Frame, route: Route) {
@@ -418,25 +518,32 @@ impl Io for Uring {
         self.direct.attach(fd);
     }
 
-    fn write(&mut self, tun: TunId, frame: Frame) {
-        let slot = frame.slot;
-        let Some((device, fd)) = self.devices.begin_write(tun) else {
-            self.counters.write_failed.add(1);
-            self.release(slot);
+    fn write(&mut self, tun: TunId, mut frame: Frame) {
+        let may_join = self.memory.runs.has_free();
+        if may_join && self.gather.join(&self.memory.arena, tun, frame) {
             return;
-        };
-        let packet = self.memory.arena.lend_packet(frame);
-        let entry = opcode::Write::new(Fd(fd), packet.as_ptr(), frame.len() as u32).build();
-        // SAFETY: the packet is in a slot that the arena has lent until the operation has
-        // completed.
-        unsafe { self.ring.push(entry, Token::Write { device, slot }) };
+        }
+        self.flush();
+        let has_header = self.devices.features(tun).is_some_and(|f| f.vnet_header);
+        if has_header {
+            if self.gather.begin(&self.memory.arena, tun, frame) {
+                return;
+            }
+            let header = VnetHeader::default();
+            if !put_header(&mut self.memory.arena, &mut frame, header) {
+                self.refuse(frame.slot);
+                return;
+            }
+        }
+        self.write_one(tun, frame);
     }
 
-    fn attach(&mut self, tun: TunId, fd: OwnedFd) -> bool {
-        self.devices.attach(tun, fd)
+    fn attach(&mut self, tun: TunId, fd: OwnedFd, features: TunFeatures) -> bool {
+        self.devices.attach(tun, fd, features)
     }
 
     fn detach(&mut self, tun: TunId) {
+        self.flush();
         if let Some(device) = self.devices.detach(tun) {
             let reads = Token::Read { device }.to_bits();
             self.cancel(CancelBuilder::user_data(reads).all());
@@ -445,6 +552,7 @@ impl Io for Uring {
 
     fn close(&mut self) {
         self.flush_direct();
+        self.flush();
         let mut arrivals = Arrivals::default();
         let mut rounds_left = CLOSE_ROUNDS;
         while self.sends > 0 && rounds_left > 0 && self.close_round(&mut arrivals) {

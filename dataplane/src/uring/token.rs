@@ -2,7 +2,8 @@
 
 use crate::frame::Slot;
 
-/// One operation in flight. `device` is an index into the table of TUN devices.
+/// One operation in flight. `device` is an index into the table of TUN devices, `record` one into
+/// the records of joined writes, and stands where a slot does.
 ///
 /// ```text
 ///  63       56 55      32 31      16 15       0
@@ -22,6 +23,8 @@ pub(super) enum Token {
     Read { device: u16 },
     /// Write to a TUN device.
     Write { device: u16, slot: Slot },
+    /// Write of several packets together to a TUN device.
+    WriteRun { device: u16, record: u16 },
     /// Send on the GRE socket.
     Send { slot: Slot },
 }
@@ -36,6 +39,7 @@ impl Token {
             Self::Read { device } => (4, device, Slot(0)),
             Self::Write { device, slot } => (5, device, slot),
             Self::Send { slot } => (6, 0, slot),
+            Self::WriteRun { device, record } => (7, device, Slot(record)),
         };
         (kind << 56) | ((device as u64) << 16) | slot.0 as u64
     }
@@ -51,6 +55,10 @@ impl Token {
             4 => Self::Read { device },
             5 => Self::Write { device, slot },
             6 => Self::Send { slot },
+            7 => Self::WriteRun {
+                device,
+                record: slot.0,
+            },
             _ => return None,
         })
     }
@@ -77,6 +85,10 @@ mod tests {
                 device: u16::MAX,
                 slot: low,
             },
+            Token::WriteRun {
+                device: 1,
+                record: 2,
+            },
             Token::Send { slot: low },
             Token::Send { slot: high },
         ];
@@ -93,7 +105,7 @@ mod tests {
 
     #[test]
     fn foreign_user_data_is_no_token() {
-        for bits in [0, 7 << 56, u64::MAX] {
+        for bits in [0, 8 << 56, u64::MAX] {
             assert_eq!(Token::from_bits(bits), None);
         }
     }

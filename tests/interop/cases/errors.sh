@@ -17,12 +17,15 @@ gre_blocked() {
     write_client_files ours 128 plain
     remember client
     server_up pptpd mschap-v2 128 plain
-    in_end server nft -f - <<'END'
+    # Dropped where it arrives: a filter at the sender would tell it.
+    local end
+    for end in client server; do
+        in_end "$end" nft -f - <<'END'
 table inet block {
     chain in { type filter hook input priority 0; meta l4proto gre drop; }
-    chain out { type filter hook output priority 0; meta l4proto gre drop; }
 }
 END
+    done
     run_client_to_its_end ours
     expect_status 10 "$client_status"
     expect_log client 'GRE'

@@ -3,6 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,17 @@ use dataplane::io::IoCounters;
 use dataplane::limits;
 use dataplane::mailbox::Mailbox;
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
+use dataplane::offload::checksum::Sum;
 use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, SessionSpec, TunId};
 use dataplane::sys::gre_socket::{self, GreSocketConfig};
-use dataplane::sys::{probe, tun};
+use dataplane::sys::probe;
+use dataplane::sys::tun::{self, TunDevice};
 use dataplane::uring::Uring;
 use dataplane::worker::{Flow, Worker, WorkerSpec};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, setsockopt,
+    socket, sockopt,
+};
 
 use crate::namespaces::{Namespace, ip, may_run};
 
@@ -56,7 +63,7 @@ fn commands(number: u8, peer: u8) -> [Command; 5] {
         let mode = KeyMode::Stateless;
         Some(MppeSpec { start_key, mode })
     };
-    let (fd, name) = tun::open("ppp%d").unwrap();
+    let TunDevice { fd, name, features } = tun::open("ppp%d").unwrap();
     ip(&format!(
         "address add {} peer 10.9.{number}.1 dev {name}",
         inner(number)
@@ -89,9 +96,33 @@ fn commands(number: u8, peer: u8) -> [Command; 5] {
             call_id,
             mppe: mppe(number),
         },
-        Command::AttachTun { tun, fd, owner },
+        Command::AttachTun {
+            tun,
+            fd,
+            features,
+            owner,
+        },
         Command::OpenNetwork { call_id, network },
     ]
+}
+
+/// TCP segments of one flow, in order, each an IPv4 packet whose checksum the kernel will fill in.
+fn tcp_segments(source: Ipv4Addr, destination: Ipv4Addr) -> [Vec<u8>; 32] {
+    std::array::from_fn(|i| {
+        let sequence = (i as u32 * 1000).to_be_bytes();
+        let mut segment = vec![0, 80, 0, 81];
+        segment.extend(sequence);
+        segment.extend([0, 0, 0, 2, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+        segment.extend([7; 1000]);
+        let addresses = [source.octets(), destination.octets()].concat();
+        let sum = Sum::default().with_pseudo_header(&addresses, 6, segment.len());
+        let checksum = sum.with(&segment).finish();
+        segment[16..18].copy_from_slice(&checksum);
+        let mut packet = vec![0x45, 0, 0, 0, 1, i as u8, 0x40, 0, 64, 6, 0, 0];
+        packet.extend(addresses);
+        packet.extend(segment);
+        packet
+    })
 }
 
 #[test]
@@ -130,9 +161,24 @@ fn packets_cost_no_allocation() {
         });
         let host = UdpSocket::bind("10.0.1.1:4000").unwrap();
         let destination = SocketAddrV4::new(Ipv4Addr::new(10, 9, 1, 1), 4000);
+        let in_trains = UdpSocket::bind("10.0.1.1:4001").unwrap();
+        setsockopt(&in_trains, sockopt::UdpGsoSegment, &1000).unwrap();
+        let raw = socket(
+            AddressFamily::Inet,
+            SockType::Raw,
+            SockFlag::empty(),
+            SockProtocol::Raw,
+        );
+        let raw = raw.unwrap();
+        let segments = tcp_segments(Ipv4Addr::new(10, 0, 1, 1), *destination.ip());
+        let to_raw = SockaddrIn::from(destination);
         let mut send = |batches: u64| {
             for _ in 0..batches {
-                let goal = counters.tun_written.get() + 32;
+                let goal = counters.tun_written.get() + 32 + 32 + 16;
+                in_trains.send_to(&[7; 16_000], destination).unwrap();
+                for segment in &segments {
+                    sendto(raw.as_raw_fd(), segment, &to_raw, MsgFlags::empty()).unwrap();
+                }
                 for _ in 0..32 {
                     // Into the first device, and out of the second, to an address of its own.
                     host.send_to(&[7; 1000], destination).unwrap();
@@ -150,5 +196,6 @@ fn packets_cost_no_allocation() {
         let before = ALLOCATIONS.get();
         send(100);
         assert_eq!(ALLOCATIONS.get() - before, 0);
+        assert!(counters.trains_read.get() > 0 && counters.runs_written.get() > 0);
     });
 }

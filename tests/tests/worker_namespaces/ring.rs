@@ -1,7 +1,6 @@
 //! The ring, the GRE socket and TUN devices of a worker on this kernel, without any session.
 
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,11 +9,12 @@ use dataplane::frame::Frame;
 use dataplane::io::{Arrivals, Io, IoCounters, Route};
 use dataplane::limits;
 use dataplane::mailbox::Mailbox;
+use dataplane::offload::TunFeatures;
 use dataplane::program::{Command, NextHop, TunId};
 use dataplane::sys::gre_socket::{self, GreSocketConfig};
 use dataplane::sys::packet_socket;
 use dataplane::sys::probe::{self, RingFeatures};
-use dataplane::sys::tun;
+use dataplane::sys::tun::{self, TunDevice};
 use dataplane::uring::Uring;
 use dataplane::wire::ipv4::{HEADER_LEN, Ipv4Repr};
 
@@ -73,6 +73,10 @@ impl World {
         }
         self.uring
             .attach_packet_socket(packet_socket::open().unwrap());
+    }
+
+    fn attach(&mut self, tun: TunId, device: TunDevice) -> bool {
+        self.uring.attach(tun, device.fd, device.features)
     }
 
     /// Waits until `is_enough` or for two seconds.
@@ -342,11 +346,14 @@ fn a_command_ends_the_wait() {
     });
 }
 
-fn open_tun(name: &str, address: &str) -> (OwnedFd, String) {
-    let (fd, name) = tun::open(name).unwrap();
-    ip(&format!("address add {address}/24 dev {name}"));
-    ip(&format!("link set {name} up mtu 1400"));
-    (fd, name)
+fn open_tun(name: &str, address: &str) -> TunDevice {
+    bring_up(tun::open(name).unwrap(), address)
+}
+
+fn bring_up(device: TunDevice, address: &str) -> TunDevice {
+    ip(&format!("address add {address}/24 dev {}", device.name));
+    ip(&format!("link set {} up mtu 1400", device.name));
+    device
 }
 
 fn is_udp(packet: &[u8]) -> bool {
@@ -354,11 +361,11 @@ fn is_udp(packet: &[u8]) -> bool {
 }
 
 /// Sends an UDP packet of the host through TUN, and back to where it came from.
-fn udp_crosses_tun(features: RingFeatures) {
+fn udp_crosses_tun(features: RingFeatures, device: TunDevice) {
     let mut world = World::new(0, 1, features);
-    let (fd, name) = open_tun("ppp%d", "10.9.0.1");
-    assert_eq!(name, "ppp0");
-    assert!(world.uring.attach(TUN, fd));
+    let device = bring_up(device, "10.9.0.1");
+    assert_eq!(device.name, "ppp0");
+    assert!(world.attach(TUN, device));
     let host = UdpSocket::bind("10.9.0.1:4000").unwrap();
     host.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     for round in 0..100u32 {
@@ -398,7 +405,7 @@ fn udp_crosses_tun(features: RingFeatures) {
         "the device is gone"
     );
     // The name is free again at once, and packets for a detached device are dropped.
-    assert_eq!(open_tun("ppp%d", "10.9.0.1").1, "ppp0");
+    assert_eq!(open_tun("ppp%d", "10.9.0.1").name, "ppp0");
     let slot = world.uring.take_slot().unwrap();
     world.uring.write(TUN, Frame::new(slot, 64, 20));
     assert_eq!(world.counters.write_failed.get(), 1);
@@ -409,7 +416,7 @@ fn udp_crosses_tun_with_multishot_reads() {
     if !may_run("ring::udp_crosses_tun_with_multishot_reads") || !features().read_multishot {
         return;
     }
-    Namespace::new().run(|| udp_crosses_tun(features()));
+    Namespace::new().run(|| udp_crosses_tun(features(), tun::open("ppp%d").unwrap()));
 }
 
 #[test]
@@ -421,7 +428,19 @@ fn udp_crosses_tun_with_single_reads() {
         read_multishot: false,
         ..features()
     };
-    Namespace::new().run(move || udp_crosses_tun(older));
+    Namespace::new().run(move || udp_crosses_tun(older, tun::open("ppp%d").unwrap()));
+}
+
+#[test]
+fn udp_crosses_a_device_without_offload() {
+    if !may_run("ring::udp_crosses_a_device_without_offload") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let device = tun::open_plain("ppp%d").unwrap();
+        assert_eq!(device.features, TunFeatures::default());
+        udp_crosses_tun(features(), device);
+    });
 }
 
 #[test]
@@ -431,18 +450,17 @@ fn a_deleted_device_is_lost_and_one_that_is_down_is_not() {
     }
     Namespace::new().run(|| {
         let mut world = World::new(0, 1, features());
-        let (fd, name) = open_tun("tun7", "10.9.0.1");
-        assert!(world.uring.attach(TUN, fd));
-        ip(&format!("link set {name} down"));
+        assert!(world.attach(TUN, open_tun("tun7", "10.9.0.1")));
+        ip("link set tun7 down");
         let slot = world.uring.take_slot().unwrap();
         world.uring.write(TUN, Frame::new(slot, 64, 20));
         assert!(world.wait_until(|world| world.counters.write_failed.get() == 1));
         assert!(world.arrivals.tuns_lost.is_empty());
-        ip(&format!("link delete {name}"));
+        ip("link delete tun7");
         assert!(world.wait_until(|world| !world.arrivals.tuns_lost.is_empty()));
         assert_eq!(world.arrivals.tuns_lost, [TUN]);
         world.uring.detach(TUN);
-        assert!(world.uring.attach(TUN, open_tun("tun7", "10.9.0.1").0));
+        assert!(world.attach(TUN, open_tun("tun7", "10.9.0.1")));
     });
 }
 
@@ -454,8 +472,8 @@ fn closing_the_ring_closes_socket_and_devices_at_once() {
     Namespace::new().run(|| {
         let mut world = World::new(0, 1, features());
         for (index, name) in ["tun0", "tun1"].into_iter().enumerate() {
-            let (fd, _) = open_tun(name, &format!("10.9.{index}.1"));
-            assert!(world.uring.attach(TunId(index as u32), fd));
+            let device = open_tun(name, &format!("10.9.{index}.1"));
+            assert!(world.attach(TunId(index as u32), device));
         }
         world.send(&gre(1, 1), None);
         world.wait_until(|_| true);

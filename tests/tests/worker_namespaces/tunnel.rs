@@ -10,7 +10,8 @@ use dataplane::counters::{DropReason, SessionCounters};
 use dataplane::handle::{SendError, StartError, WorkerConfig, WorkerHandle, spawn};
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Notice, SessionSpec, TunId};
-use dataplane::sys::tun;
+use dataplane::sys::tun::{self, TunDevice};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespaces::{Namespace, comes_true, ip, may_run, raw_sockets};
 
@@ -45,6 +46,13 @@ const B: End = End {
     owns_tun: false,
 };
 
+/// What a TUN device is opened with.
+#[derive(Clone, Copy)]
+enum Offload {
+    Best,
+    None,
+}
+
 /// A worker with one session, in a namespace.
 struct Side {
     worker: WorkerHandle,
@@ -73,13 +81,16 @@ impl Side {
     }
 
     /// Keys the session and lets IP flow through a TUN device.
-    fn open(&self, end: End, peer: End, mode: KeyMode) {
+    fn open(&self, end: End, peer: End, mode: KeyMode, offload: Offload) {
         let call_id = end.call_id;
         let key = |octets: [u8; 16]| {
             let start_key = StartKey::new(KeyStrength::Bits128, &octets);
             Some(MppeSpec { start_key, mode })
         };
-        let (fd, name) = tun::open("ppp%d").unwrap();
+        let TunDevice { fd, name, features } = match offload {
+            Offload::Best => tun::open("ppp%d").unwrap(),
+            Offload::None => tun::open_plain("ppp%d").unwrap(),
+        };
         assert_eq!(name, "ppp0");
         ip(&format!(
             "address add {} peer {} dev ppp0",
@@ -107,6 +118,7 @@ impl Side {
             Command::AttachTun {
                 tun: TUN,
                 fd,
+                features,
                 owner: end.owns_tun.then_some(call_id),
             },
             Command::OpenNetwork { call_id, network },
@@ -156,6 +168,11 @@ struct Tunnel {
 
 impl Tunnel {
     fn new(mode: KeyMode) -> Self {
+        Self::with(mode, Offload::Best)
+    }
+
+    /// One end has the best offload that the kernel takes; `offload` is what the other has.
+    fn with(mode: KeyMode, offload: Offload) -> Self {
         let (a, b) = (Namespace::new(), Namespace::new());
         a.join(&b);
         let (side_a, side_b) = (a.run(|| Side::start(A, B)), b.run(|| Side::start(B, A)));
@@ -169,11 +186,11 @@ impl Tunnel {
         side_b.inject(B, reply);
         side_a.expect_punt(A, reply);
         let side_a = a.run(move || {
-            side_a.open(A, B, mode);
+            side_a.open(A, B, mode, Offload::Best);
             side_a
         });
         let side_b = b.run(move || {
-            side_b.open(B, A, mode);
+            side_b.open(B, A, mode, offload);
             side_b
         });
         // The kernel greets the network of a device that comes up, so both must be ready before.
@@ -319,6 +336,105 @@ fn a_stateless_tunnel_carries_tcp() {
     }
     let tunnel = Tunnel::new(KeyMode::Stateless);
     tcp_is_echoed(&tunnel, 16 << 20);
+    tunnel.end();
+}
+
+/// A counter of TCP in the network namespace of the calling thread.
+fn tcp_counter(name: &str) -> u64 {
+    let table = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut rows = table.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+    let mut fields = names.split(' ').zip(values.split(' '));
+    let (_, value) = fields.find(|(field, _)| *field == name).unwrap();
+    value.parse().unwrap()
+}
+
+/// TCP both ways at the same time; returns segments sent and sent again, of both ends.
+fn tcp_crosses_both_ways(tunnel: &Tunnel, len: usize) -> (u64, u64) {
+    let listener = tunnel.b.0.run(|| TcpListener::bind((B.inner, 7)).unwrap());
+    let carry = move |mut stream: TcpStream, seed: usize| {
+        stream.set_read_timeout(Some(WAIT * 4)).unwrap();
+        let mut writer = stream.try_clone().unwrap();
+        let writing = std::thread::spawn(move || {
+            writer.write_all(&pattern(len, seed)).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        writing.join().unwrap();
+        assert!(received == pattern(len, 100 - seed), "it came otherwise");
+    };
+    let other = std::thread::spawn(move || carry(listener.accept().unwrap().0, 1));
+    let stream = tunnel.a.0.run(|| TcpStream::connect((B.inner, 7)).unwrap());
+    carry(stream, 99);
+    other.join().unwrap();
+    let [a, b] = [&tunnel.a.0, &tunnel.b.0]
+        .map(|namespace| namespace.run(|| (tcp_counter("OutSegs"), tcp_counter("RetransSegs"))));
+    (a.0 + b.0, a.1 + b.1)
+}
+
+#[test]
+fn tcp_crosses_in_trains_both_ways_and_little_is_sent_again() {
+    if !may_run("tunnel::tcp_crosses_in_trains_both_ways_and_little_is_sent_again") {
+        return;
+    }
+    let tunnel = Tunnel::new(KeyMode::Stateless);
+    let (sent, again) = tcp_crosses_both_ways(&tunnel, 16 << 20);
+    println!("{sent} segments, {again} of them again");
+    assert!(again * 50 < sent, "{again} of {sent} were sent again");
+    for (_, side) in [&tunnel.a, &tunnel.b] {
+        let io = side.worker.io_counters();
+        assert!(io.trains_read.get() > 0 && io.runs_written.get() > 0);
+        assert_eq!((io.split_failed.get(), io.write_failed.get()), (0, 0));
+    }
+    tunnel.end();
+}
+
+#[test]
+fn an_end_with_offload_and_one_without_understand_each_other() {
+    if !may_run("tunnel::an_end_with_offload_and_one_without_understand_each_other") {
+        return;
+    }
+    let tunnel = Tunnel::with(KeyMode::Stateless, Offload::None);
+    tcp_crosses_both_ways(&tunnel, 4 << 20);
+    let (a, b) = (
+        tunnel.a.1.worker.io_counters(),
+        tunnel.b.1.worker.io_counters(),
+    );
+    assert!(a.trains_read.get() > 0);
+    assert_eq!((b.trains_read.get(), b.runs_written.get()), (0, 0));
+    tunnel.end();
+}
+
+#[test]
+fn a_train_of_datagrams_arrives_one_by_one() {
+    if !may_run("tunnel::a_train_of_datagrams_arrives_one_by_one") {
+        return;
+    }
+    let tunnel = Tunnel::new(KeyMode::Stateless);
+    let receiver = tunnel.b.0.run(|| UdpSocket::bind((B.inner, 7)).unwrap());
+    receiver.set_read_timeout(Some(WAIT)).unwrap();
+    // 30 datagrams of 1000 octets and one of 500, in one call.
+    let sent = pattern(30_500, 3);
+    let (train, segment) = (sent.clone(), 1000);
+    tunnel.a.0.run(move || {
+        let sender = UdpSocket::bind((A.inner, 0)).unwrap();
+        setsockopt(&sender, sockopt::UdpGsoSegment, &segment).unwrap();
+        sender.send_to(&train, (B.inner, 7)).unwrap();
+    });
+    let mut datagram = [0; 2048];
+    for expected in sent.chunks(1000) {
+        let len = receiver.recv(&mut datagram).unwrap();
+        assert_eq!(datagram[..len], *expected);
+    }
+    let io = tunnel.a.1.worker.io_counters();
+    if tunnel
+        .a
+        .0
+        .run(|| tun::open("probe%d").unwrap().features.udp)
+    {
+        assert!(io.trains_read.get() > 0, "the kernel has cut it itself");
+    }
     tunnel.end();
 }
 

@@ -24,8 +24,8 @@ use crate::driver::{runtime, server};
 
 mod configuration;
 mod namespaces;
-mod ping;
-mod throughput;
+pub(super) mod ping;
+pub(super) mod throughput;
 
 /// Outer network between the two namespaces.
 const CLIENT_OUTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -72,74 +72,25 @@ struct Outcome {
     round_trips_ms: Vec<f64>,
     tcp_up_mbps: f64,
     tcp_down_mbps: f64,
-    fast_path: String,
 }
 
 impl Demo {
     pub(super) fn run(&self) -> ExitCode {
         let result = match self.role {
             Role::Client => self.run_client(),
-            Role::Server => self.run_server(),
+            Role::Server => run_server(self.fast_path),
         };
         result.unwrap_or_else(|error| fail(format_args!("{error:#}"), 1))
     }
 
     fn run_client(&self) -> anyhow::Result<ExitCode> {
-        namespaces::enter()?;
-        let mut server = ServerProcess::start(self.fast_path)?;
-        server.expect("entered")?;
-        let outcome = runtime::block_on(self.run_tunnel(&mut server))?;
-        let left = server.end();
-        let outcome = outcome?;
-        left?;
-        self.show(&outcome);
-        Ok(ExitCode::SUCCESS)
-    }
-
-    fn run_server(&self) -> anyhow::Result<ExitCode> {
-        namespaces::enter()?;
-        print_line("entered");
-        let mut go = String::new();
-        std::io::stdin().lock().read_line(&mut go)?;
-        if go.trim_end() != "go" {
-            // The client gave up before the network stood.
-            return Ok(ExitCode::SUCCESS);
-        }
-        runtime::block_on(serve(self.fast_path))??;
-        Ok(ExitCode::SUCCESS)
-    }
-
-    async fn run_tunnel(&self, server: &mut ServerProcess) -> anyhow::Result<Outcome> {
-        let netlink = Netlink::open()?;
-        netlink
-            .add_veth(CLIENT_LINK, SERVER_LINK, server.process.id())
-            .await?;
-        configure(&netlink, CLIENT_LINK, CLIENT_OUTER).await?;
-        server.tell("go")?;
-        server.expect("ready")?;
-
         let log = Log::new((!self.json).then_some(Terminal::Stdout));
-        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
-        let (up, stands) = oneshot::channel();
-        let mut config = configuration::client()?;
-        config.fast_path = self.fast_path;
-        let tunnel = client::run(&config, log, receiver, up);
-        let measured = async {
-            let measured = match stands.await {
-                Ok(up) => self.measure(up, &requests).await,
-                // The tunnel never stood; how it ended says why.
-                Err(_) => bail!("the tunnel did not come up"),
-            };
-            let (answer, _) = oneshot::channel();
-            let _ = requests.send((Request::Down, answer)).await;
-            measured
-        };
-        let (ending, measured) = tokio::join!(tunnel, measured);
-        let ending = ending?;
-        measured.with_context(|| format!("the tunnel ended: {ending}"))
+        let (outcome, way) = with_tunnel(log, self.fast_path, async |up| self.measure(up).await)?;
+        self.show(&outcome, &way);
+        Ok(ExitCode::SUCCESS)
     }
 
-    async fn measure(&self, up: Up, requests: &Requests) -> anyhow::Result<Outcome> {
+    async fn measure(&self, up: Up) -> anyhow::Result<Outcome> {
         if !self.json {
             let (interface, local) = (&up.interface, up.network.local);
             print_line(format_args!(
@@ -154,49 +105,22 @@ impl Demo {
         if round_trips_ms.is_empty() {
             bail!("the tunnel stands, but no ping came back through it");
         }
-        let bar = self.progress("TCP up  ", span);
+        let bar = Progress::start("TCP up  ", span, self.json);
         let tcp_up_mbps = in_thread("send TCP", move || throughput::measure_up(peer, span)).await?;
         bar.stop();
-        let bar = self.progress("TCP down", span);
+        let bar = Progress::start("TCP down", span, self.json);
         let tcp_down_mbps =
             in_thread("receive TCP", move || throughput::measure_down(peer, span)).await?;
         bar.stop();
-        let fast_path = fast_path(requests).await;
         Ok(Outcome {
             up,
             round_trips_ms,
             tcp_up_mbps,
             tcp_down_mbps,
-            fast_path,
         })
     }
 
-    fn progress(&self, label: &'static str, span: Duration) -> Progress {
-        if self.json || !std::io::stderr().is_terminal() {
-            return Progress {
-                bar: ProgressBar::hidden(),
-                ticker: None,
-            };
-        }
-        let bar = ProgressBar::new(span.as_millis() as u64);
-        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {elapsed}") {
-            bar.set_style(style);
-        }
-        bar.set_message(label);
-        let ticking = bar.clone();
-        let ticker = tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                ticking.set_position(ticking.elapsed().as_millis() as u64);
-            }
-        });
-        Progress {
-            bar,
-            ticker: Some(ticker),
-        }
-    }
-
-    fn show(&self, outcome: &Outcome) {
+    fn show(&self, outcome: &Outcome, way: &str) {
         let network = &outcome.up.network;
         let ping_ms = outcome.round_trips_ms[outcome.round_trips_ms.len() / 2];
         let setup_ms = outcome.up.setup.as_secs_f64() * 1000.0;
@@ -214,7 +138,7 @@ impl Demo {
                 "tcp_up_mbps": rounded(outcome.tcp_up_mbps),
                 "tcp_down_mbps": rounded(outcome.tcp_down_mbps),
                 "seconds": self.seconds,
-                "fast_path": outcome.fast_path,
+                "fast_path": way,
             }));
             return;
         }
@@ -237,30 +161,61 @@ impl Demo {
     }
 }
 
-/// A progress bar and what moves it.
-struct Progress {
-    bar: ProgressBar,
-    ticker: Option<tokio::task::JoinHandle<()>>,
+/// Brings a tunnel up between two new network namespaces, of which this process enters one, lets
+/// `measure` use it, and takes everything down. Tells as well which socket the packets of this end
+/// left through, and why. To be called once, before there are threads.
+pub(super) fn with_tunnel<T>(
+    log: Log,
+    fast_path: FastPathMode,
+    measure: impl AsyncFnOnce(Up) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, String)> {
+    namespaces::enter()?;
+    let mut server = ServerProcess::start(fast_path)?;
+    server.expect("entered")?;
+    let outcome = runtime::block_on(run_tunnel(&mut server, log, fast_path, measure))?;
+    let left = server.end();
+    let outcome = outcome?;
+    left?;
+    Ok(outcome)
 }
 
-impl Progress {
-    fn stop(self) {
-        if let Some(ticker) = self.ticker {
-            ticker.abort();
-        }
-        self.bar.finish_and_clear();
-    }
-}
+async fn run_tunnel<T>(
+    server: &mut ServerProcess,
+    log: Log,
+    fast_path: FastPathMode,
+    measure: impl AsyncFnOnce(Up) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, String)> {
+    let netlink = Netlink::open()?;
+    netlink
+        .add_veth(CLIENT_LINK, SERVER_LINK, server.process.id())
+        .await?;
+    configure(&netlink, CLIENT_LINK, CLIENT_OUTER).await?;
+    server.tell("go")?;
+    server.expect("ready")?;
 
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+    let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+    let (up, stands) = oneshot::channel();
+    let mut config = configuration::client()?;
+    config.fast_path = fast_path;
+    let tunnel = client::run(&config, log, receiver, up);
+    let measured = async {
+        let measured = match stands.await {
+            Ok(up) => measure(up).await,
+            // The tunnel never stood; how it ended says why.
+            Err(_) => bail!("the tunnel did not come up"),
+        };
+        let way = way(&requests).await;
+        let (answer, _) = oneshot::channel();
+        let _ = requests.send((Request::Down, answer)).await;
+        measured.map(|measured| (measured, way))
+    };
+    let (ending, measured) = tokio::join!(tunnel, measured);
+    let ending = ending?;
+    measured.with_context(|| format!("the tunnel ended: {ending}"))
 }
-
-/// The way to the client.
-type Requests = mpsc::Sender<Asked>;
 
 /// Which socket the client's packets leave through, and why.
-async fn fast_path(requests: &Requests) -> String {
+async fn way(requests: &mpsc::Sender<Asked>) -> String {
     let (sender, answer) = oneshot::channel();
     let _ = requests.send((Request::Status, sender)).await;
     match answer.await {
@@ -269,8 +224,53 @@ async fn fast_path(requests: &Requests) -> String {
     }
 }
 
+/// A progress bar and what moves it.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    ticker: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Progress {
+    /// Moves for `span` on a terminal; hidden anywhere else, and when `is_quiet`.
+    pub(super) fn start(label: &'static str, span: Duration, is_quiet: bool) -> Self {
+        if is_quiet || !std::io::stderr().is_terminal() {
+            return Self {
+                bar: ProgressBar::hidden(),
+                ticker: None,
+            };
+        }
+        let bar = ProgressBar::new(span.as_millis() as u64);
+        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(label);
+        let ticking = bar.clone();
+        let ticker = tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                ticking.set_position(ticking.elapsed().as_millis() as u64);
+            }
+        });
+        Self {
+            bar,
+            ticker: Some(ticker),
+        }
+    }
+
+    pub(super) fn stop(self) {
+        if let Some(ticker) = self.ticker {
+            ticker.abort();
+        }
+        self.bar.finish_and_clear();
+    }
+}
+
+pub(super) fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
 /// Runs blocking work beside the control loop.
-async fn in_thread<T: Send + 'static>(
+pub(super) async fn in_thread<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -359,6 +359,19 @@ impl Drop for ServerProcess {
         drop(self.input.take());
         let _ = self.process.wait();
     }
+}
+
+fn run_server(fast_path: FastPathMode) -> anyhow::Result<ExitCode> {
+    namespaces::enter()?;
+    print_line("entered");
+    let mut go = String::new();
+    std::io::stdin().lock().read_line(&mut go)?;
+    if go.trim_end() != "go" {
+        // The client gave up before the network stood.
+        return Ok(ExitCode::SUCCESS);
+    }
+    runtime::block_on(serve(fast_path))??;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(fast_path: FastPathMode) -> anyhow::Result<()> {

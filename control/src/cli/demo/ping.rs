@@ -13,7 +13,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Sends `count` echo requests to `peer`; the round trips that came back, in milliseconds, sorted.
-pub(super) fn ping(peer: Ipv4Addr, count: u16) -> std::io::Result<Vec<f64>> {
+pub(in crate::cli) fn ping(peer: Ipv4Addr, count: u16) -> std::io::Result<Vec<f64>> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
     socket.connect(&SocketAddrV4::new(peer, 0).into())?;
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;

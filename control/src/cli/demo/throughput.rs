@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Port of the counterpart, inside the tunnel.
-pub(super) const PORT: u16 = 5001;
+pub(in crate::cli) const PORT: u16 = 5001;
 const BLOCK: usize = 128 * 1024;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A stalled tunnel must not stall the demonstration.
@@ -17,7 +17,7 @@ const RECEIVE: u8 = b'R';
 const SEND: u8 = b'S';
 
 /// Answers every connection to `listener`, until the process ends.
-pub(super) fn serve(listener: &TcpListener) {
+pub(in crate::cli) fn serve(listener: &TcpListener) {
     while let Ok((stream, _)) = listener.accept() {
         std::thread::spawn(move || {
             // A broken connection is the other end's to report.
@@ -42,7 +42,7 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 /// Sends for `span`; Mbit/s as the counterpart counted them.
-pub(super) fn measure_up(peer: Ipv4Addr, span: Duration) -> std::io::Result<f64> {
+pub(in crate::cli) fn measure_up(peer: Ipv4Addr, span: Duration) -> std::io::Result<f64> {
     let mut stream = connect(peer, RECEIVE, span)?;
     send(&mut stream, span)?;
     let mut report = [0; 16];
@@ -53,10 +53,32 @@ pub(super) fn measure_up(peer: Ipv4Addr, span: Duration) -> std::io::Result<f64>
 }
 
 /// Receives for `span`; Mbit/s.
-pub(super) fn measure_down(peer: Ipv4Addr, span: Duration) -> std::io::Result<f64> {
+pub(in crate::cli) fn measure_down(peer: Ipv4Addr, span: Duration) -> std::io::Result<f64> {
     let mut stream = connect(peer, SEND, span)?;
     let (bytes, elapsed) = receive(&mut stream)?;
     Ok(mbps(bytes, elapsed))
+}
+
+/// Mbit/s to or from a peer for a time.
+pub(in crate::cli) type Measurement = fn(Ipv4Addr, Duration) -> std::io::Result<f64>;
+
+/// Runs every measurement of `all` at the same time; the sum of their figures.
+pub(in crate::cli) fn measure_together(
+    peer: Ipv4Addr,
+    span: Duration,
+    all: &[Measurement],
+) -> std::io::Result<f64> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = all
+            .iter()
+            .map(|measure| scope.spawn(move || measure(peer, span)))
+            .collect();
+        let broken = |_| std::io::Error::other("a measuring thread ended early");
+        running
+            .into_iter()
+            .map(|thread| thread.join().map_err(broken)?)
+            .sum()
+    })
 }
 
 fn connect(peer: Ipv4Addr, kind: u8, span: Duration) -> std::io::Result<TcpStream> {

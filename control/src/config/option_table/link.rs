@@ -1,10 +1,12 @@
 //! LCP, PAP, CHAP and EAP (pppd's lcp.c, upap.c, chap-new.c, chap_ms.c, eap.c).
 
+use dataplane::limits::INFORMATION_BYTES_MAX;
+
 use super::{COUNT, OptionSpec, Takes, Value, flag, harmless, refused, value};
 use crate::config::pppd_options::PppdOptions;
 
-/// pppd's MINMRU and MAXMRU; packets over GRE end earlier, where the path's MTU does.
-const MRU: Takes = Takes::Number(128, 16_384);
+/// From pppd's MINMRU to what the data plane holds; pppd's own MAXMRU is 16384.
+const MRU: Takes = Takes::Number(128, INFORMATION_BYTES_MAX as i64);
 const ONE_TIMER: &str = "one restart timer serves all protocols: lcp-restart";
 const ONE_COUNTER: &str = "one counter serves all protocols: that of lcp";
 const NO_EAP: &str = "EAP is not spoken here";
@@ -93,11 +95,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     ),
     harmless("chap-restart", COUNT, ONE_TIMER),
     harmless("chap-max-challenge", COUNT, ONE_COUNTER),
-    harmless(
-        "chap-interval",
-        COUNT,
-        "a peer is challenged once, at the start",
-    ),
+    value("chap-interval", COUNT, |o, v| o.chap_interval_s = v.u32()),
     value("chap-timeout", Takes::Number(1, 3_600), |o, v| {
         o.auth_timeout_s = v.u32()
     }),

@@ -155,9 +155,15 @@ pub(super) const ROWS: &[OptionSpec] = &[
     flag("mppe-128", |o, _| o.mppe.bits_128 = true).in_group("require-mppe-128"),
     flag("mppe-stateful", |o, _| o.mppe.stateful = true),
     flag("+mppe-stateful", |o, _| o.mppe.stateful = true).in_group("mppe-stateful"),
-    flag("nomppe-stateful", |o, _| o.mppe.stateful = false).in_group("mppe-stateful"),
-    flag("-mppe-stateful", |o, _| o.mppe.stateful = false).in_group("mppe-stateful"),
-    flag("mppe-stateless", |o, _| o.mppe.stateful = false).in_group("mppe-stateful"),
+    flag("nomppe-stateful", stateless).in_group("mppe-stateful"),
+    flag("-mppe-stateful", stateless).in_group("mppe-stateful"),
+    flag("mppe-stateless", stateless).in_group("mppe-stateful"),
+    // Our own word: pppd always asks for stateless mode, and takes the other when it is asked to.
+    flag("mppe-prefer-stateful", |o, _| {
+        o.mppe.stateful = true;
+        o.mppe.prefer_stateful = true;
+    })
+    .in_group("mppe-stateful"),
     harmless("noipx", Takes::Nothing, "IPX is not carried"),
     harmless("-ipx", Takes::Nothing, "IPX is not carried").in_group("noipx"),
     refused("ipx", Takes::Nothing, "IPX is not carried").in_group("noipx"),
@@ -214,6 +220,11 @@ fn require_any(options: &mut PppdOptions, _: &Value<'_>) {
     options.mppe.optional = false;
 }
 
+fn stateless(options: &mut PppdOptions, _: &Value<'_>) {
+    options.mppe.stateful = false;
+    options.mppe.prefer_stateful = false;
+}
+
 /// `mppe required,stateless`, `mppe required,no40,no56,stateless`: the patch with MPPC that routers
 /// ship.
 fn mppe_dialect(options: &mut PppdOptions, value: &Value<'_>) -> Result<(), String> {
@@ -222,6 +233,7 @@ fn mppe_dialect(options: &mut PppdOptions, value: &Value<'_>) -> Result<(), Stri
         bits_56: true,
         bits_128: true,
         stateful: true,
+        prefer_stateful: false,
         optional: true,
     };
     for word in value

@@ -135,6 +135,41 @@ fn mppe_words_add_up_in_their_order() {
 }
 
 #[test]
+fn stateful_mode_may_be_preferred_and_then_is_allowed() {
+    let modes = |words: &str| {
+        let mppe = options(words).unwrap().mppe;
+        (mppe.stateful, mppe.prefer_stateful)
+    };
+    assert_eq!(modes("mppe-stateful"), (true, false));
+    assert_eq!(modes("mppe-prefer-stateful"), (true, true));
+    assert_eq!(
+        modes("mppe-prefer-stateful nomppe-stateful"),
+        (false, false)
+    );
+    assert_eq!(modes("nomppe-stateful mppe-prefer-stateful"), (true, true));
+    assert_eq!(modes("mppe-prefer-stateful nomppe"), (false, false));
+}
+
+#[test]
+fn a_packet_that_no_slot_holds_is_refused() {
+    let largest = options("mru 1904 mtu 1904").unwrap();
+    assert_eq!((largest.mru, largest.mtu), (Some(1904), Some(1904)));
+    for words in ["mru 1905", "mtu 16384"] {
+        let error = options(words).unwrap_err();
+        assert!(
+            error.contains("value must be between 128 and 1904"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_peer_may_be_challenged_again() {
+    assert_eq!(options("lock").unwrap().chap_interval_s, 0);
+    assert_eq!(options("chap-interval 300").unwrap().chap_interval_s, 300);
+}
+
+#[test]
 fn pty_gives_the_server_and_the_options_of_pptp() {
     let with = |pty: &str| options(&format!("pty '{pty}'"));
     let all = with(

@@ -69,6 +69,8 @@ pub struct MppeOptions {
     pub bits_128: bool,
     /// `mppe-stateful`.
     pub stateful: bool,
+    /// Our own `mppe-prefer-stateful`: ask for it instead of waiting to be asked.
+    pub prefer_stateful: bool,
     /// The dialects' `mppe-128` or `mppe no56` without `required`: encrypt if the peer can.
     pub optional: bool,
 }
@@ -192,6 +194,8 @@ pub struct PppdOptions {
     pub echo_interval_s: Option<u32>,
     /// `lcp-echo-failure`; 0 never gives up, `None` is our default.
     pub echo_failure: Option<u32>,
+    /// `chap-interval`; 0 challenges once.
+    pub chap_interval_s: u32,
     /// `chap-timeout`.
     pub auth_timeout_s: u32,
     /// `local` of `local:remote`.
@@ -289,6 +293,7 @@ impl Default for PppdOptions {
             max_failure: 10,
             echo_interval_s: None,
             echo_failure: None,
+            chap_interval_s: 0,
             auth_timeout_s: 60,
             local_address: None,
             remote_address: None,

@@ -87,7 +87,7 @@ fn mistakes_are_in_the_words_of_pppd_with_their_line() {
         (
             "\nmru 100",
             "In file /etc/ppp/options.pptp, line 2: \
-             mru value must be between 128 and 16384, not 100",
+             mru value must be between 128 and 1904, not 100",
         ),
         (
             "mtu 1400x",

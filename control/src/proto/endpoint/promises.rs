@@ -183,7 +183,9 @@ impl Accountant {
                 assert_eq!(self.live.insert(call_id, false), Some(true));
             }
             Action::Ended { call_id, .. } => assert_eq!(self.live.remove(&call_id), Some(false)),
-            Action::Report { call_id, .. } | Action::Authenticate { call_id, .. } => {
+            Action::Report { call_id, .. }
+            | Action::Authenticate { call_id, .. }
+            | Action::AssignAddresses { call_id } => {
                 assert!(self.live.contains_key(&call_id));
             }
             Action::Dataplane(command) => self.book_command(&command),

@@ -55,6 +55,8 @@ pub struct LcpConfig {
     pub echo_interval_ms: u64,
     /// Unanswered Echo-Requests until the link is dead; 0 never.
     pub echo_failure: u32,
+    /// From one CHAP Challenge that the peer has met to the next (`chap-interval`); 0 never.
+    pub chap_interval_ms: u64,
     /// For the whole of authentication, either role.
     pub auth_timeout_ms: u64,
     /// For the whole way from call to network; 0 is no limit.
@@ -76,6 +78,7 @@ impl Default for LcpConfig {
             max_failure: 10,
             echo_interval_ms: 30_000,
             echo_failure: 4,
+            chap_interval_ms: 0,
             auth_timeout_ms: 60_000,
             setup_timeout_ms: 90_000,
         }

@@ -1,6 +1,8 @@
 //! Two links joined back to back, in virtual time.
 
+mod encryption;
 mod joined;
+mod proofs;
 mod refusals;
 mod robust;
 mod transcripts;
@@ -218,6 +220,12 @@ impl Pair {
                         self.answer(side);
                     }
                 }
+                LinkOutput::AssignAddresses => {
+                    let end = &mut self.ends[side];
+                    let addresses = end.link.around.config.addresses.clone();
+                    let addresses = addresses.remote.is_some().then_some(addresses);
+                    end.link.handle_addresses(self.now, addresses);
+                }
                 other => self.ends[side].note(other),
             }
         }
@@ -343,7 +351,11 @@ impl End {
                 assert_eq!(self.link.poll_timeout(), None);
                 self.endings.push(ending);
             }
-            LinkOutput::Frame(_) | LinkOutput::Authenticate { .. } => unreachable!(),
+            LinkOutput::Frame(_)
+            | LinkOutput::Authenticate { .. }
+            | LinkOutput::AssignAddresses => {
+                unreachable!()
+            }
         }
     }
 }

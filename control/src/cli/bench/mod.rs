@@ -1,0 +1,30 @@
+//! `pptp-fast bench`: how fast this machine is at what the program does.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+mod crypto;
+mod tunnel;
+
+/// Measure this machine.
+#[derive(Debug, Args)]
+pub(super) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Crypto(crypto::Crypto),
+    Tunnel(tunnel::Tunnel),
+}
+
+impl Bench {
+    pub(super) fn run(&self) -> ExitCode {
+        match &self.what {
+            What::Crypto(crypto) => crypto.run(),
+            What::Tunnel(tunnel) => tunnel.run(),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What `status` shows of a server.
+
+use dataplane::program::CallId;
+
+use super::{Server, Session};
+use crate::driver::admin::{ServerStatus, TunnelStatus};
+
+impl Server {
+    pub(super) fn status(&self) -> ServerStatus {
+        let mut sessions: Vec<(CallId, &Session)> = self
+            .sessions
+            .iter()
+            .map(|(call_id, session)| (*call_id, session))
+            .collect();
+        sessions.sort_by_key(|(call_id, _)| *call_id);
+        ServerStatus {
+            pid: std::process::id(),
+            listen: self.config.listen.iter().map(ToString::to_string).collect(),
+            sessions: sessions
+                .into_iter()
+                .map(|(call_id, session)| self.session_status(call_id, session))
+                .collect(),
+        }
+    }
+
+    fn session_status(&self, call_id: CallId, session: &Session) -> TunnelStatus {
+        let worker = usize::from(call_id.0 % self.engine.workers.count());
+        let network = session.network.as_ref();
+        let mut status = TunnelStatus {
+            name: session.user.clone(),
+            state: if network.is_some() {
+                "up"
+            } else {
+                "connecting"
+            }
+            .to_owned(),
+            interface: self.tuns[worker].name.clone(),
+            peer: session.peer.clone(),
+            local_ip: network.map(|standing| standing.agreed.local.to_string()),
+            peer_ip: network.map(|standing| standing.agreed.remote.to_string()),
+            cipher: network.map(|standing| standing.agreed.cipher.clone()),
+            uptime_s: network.map(|standing| standing.since.elapsed().as_secs()),
+            pid: std::process::id(),
+            ..TunnelStatus::default()
+        };
+        if let Some(counters) = self.engine.counters(call_id) {
+            status.count(counters);
+        }
+        self.engine.describe_way(call_id, &mut status);
+        status
+    }
+}
