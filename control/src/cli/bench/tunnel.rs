@@ -32,6 +32,9 @@ pub(super) struct Tunnel {
     /// How often every pattern is measured.
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// How GRE packets leave, at both ends.
+    #[arg(long, value_enum, default_value_t)]
+    fast_path: FastPathMode,
     /// One JSON object.
     #[arg(long)]
     json: bool,
@@ -83,7 +86,7 @@ struct Report {
 impl Tunnel {
     pub(super) fn run(&self) -> ExitCode {
         let measure = async |up| self.measure(up).await;
-        let measured = with_tunnel(Log::default(), FastPathMode::Off, measure);
+        let measured = with_tunnel(Log::default(), self.fast_path, measure);
         match measured.map(|(report, _)| report) {
             Ok(report) if self.json => print_line(serde_json::json!(report)),
             Ok(report) => report.show(),
