@@ -465,8 +465,8 @@ impl Uring {
 
 impl Io for Uring {
     fn wait(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<u64, IoError> {
-        self.flush();
         self.flush_direct();
+        self.flush();
         self.arm();
         self.enter(deadline_ms)?;
         self.direct.begin_turn();
@@ -551,8 +551,8 @@ impl Io for Uring {
     }
 
     fn close(&mut self) {
-        self.flush();
         self.flush_direct();
+        self.flush();
         let mut arrivals = Arrivals::default();
         let mut rounds_left = CLOSE_ROUNDS;
         while self.sends > 0 && rounds_left > 0 && self.close_round(&mut arrivals) {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::cli::demo::ping::ping;
 use crate::cli::demo::throughput::{Measurement, measure_down, measure_together, measure_up};
-use crate::cli::demo::{Progress, Requests, fast_path_of, in_thread, rounded, with_tunnel};
+use crate::cli::demo::{Progress, in_thread, rounded, with_tunnel};
 use crate::cli::{fail, print_line, table};
 use crate::config::fast_path::FastPathMode;
 use crate::driver::client::Up;
@@ -32,7 +32,7 @@ pub(super) struct Tunnel {
     /// How often every pattern is measured.
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Let packets leave through a packet socket where that is safe: auto, or off.
+    /// How GRE packets leave, at both ends.
     #[arg(long, value_enum, default_value_t)]
     fast_path: FastPathMode,
     /// One JSON object.
@@ -69,6 +69,7 @@ const PATTERNS: [Pattern; 4] = [
 /// What was measured. Mbit/s of TCP payload; the sum where several streams run.
 #[derive(Debug, Serialize)]
 struct Report {
+    /// Which socket the client's packets left through, and why.
     fast_path: String,
     cipher: String,
     mtu: u16,
@@ -86,8 +87,11 @@ struct Report {
 
 impl Tunnel {
     pub(super) fn run(&self) -> ExitCode {
-        let measured = with_tunnel(Log::default(), self.fast_path, async |up, requests| {
-            self.measure(up, requests).await
+        let measure = async |up| self.measure(up).await;
+        let measured = with_tunnel(Log::default(), self.fast_path, measure);
+        let measured = measured.map(|(report, fast_path)| Report {
+            fast_path,
+            ..report
         });
         match measured {
             Ok(report) if self.json => print_line(serde_json::json!(report)),
@@ -97,7 +101,7 @@ impl Tunnel {
         ExitCode::SUCCESS
     }
 
-    async fn measure(&self, up: Up, requests: &Requests) -> anyhow::Result<Report> {
+    async fn measure(&self, up: Up) -> anyhow::Result<Report> {
         let peer = up.network.remote;
         let pings = in_thread("ping through the tunnel", move || ping(peer, PINGS)).await?;
         let span = Duration::from_secs(u64::from(self.seconds));
@@ -113,9 +117,8 @@ impl Tunnel {
         let [up_mbps, down_mbps, streams_mbps, both_mbps] = samples.map(|s| rounded(median(s)));
         anyhow::ensure!(!pings.is_empty(), "no ping came back through the tunnel");
         let at = |share: usize| pings.get((pings.len() * share / 100).min(pings.len() - 1));
-        let fast_path = fast_path_of(requests).await;
         Ok(Report {
-            fast_path,
+            fast_path: String::new(),
             cipher: up.network.cipher,
             mtu: up.network.mtu,
             setup_ms: rounded(up.setup.as_secs_f64() * 1000.0),

@@ -72,41 +72,25 @@ struct Outcome {
     round_trips_ms: Vec<f64>,
     tcp_up_mbps: f64,
     tcp_down_mbps: f64,
-    fast_path: String,
 }
 
 impl Demo {
     pub(super) fn run(&self) -> ExitCode {
         let result = match self.role {
             Role::Client => self.run_client(),
-            Role::Server => self.run_server(),
+            Role::Server => run_server(self.fast_path),
         };
         result.unwrap_or_else(|error| fail(format_args!("{error:#}"), 1))
     }
 
     fn run_client(&self) -> anyhow::Result<ExitCode> {
         let log = Log::new((!self.json).then_some(Terminal::Stdout));
-        let outcome = with_tunnel(log, self.fast_path, async |up, requests| {
-            self.measure(up, requests).await
-        })?;
-        self.show(&outcome);
+        let (outcome, way) = with_tunnel(log, self.fast_path, async |up| self.measure(up).await)?;
+        self.show(&outcome, &way);
         Ok(ExitCode::SUCCESS)
     }
 
-    fn run_server(&self) -> anyhow::Result<ExitCode> {
-        namespaces::enter()?;
-        print_line("entered");
-        let mut go = String::new();
-        std::io::stdin().lock().read_line(&mut go)?;
-        if go.trim_end() != "go" {
-            // The client gave up before the network stood.
-            return Ok(ExitCode::SUCCESS);
-        }
-        runtime::block_on(serve(self.fast_path))??;
-        Ok(ExitCode::SUCCESS)
-    }
-
-    async fn measure(&self, up: Up, requests: &Requests) -> anyhow::Result<Outcome> {
+    async fn measure(&self, up: Up) -> anyhow::Result<Outcome> {
         if !self.json {
             let (interface, local) = (&up.interface, up.network.local);
             print_line(format_args!(
@@ -128,17 +112,15 @@ impl Demo {
         let tcp_down_mbps =
             in_thread("receive TCP", move || throughput::measure_down(peer, span)).await?;
         bar.stop();
-        let fast_path = fast_path_of(requests).await;
         Ok(Outcome {
             up,
             round_trips_ms,
             tcp_up_mbps,
             tcp_down_mbps,
-            fast_path,
         })
     }
 
-    fn show(&self, outcome: &Outcome) {
+    fn show(&self, outcome: &Outcome, way: &str) {
         let network = &outcome.up.network;
         let ping_ms = outcome.round_trips_ms[outcome.round_trips_ms.len() / 2];
         let setup_ms = outcome.up.setup.as_secs_f64() * 1000.0;
@@ -156,7 +138,7 @@ impl Demo {
                 "tcp_up_mbps": rounded(outcome.tcp_up_mbps),
                 "tcp_down_mbps": rounded(outcome.tcp_down_mbps),
                 "seconds": self.seconds,
-                "fast_path": outcome.fast_path,
+                "fast_path": way,
             }));
             return;
         }
@@ -180,12 +162,13 @@ impl Demo {
 }
 
 /// Brings a tunnel up between two new network namespaces, of which this process enters one, lets
-/// `measure` use it, and takes everything down. To be called once, before there are threads.
+/// `measure` use it, and takes everything down. Tells as well which socket the packets of this end
+/// left through, and why. To be called once, before there are threads.
 pub(super) fn with_tunnel<T>(
     log: Log,
     fast_path: FastPathMode,
-    measure: impl AsyncFnOnce(Up, &Requests) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+    measure: impl AsyncFnOnce(Up) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, String)> {
     namespaces::enter()?;
     let mut server = ServerProcess::start(fast_path)?;
     server.expect("entered")?;
@@ -200,8 +183,8 @@ async fn run_tunnel<T>(
     server: &mut ServerProcess,
     log: Log,
     fast_path: FastPathMode,
-    measure: impl AsyncFnOnce(Up, &Requests) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+    measure: impl AsyncFnOnce(Up) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, String)> {
     let netlink = Netlink::open()?;
     netlink
         .add_veth(CLIENT_LINK, SERVER_LINK, server.process.id())
@@ -217,17 +200,28 @@ async fn run_tunnel<T>(
     let tunnel = client::run(&config, log, receiver, up);
     let measured = async {
         let measured = match stands.await {
-            Ok(up) => measure(up, &requests).await,
+            Ok(up) => measure(up).await,
             // The tunnel never stood; how it ended says why.
             Err(_) => bail!("the tunnel did not come up"),
         };
+        let way = way(&requests).await;
         let (answer, _) = oneshot::channel();
         let _ = requests.send((Request::Down, answer)).await;
-        measured
+        measured.map(|measured| (measured, way))
     };
     let (ending, measured) = tokio::join!(tunnel, measured);
     let ending = ending?;
     measured.with_context(|| format!("the tunnel ended: {ending}"))
+}
+
+/// Which socket the client's packets leave through, and why.
+async fn way(requests: &mpsc::Sender<Asked>) -> String {
+    let (sender, answer) = oneshot::channel();
+    let _ = requests.send((Request::Status, sender)).await;
+    match answer.await {
+        Ok(Answer::Tunnel(status)) => format!("{}: {}", status.fast_path, status.fast_path_reason),
+        _ => String::new(),
+    }
 }
 
 /// A progress bar and what moves it.
@@ -273,19 +267,6 @@ impl Progress {
 
 pub(super) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
-}
-
-/// The way to the client.
-pub(super) type Requests = mpsc::Sender<Asked>;
-
-/// Which socket the client's packets leave through, and why.
-pub(super) async fn fast_path_of(requests: &Requests) -> String {
-    let (sender, answer) = oneshot::channel();
-    let _ = requests.send((Request::Status, sender)).await;
-    match answer.await {
-        Ok(Answer::Tunnel(status)) => format!("{}: {}", status.fast_path, status.fast_path_reason),
-        _ => String::new(),
-    }
 }
 
 /// Runs blocking work beside the control loop.
@@ -378,6 +359,19 @@ impl Drop for ServerProcess {
         drop(self.input.take());
         let _ = self.process.wait();
     }
+}
+
+fn run_server(fast_path: FastPathMode) -> anyhow::Result<ExitCode> {
+    namespaces::enter()?;
+    print_line("entered");
+    let mut go = String::new();
+    std::io::stdin().lock().read_line(&mut go)?;
+    if go.trim_end() != "go" {
+        // The client gave up before the network stood.
+        return Ok(ExitCode::SUCCESS);
+    }
+    runtime::block_on(serve(fast_path))??;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(fast_path: FastPathMode) -> anyhow::Result<()> {

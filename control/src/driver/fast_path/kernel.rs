@@ -65,8 +65,7 @@ impl Kernel {
             Ok(true) => Finding::Present,
             Err(error) => Finding::Unknown(error.to_string()),
         };
-        let iptables = iptables();
-        let firewall = match iptables {
+        let firewall = match iptables() {
             Finding::Absent => has_any(NETLINK_NETFILTER, NFT_GET_TABLE),
             found => found,
         };
@@ -329,7 +328,7 @@ fn neighbour_facts(neighbour: &NeighbourMessage) -> NeighbourFacts {
 }
 
 /// Whether iptables has tables here. The file is empty as long as none has been used.
-fn iptables() -> Finding {
+pub(super) fn iptables() -> Finding {
     match std::fs::read(IPTABLES) {
         Ok(names) if names.is_empty() => Finding::Absent,
         Ok(_) => Finding::Present,

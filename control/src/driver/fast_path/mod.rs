@@ -22,7 +22,7 @@ use rtnetlink::packet_route::neighbour::NeighbourState;
 use tokio::time::{Interval, MissedTickBehavior};
 
 pub(crate) use self::decision::{Decision, Reason};
-use self::decision::{Facts, HostFacts, LinkFacts, NeighbourFacts, RouteFacts, decide};
+use self::decision::{Facts, Finding, HostFacts, LinkFacts, NeighbourFacts, RouteFacts, decide};
 use self::events::{Event, Events};
 use self::kernel::Kernel;
 
@@ -45,6 +45,8 @@ pub(crate) struct FastPath {
     looks: Interval,
     looks_left: u32,
     host: HostFacts,
+    /// At the last look.
+    iptables: Finding,
     sessions: HashMap<CallId, Watched>,
     orders: VecDeque<Order>,
 }
@@ -82,6 +84,7 @@ impl FastPath {
             looks,
             looks_left: LOOKS_UNTIL_ALL,
             host,
+            iptables: kernel::iptables(),
             sessions: HashMap::new(),
             orders: VecDeque::new(),
         })
@@ -135,9 +138,10 @@ impl FastPath {
         if is_all {
             self.looks_left = LOOKS_UNTIL_ALL;
         }
-        let host = self.kernel.host();
-        if is_all || host != self.host {
-            self.host = host;
+        let iptables = kernel::iptables();
+        if is_all || iptables != self.iptables {
+            self.iptables = iptables;
+            self.host = self.kernel.host();
             self.reconsider(|_, _| true, is_all);
         }
     }
