@@ -67,6 +67,14 @@ fn serve(lab: &Lab, conf: &str) -> Running {
     server
 }
 
+/// A lab with a server that listens, or `None` where there can be none.
+fn started(server_options: &str, client_options: &str) -> Option<(Lab, Running)> {
+    let lab = ready().then(Lab::new)?;
+    let conf = configure(&lab, server_options, client_options);
+    let server = serve(&lab, &conf);
+    Some((lab, server))
+}
+
 fn text(output: &Output) -> String {
     let both = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8_lossy(&both).into_owned()
@@ -95,12 +103,9 @@ fn assert_bare(lab: &Lab, side: Side) {
 /// it, `down` ends it on both sides, and nothing is left.
 #[test]
 fn the_howto_tunnel_comes_up_carries_packets_and_goes() {
-    if !ready() {
+    let Some((lab, mut server)) = started(SERVER_OPTIONS, HOWTO_OPTIONS) else {
         return;
-    }
-    let lab = Lab::new();
-    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
-    let mut server = serve(&lab, &conf);
+    };
 
     let up = lab.run(Side::Client, &["up", "test2"]);
     let log = text(&up);
@@ -195,12 +200,9 @@ fn scripts_are_told_of_the_network_as_it_comes_and_goes() {
 /// `--json` prints exactly one object, and TERM in the foreground ends the tunnel with pppd's 5.
 #[test]
 fn a_tunnel_by_flags_prints_one_object_and_ends_on_a_signal() {
-    if !ready() {
+    let Some((lab, _server)) = started(SERVER_OPTIONS, HOWTO_OPTIONS) else {
         return;
-    }
-    let lab = Lab::new();
-    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
-    let _server = serve(&lab, &conf);
+    };
     let password = lab.write("password", "mia123\n").display().to_string();
     let mut client = lab.start(
         Side::Client,
@@ -231,12 +233,9 @@ fn a_tunnel_by_flags_prints_one_object_and_ends_on_a_signal() {
 /// A wrong password ends with pppd's status 19 and shows the server's own words.
 #[test]
 fn a_wrong_password_is_named_with_the_servers_words() {
-    if !ready() {
+    let Some((lab, _server)) = started(SERVER_OPTIONS, HOWTO_OPTIONS) else {
         return;
-    }
-    let lab = Lab::new();
-    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
-    let _server = serve(&lab, &conf);
+    };
     let password = lab.write("password", "wrong\n").display().to_string();
     let up = lab.run(
         Side::Client,

@@ -22,7 +22,7 @@ const REQUESTS_MAX: usize = 16;
 /// Bring up a tunnel: that of /etc/ppp/peers/NAME, or one described by flags.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pptp-fast up office\n  \
-    pptp-fast up --server vpn.example.net --user mia --password-file /root/mia.password\n  \
+    pptp-fast up --server vpn.example.net --user mia --password-file mia.password\n  \
     pptp-fast up office -f        (stay in the foreground; Ctrl-C ends the tunnel)\n\n\
     The exit status is pppd's: 0 up, 2 options, 3 not root, 4 kernel, 10 negotiation, \
     16 no connection, 19 wrong name or password.")]

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::admin::{Answer, Asked, Request, TunnelStatus};
 use super::engine::{Direction, Engine, Trace};
+use super::host_error::HostError;
 use super::log::Log;
 use super::netlink::{Netlink, NetlinkError};
 use super::privileges;
@@ -44,18 +45,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Why a client did not even start, grouped by who can do something about it.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// The user: not enough privileges.
+    /// The machine or its administrator.
     #[error(transparent)]
-    Privileges(#[from] privileges::Missing),
-    /// The machine: what the data plane needs is not there.
-    #[error(transparent)]
-    DataPlane(#[from] dataplane::handle::StartError),
-    /// The machine: no TUN device.
-    #[error(transparent)]
-    Tun(#[from] tun::TunError),
-    /// The machine: addresses or routes refused.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
+    Host(#[from] HostError),
     /// The name of the server has no address.
     #[error(
         "cannot find the address of the server {server}: {cause}. Check the name, or give the address in numbers"
@@ -73,10 +65,8 @@ impl ClientError {
     #[must_use]
     pub const fn exit_status(&self) -> u8 {
         match self {
-            Self::Privileges(_) => 3,
-            Self::DataPlane(_) => 4,
+            Self::Host(host) => host.exit_status(),
             Self::Resolve { .. } => 16,
-            Self::Tun(_) | Self::Netlink(_) => 1,
         }
     }
 }
@@ -153,7 +143,7 @@ impl Client {
         up: oneshot::Sender<Up>,
     ) -> Result<Self, ClientError> {
         let started = Instant::now();
-        privileges::check()?;
+        privileges::check().map_err(HostError::from)?;
         let server = resolve(&config.server, config.port).await?;
         let workers = WorkersConfig {
             count: 1,
@@ -179,11 +169,12 @@ impl Client {
             ..EndpointConfig::default()
         };
         let trace = trace_to(log.clone());
-        let engine = Engine::start(endpoint, transport, workers, Some(trace))?;
-        let tun = tun::open(&interface_pattern(&config.interface))?;
+        let engine =
+            Engine::start(endpoint, transport, workers, Some(trace)).map_err(HostError::from)?;
+        let tun = tun::open(&interface_pattern(&config.interface)).map_err(HostError::from)?;
         let interface = tun.name.clone();
         log.line(&format!("Using interface {interface}"));
-        let netlink = Netlink::open()?;
+        let netlink = Netlink::open().map_err(HostError::from)?;
         let link = fitted_to_path(config, &netlink, *server.ip()).await;
         Ok(Self {
             name: config.tunnel.clone(),

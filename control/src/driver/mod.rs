@@ -9,6 +9,7 @@ pub mod client;
 mod clock;
 mod engine;
 mod fast_path;
+pub mod host_error;
 pub mod log;
 pub mod netlink;
 pub mod privileges;

@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::admin::{Answer, Asked, Request};
 use super::engine::{Direction, Engine, Trace};
+use super::host_error::HostError;
 use super::log::Log;
-use super::netlink::{Netlink, NetlinkError};
+use super::netlink::Netlink;
 use super::privileges;
 use super::scripts::{Facts, Script, Scripts};
 use super::transport::TransportConfig;
@@ -35,18 +36,9 @@ const LIMIT_CHECK: Duration = Duration::from_secs(1);
 /// Why a server did not start.
 #[derive(Debug, Error)]
 pub enum ServerError {
-    /// The user: not enough privileges.
+    /// The machine or its administrator.
     #[error(transparent)]
-    Privileges(#[from] privileges::Missing),
-    /// The machine: what the data plane needs is not there.
-    #[error(transparent)]
-    DataPlane(#[from] dataplane::handle::StartError),
-    /// The machine: no TUN device.
-    #[error(transparent)]
-    Tun(#[from] tun::TunError),
-    /// The machine: addresses or routes refused.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
+    Host(#[from] HostError),
     /// The operator: the configuration asks for what this version does not do.
     #[error("the configuration asks for {0}, which this version does not do: take it out")]
     Unsupported(&'static str),
@@ -75,10 +67,9 @@ impl ServerError {
     #[must_use]
     pub const fn exit_status(&self) -> u8 {
         match self {
-            Self::Privileges(_) => 3,
-            Self::DataPlane(_) => 4,
+            Self::Host(host) => host.exit_status(),
             Self::Unsupported(_) => 2,
-            Self::Tun(_) | Self::Netlink(_) | Self::PidFile { .. } | Self::Listen { .. } => 1,
+            Self::PidFile { .. } | Self::Listen { .. } => 1,
         }
     }
 }
@@ -155,7 +146,7 @@ struct Server {
 impl Server {
     async fn start(config: ServerConfig, log: Log) -> Result<Self, ServerError> {
         refuse_unsupported(&config)?;
-        privileges::check()?;
+        privileges::check().map_err(HostError::from)?;
         let workers = WorkersConfig {
             count: worker_count(&config),
             local: None,
@@ -164,12 +155,13 @@ impl Server {
         };
         let endpoint = endpoint_config(&config);
         let trace = config.log.debug.then(|| trace_to(log.clone()));
-        let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)?;
+        let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)
+            .map_err(HostError::from)?;
         let pool = config.address_pool();
         let mut server = Self {
             config,
             engine,
-            netlink: Netlink::open()?,
+            netlink: Netlink::open().map_err(HostError::from)?,
             log,
             pool,
             tuns: Vec::new(),
@@ -186,7 +178,7 @@ impl Server {
         Ok(server)
     }
 
-    async fn open_tuns(&mut self) -> Result<(), ServerError> {
+    async fn open_tuns(&mut self) -> Result<(), HostError> {
         for worker in 0..self.engine.workers.count() {
             let TunDevice { fd, name, features } =
                 tun::open(&format!("{}%d", self.config.interface_prefix))?;
