@@ -227,7 +227,7 @@ fn head(text: &mut String, results: &Results) {
         text,
         "# Measured on {}, commit {}\n\n\
          Written by `perf/run`; every sample is in [latest.json](latest.json), how to read it in \
-         [perf/README.md](../README.md).\n\n\
+         [perf/README.md](/perf/README.md).\n\n\
          Both ends of each tunnel share the {} cores of one machine, so the absolute numbers are \
          this machine's; compare the systems with each other. {} rounds, each system in turn, \
          {} s a measurement; charts show medians, the thin line runs from the lowest to the \

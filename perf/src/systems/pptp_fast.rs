@@ -56,7 +56,7 @@ impl System for PptpFast {
         serve
             .args(["serve", "--config"])
             .arg(folder.join("pptpd.conf"));
-        self.finish(&mut serve, &folder, "server-run");
+        self.finish(&mut serve, &folder);
         tunnel
             .start(&mut serve, &place.log(&format!("{name}-server")))?
             .wait_for("Listening for PPTP on", READY_LIMIT)
@@ -67,7 +67,7 @@ impl System for PptpFast {
             .arg("--password-file")
             .arg(folder.join("password"))
             .args(["--mtu", &TUNNEL_MTU.to_string(), "--foreground"]);
-        self.finish(&mut up, &folder, "client-run");
+        self.finish(&mut up, &folder);
         tunnel
             .start(&mut up, &place.log(&format!("{name}-client")))?
             .wait_for(" is active on ", READY_LIMIT)
@@ -77,20 +77,18 @@ impl System for PptpFast {
 }
 
 impl PptpFast {
-    fn finish(&self, command: &mut Command, folder: &Path, run: &str) {
+    fn finish(&self, command: &mut Command, folder: &Path) {
         if self.fast_path {
             command.args(["--fast-path", "auto"]);
         }
         command
             .env("PPPDIR", folder)
-            .env("PPTP_FAST_RUN_DIR", folder.join(run));
+            .env_remove("PPTP_FAST_RUN_DIR");
     }
 }
 
 fn write_files(folder: &Path) -> Result<()> {
     let options = folder.join("options");
-    std::fs::create_dir_all(folder.join("server-run"))?;
-    std::fs::create_dir_all(folder.join("client-run"))?;
     std::fs::write(
         folder.join("pptpd.conf"),
         format!(
