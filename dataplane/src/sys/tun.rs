@@ -41,6 +41,12 @@ pub enum TunError {
         /// The name that was asked for.
         name: String,
     },
+    /// `/dev/net/tun` itself is closed to this user.
+    #[error(
+        "not permitted to open /dev/net/tun: its mode keeps this user out; run as root, or let \
+         everyone open it with `chmod 666 /dev/net/tun` (it then still needs CAP_NET_ADMIN)"
+    )]
+    DeviceFileClosed,
     /// Another process has it open.
     #[error("TUN device `{name}` is in use; `ip -details link show {name}` tells more")]
     Busy {
@@ -216,7 +222,8 @@ fn classify(name: &str, source: io::Error) -> TunError {
     match source.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => TunError::NoDeviceFile,
         Some(Errno::ENODEV | Errno::ENXIO) => TunError::NoDriver,
-        Some(Errno::EPERM | Errno::EACCES) => TunError::NotPermitted { name },
+        Some(Errno::EACCES) => TunError::DeviceFileClosed,
+        Some(Errno::EPERM) => TunError::NotPermitted { name },
         Some(Errno::EBUSY) => TunError::Busy { name },
         Some(Errno::EINVAL | Errno::EEXIST) => TunError::BadName { name },
         _ => TunError::Other { name, source },
@@ -236,6 +243,7 @@ mod tests {
         assert!(message(Errno::ENOENT).contains("mknod /dev/net/tun c 10 200"));
         assert!(message(Errno::ENODEV).contains("modprobe tun"));
         assert!(message(Errno::EPERM).contains("CAP_NET_ADMIN"));
+        assert!(message(Errno::EACCES).contains("chmod 666 /dev/net/tun"));
         assert!(message(Errno::EBUSY).contains("`ppp0` is in use"));
         assert!(message(Errno::EIO).contains("ppp0"));
     }
