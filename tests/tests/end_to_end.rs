@@ -75,6 +75,19 @@ fn started(server_options: &str, client_options: &str) -> Option<(Lab, Running)>
     Some((lab, server))
 }
 
+/// Ends the how-to's tunnel in order.
+fn take_down(lab: &Lab) {
+    let down = lab.run(Side::Client, &["down", "test2"]);
+    assert_eq!(down.status.code(), Some(0), "{}", text(&down));
+}
+
+/// Two pings from one side cross the tunnel and come back.
+fn assert_pings(lab: &Lab, side: Side, peer: &str) {
+    let mut ping = lab.command(side, "ping");
+    let ping = ping.args(["-c2", "-i0.2", "-W2", peer]).output().unwrap();
+    assert!(ping.status.success(), "{peer}: {}", text(&ping));
+}
+
 fn text(output: &Output) -> String {
     let both = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8_lossy(&both).into_owned()
@@ -139,16 +152,10 @@ fn the_howto_tunnel_comes_up_carries_packets_and_goes() {
         (Side::Client, "192.168.254.230"),
         (Side::Server, "192.168.254.231"),
     ] {
-        let ping = lab
-            .command(side, "ping")
-            .args(["-c3", "-i0.2", "-W2", peer])
-            .output()
-            .unwrap();
-        assert!(ping.status.success(), "{}", text(&ping));
+        assert_pings(&lab, side, peer);
     }
 
-    let down = lab.run(Side::Client, &["down", "test2"]);
-    assert_eq!(down.status.code(), Some(0), "{}", text(&down));
+    take_down(&lab);
     server.wait_for("ended:", 10);
     assert_bare(&lab, Side::Client);
     server.signal(Signal::SIGTERM);
@@ -176,8 +183,7 @@ fn scripts_are_told_of_the_network_as_it_comes_and_goes() {
     let _server = serve(&lab, &conf);
     let up = lab.run(Side::Client, &["up", "test2"]);
     assert_eq!(up.status.code(), Some(0), "{}", text(&up));
-    let down = lab.run(Side::Client, &["down", "test2"]);
-    assert_eq!(down.status.code(), Some(0), "{}", text(&down));
+    take_down(&lab);
     let lines = || std::fs::read_to_string(&told).unwrap_or_default();
     let of_client = || -> Vec<String> {
         let all = lines();
@@ -376,14 +382,8 @@ fn every_authentication_method_brings_a_tunnel_up() {
         let status = lab.run(Side::Client, &["status", "test2", "--json"]);
         let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
         assert_eq!(status["tunnels"][0]["cipher"], cipher, "{require} {mppe}");
-        let mut ping = lab.command(Side::Client, "ping");
-        let ping = ping
-            .args(["-c2", "-i0.2", "-W2", "192.168.254.230"])
-            .output()
-            .unwrap();
-        assert!(ping.status.success(), "{require} {mppe}: {}", text(&ping));
-        let down = lab.run(Side::Client, &["down", "test2"]);
-        assert_eq!(down.status.code(), Some(0), "{}", text(&down));
+        assert_pings(&lab, Side::Client, "192.168.254.230");
+        take_down(&lab);
     }
 }
 
@@ -391,26 +391,22 @@ fn every_authentication_method_brings_a_tunnel_up() {
 /// before and after with the keys of the first time.
 #[test]
 fn a_client_that_is_challenged_again_keeps_its_tunnel() {
-    if !ready() {
+    let options = format!(
+        "{SERVER_OPTIONS}chap-interval 1
+"
+    );
+    let Some((lab, mut server)) = started(&options, HOWTO_OPTIONS) else {
         return;
-    }
-    let lab = Lab::new();
-    let options = format!("{SERVER_OPTIONS}chap-interval 1\n");
-    let conf = configure(&lab, &options, HOWTO_OPTIONS);
-    let mut server = serve(&lab, &conf);
+    };
     let up = lab.run(Side::Client, &["up", "test2"]);
     assert_eq!(up.status.code(), Some(0), "{}", text(&up));
     server.wait_for("sent [CHAP Success", 5);
     for _ in 0..3 {
         server.wait_for("sent [CHAP Challenge", 5);
         server.wait_for("sent [CHAP Success", 5);
-        let mut ping = lab.command(Side::Client, "ping");
-        let ping = ping.args(["-c1", "-W2", "192.168.254.230"]).output();
-        let ping = ping.unwrap();
-        assert!(ping.status.success(), "{}", text(&ping));
+        assert_pings(&lab, Side::Client, "192.168.254.230");
     }
-    let down = lab.run(Side::Client, &["down", "test2"]);
-    assert_eq!(down.status.code(), Some(0), "{}", text(&down));
+    take_down(&lab);
 }
 
 /// A process without the two capabilities says which are missing, and pppd's status 3.
