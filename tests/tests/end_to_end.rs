@@ -84,7 +84,10 @@ fn take_down(lab: &Lab) {
 /// Two pings from one side cross the tunnel and come back.
 fn assert_pings(lab: &Lab, side: Side, peer: &str) {
     let mut ping = lab.command(side, "ping");
-    let ping = ping.args(["-c2", "-i0.2", "-W2", peer]).output().unwrap();
+    let ping = ping
+        .args(["-c2", "-i0.2", "-W2", peer])
+        .output()
+        .expect("ping starts");
     assert!(ping.status.success(), "{peer}: {}", text(&ping));
 }
 
