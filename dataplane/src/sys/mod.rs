@@ -5,5 +5,6 @@ pub mod gre_socket;
 pub mod packet_socket;
 pub mod priority;
 pub mod probe;
+pub(crate) mod resident;
 pub mod tun;
 pub mod wake;

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 
 use crate::frame::{Frame, Slot, Slots};
 use crate::limits;
+use crate::sys::resident;
 
 /// So that no slot straddles a page, and the kernel pins or maps whole pages.
 const ALIGNMENT: usize = 4096;
@@ -37,6 +38,8 @@ impl<const SLOT_BYTES: usize> Arena<SLOT_BYTES> {
         let Some(base) = NonNull::new(memory) else {
             handle_alloc_error(layout)
         };
+        // SAFETY: it has just been allocated, zeroed, with this layout.
+        unsafe { resident::keep(base, layout.size()) };
         Self {
             base,
             owners: vec![Owner::Worker; slots],
@@ -119,6 +122,8 @@ impl<const SLOT_BYTES: usize> Slots for Arena<SLOT_BYTES> {
 impl<const SLOT_BYTES: usize> Drop for Arena<SLOT_BYTES> {
     fn drop(&mut self) {
         let layout = Self::layout(self.owners.len());
+        // SAFETY: `new` allocated it with this layout.
+        unsafe { resident::release(self.base, layout.size()) };
         // SAFETY: `new` allocated exactly this layout. `Uring` drops the arena only when the
         // kernel has finished with every slot.
         unsafe { dealloc(self.base.as_ptr(), layout) };
