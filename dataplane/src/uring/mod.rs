@@ -59,14 +59,17 @@ const GROUP_TUN: u16 = 1;
 /// together: with longer batches come longer runs, fewer system calls and fewer wake-ups.
 const BUSY_PACKETS: usize = 8;
 
-/// GRE packets that a busy worker waits for.
+/// GRE packets in one turn below which it is not busy any more.
+const QUIET_PACKETS: usize = 4;
+
+/// GRE packets of which a busy worker does not wait for more.
 const GATHER_PACKETS: usize = 32;
 
 /// How long a busy worker waits for packets to come together: what it costs in delay at most.
 const GATHER_NS: u64 = 200_000;
 
-/// How often in this time it looks whether something else has come, which ends the wait.
-const GATHER_SLICES: u64 = 4;
+/// Sweeps at once: the kernel ends one after some 32 packets.
+const SWEEPS: usize = 2;
 
 /// Rounds, of `CLOSE_ROUND_NS` each at most, in which what is in flight must end when a worker
 /// closes.
@@ -178,7 +181,7 @@ impl Uring {
     fn arm(&mut self) {
         self.memory.gre_buffers.publish();
         self.memory.reads.buffers().publish();
-        if !self.is_receiving && self.memory.gre_buffers.has_available() {
+        if !self.is_receiving && !self.is_busy && self.memory.gre_buffers.has_available() {
             let group = self.memory.gre_buffers.group();
             let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group).build();
             // SAFETY: it fills buffers of the group only, which the arena has lent.
@@ -228,28 +231,44 @@ impl Uring {
         self.ring.enter(want, timeout_ns).map_err(IoError::Ring)
     }
 
-    /// Waits until packets have come together, something else has come, or for `GATHER_NS`.
+    /// Sweeps up what has come, and unless that is much or something else has come as well, sleeps
+    /// for `GATHER_NS` and does it again.
+    ///
+    /// Nobody waits on the socket meanwhile: whoever delivers a packet, often in the time of the
+    /// peer's sender on the same machine, has nobody to wake.
     fn gather_packets(&mut self) -> Result<(), IoError> {
-        // What is queued mostly completes at once, which is not what is waited for.
-        let mut want = self.ring.queued() + GATHER_PACKETS;
-        for _ in 0..GATHER_SLICES {
-            let slice_ns = GATHER_NS / GATHER_SLICES;
-            self.ring
-                .enter(want, Some(slice_ns))
-                .map_err(IoError::Ring)?;
-            let before = self.completed.len();
-            self.ring.collect(&mut self.completed);
-            let new = &self.completed[before..];
-            let ends_wait = |entry: &cqueue::Entry| {
-                let token = Token::from_bits(entry.user_data());
-                matches!(token, Some(Token::Read { .. } | Token::Wake))
-            };
-            if new.len() >= want || new.iter().any(ends_wait) {
-                break;
-            }
-            want -= new.len();
+        if self.is_receiving {
+            self.cancel(CancelBuilder::user_data(Token::Receive.to_bits()));
         }
+        let is_enough = self.sweep()?;
+        if is_enough {
+            return Ok(());
+        }
+        self.ring.enter(1, Some(GATHER_NS)).map_err(IoError::Ring)?;
+        self.sweep()?;
         Ok(())
+    }
+
+    /// Receives what is there. True when that is no reason to wait for more.
+    fn sweep(&mut self) -> Result<bool, IoError> {
+        if self.memory.gre_buffers.has_available() {
+            for _ in 0..SWEEPS {
+                let group = self.memory.gre_buffers.group();
+                let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group)
+                    .flags(libc::MSG_DONTWAIT)
+                    .build();
+                // SAFETY: it fills buffers of the group only, which the arena has lent.
+                unsafe { self.ring.push(entry, Token::Sweep) };
+            }
+        }
+        self.ring.enter(0, Some(0)).map_err(IoError::Ring)?;
+        let before = self.completed.len();
+        self.ring.collect(&mut self.completed);
+        let new = &self.completed[before..];
+        let token = |entry: &cqueue::Entry| Token::from_bits(entry.user_data());
+        let packets = new.iter().filter(|it| token(it) == Some(Token::Sweep));
+        let ends_wait = |it| matches!(token(it), Some(Token::Read { .. } | Token::Wake));
+        Ok(packets.count() >= GATHER_PACKETS || new.iter().any(ends_wait))
     }
 
     fn now_ms(&self) -> u64 {
@@ -262,7 +281,11 @@ impl Uring {
         self.ring.collect(&mut completed);
         for entry in completed.drain(..) {
             match Token::from_bits(entry.user_data()) {
-                Some(Token::Receive) => self.received(&entry, arrivals),
+                Some(Token::Receive) => {
+                    self.is_receiving &= cqueue::more(entry.flags());
+                    self.received(&entry, arrivals);
+                }
+                Some(Token::Sweep) => self.received(&entry, arrivals),
                 Some(Token::Read { device }) => self.have_read(device, &entry, arrivals),
                 Some(Token::Send { slot }) => self.sent(slot, entry.result()),
                 Some(Token::Write { device, slot }) => {
@@ -286,11 +309,15 @@ impl Uring {
             }
         }
         self.completed = completed;
-        self.is_busy = arrivals.gre.len() >= BUSY_PACKETS;
+        let enough = if self.is_busy {
+            QUIET_PACKETS
+        } else {
+            BUSY_PACKETS
+        };
+        self.is_busy = arrivals.gre.len() >= enough;
     }
 
     fn received(&mut self, entry: &cqueue::Entry, arrivals: &mut Arrivals) {
-        self.is_receiving &= cqueue::more(entry.flags());
         match self.take_buffer(entry) {
             Ok(frame) => {
                 self.receive_errors.0 = 0;
