@@ -39,7 +39,7 @@ pub struct SimIo {
     tun: VecDeque<(TunId, Vec<u8>)>,
     tuns: Vec<TunId>,
     /// Those among them with virtio-net headers.
-    offloaded: Vec<TunId>,
+    offloaded: Vec<(TunId, TunFeatures)>,
     gather: Gather,
     lost: Vec<TunId>,
     sent: Vec<Sent>,
@@ -130,7 +130,7 @@ impl SimIo {
             self.tuns.push(tun);
         }
         if is_new && features.vnet_header {
-            self.offloaded.push(tun);
+            self.offloaded.push((tun, features));
         }
         is_new
     }
@@ -158,7 +158,8 @@ impl SimIo {
     fn read(&mut self, tun: TunId, bytes: &[u8], arrivals: &mut Arrivals) -> bool {
         let headroom = limits::HEADROOM_BYTES;
         let len_max = limits::SLOT_BYTES - headroom;
-        let split = if self.offloaded.contains(&tun) {
+        let is_offloaded = self.offloaded.iter().any(|(device, _)| *device == tun);
+        let split = if is_offloaded {
             Split::parse(bytes, len_max)
         } else {
             Split::plain(bytes, len_max)
@@ -254,8 +255,9 @@ impl Io for SimIo {
             return;
         }
         self.flush();
-        if self.offloaded.contains(&tun) {
-            if self.gather.begin(&self.arena, tun, frame) {
+        let offloaded = self.offloaded.iter().find(|(device, _)| *device == tun);
+        if let Some(&(_, features)) = offloaded {
+            if self.gather.begin(&self.arena, tun, features, frame) {
                 return;
             }
             if !put_header(&mut self.arena, &mut frame, VnetHeader::default()) {
@@ -273,7 +275,7 @@ impl Io for SimIo {
     fn detach(&mut self, tun: TunId) {
         self.flush();
         self.tuns.retain(|&attached| attached != tun);
-        self.offloaded.retain(|&attached| attached != tun);
+        self.offloaded.retain(|&(attached, _)| attached != tun);
     }
 
     fn close(&mut self) {

@@ -551,9 +551,9 @@ impl Io for Uring {
             return;
         }
         self.flush();
-        let has_header = self.devices.features(tun).is_some_and(|f| f.vnet_header);
-        if has_header {
-            if self.gather.begin(&self.memory.arena, tun, frame) {
+        let features = self.devices.features(tun).unwrap_or_default();
+        if features.vnet_header {
+            if self.gather.begin(&self.memory.arena, tun, features, frame) {
                 return;
             }
             let header = VnetHeader::default();
