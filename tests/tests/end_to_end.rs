@@ -1,9 +1,10 @@
 //! Both ends of our own, as processes in two network namespaces: what a person types and sees.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::process::Output;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use control::wire::pptp::codes::{ErrorCode, OutgoingCallResult, StartResult, StopResult};
 use control::wire::pptp::messages::{
@@ -168,6 +169,52 @@ fn the_howto_tunnel_comes_up_carries_packets_and_goes() {
 
 /// Scripts run as pppd runs them: `ip-up` with the how-to's `ipparam` as sixth argument and an
 /// environment of pppd's variables alone, `ip-down` when the tunnel has gone.
+/// Datagrams are joined on their way to the TUN device; whoever reads them does not see it.
+#[test]
+fn datagrams_arrive_one_by_one_as_they_were_sent() {
+    const BURSTS: usize = 20;
+    const BURST: usize = 30;
+    /// Lengths that follow each other in a burst: equal ones are joined, and the rest is not.
+    const LENGTHS: [usize; 6] = [1000, 1000, 1000, 1000, 300, 1];
+    let payload = |number: usize| {
+        let mut payload = vec![number as u8; 4 + LENGTHS[number % LENGTHS.len()]];
+        payload[..4].copy_from_slice(&(number as u32).to_be_bytes());
+        payload
+    };
+    let Some((lab, _server)) = started(SERVER_OPTIONS, HOWTO_OPTIONS) else {
+        return;
+    };
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    assert!(up.status.success(), "{}", text(&up));
+
+    let (opened, is_opened) = channel();
+    let reader = lab.in_namespace(Side::Server, move || {
+        let socket = UdpSocket::bind("192.168.254.230:7777").expect("a free port");
+        let patience = Duration::from_secs(5);
+        socket.set_read_timeout(Some(patience)).expect("a time");
+        opened.send(()).expect("someone waits");
+        let mut buffer = [0; 2048];
+        for number in 0..BURSTS * BURST {
+            let len = socket.recv(&mut buffer).expect("a datagram");
+            assert_eq!(buffer[..len], payload(number), "datagram {number}");
+        }
+    });
+    is_opened.recv().expect("it is open");
+    let writer = lab.in_namespace(Side::Client, move || {
+        let socket = UdpSocket::bind("192.168.254.231:0").expect("a free port");
+        socket.connect("192.168.254.230:7777").expect("a route");
+        for number in 0..BURSTS * BURST {
+            socket.send(&payload(number)).expect("it is sent");
+            if number % BURST == 0 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    });
+    writer.join().expect("all sent");
+    reader.join().expect("all arrived");
+    take_down(&lab);
+}
+
 #[test]
 fn scripts_are_told_of_the_network_as_it_comes_and_goes() {
     if !ready() {
@@ -197,7 +244,7 @@ fn scripts_are_told_of_the_network_as_it_comes_and_goes() {
         if of_client().len() == 3 {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
     }
     let told_each = "ppp0 192.168.254.231 192.168.254.230 192.168.2.0 192.168.254.230 .";
     for (line, name) in of_client().iter().zip(["pre-up", "up", "down"]) {
