@@ -3,9 +3,13 @@
 //! Slots are parted once, by what they are for, so that no direction can starve another:
 //!
 //! ```text
-//! 0 ............... receive_slots ............... 2 * receive_slots ...... + CONTROL_SLOTS
-//! | filled by the GRE socket    | cut out of reads from TUN    | filled by the worker   |
+//! 0 .......... receive_slots .......... 2 * receive_slots .. + CONTROL .. + KEPT ... + RING_FRAMES
+//! | filled by GRE socket | cut out of TUN reads | the worker's | held     | packet ring |
 //! ```
+//!
+//! GRE arrives through the raw socket or through the packet ring (see `tap`), whichever control
+//! has chosen; the raw socket is always open. What a session holds while it waits for an earlier
+//! packet moves out of the ring, which cannot go on past a frame that is in use.
 //!
 //! TUN devices are read into buffers of their own, since a read may bring a whole train of packets
 //! (see `reads`). A slot that is released goes back to where it came from. While packets wait
@@ -21,6 +25,7 @@ mod reads;
 mod ring;
 mod runs;
 mod setup;
+mod tap;
 mod token;
 
 use std::mem::ManuallyDrop;
@@ -39,6 +44,7 @@ use self::outbox::Outbox;
 use self::reads::Reads;
 use self::ring::Ring;
 use self::runs::Runs;
+use self::tap::Tap;
 use self::token::Token;
 use crate::frame::{Frame, Slot, Slots};
 use crate::io::{Arrivals, Io, IoCounters, IoError, Route};
@@ -47,6 +53,7 @@ use crate::mailbox::Mailbox;
 use crate::offload::gather::{Gather, Gathered, put_header};
 use crate::offload::{TunFeatures, VnetHeader};
 use crate::program::TunId;
+use crate::sys::packet_ring::PacketRing;
 use crate::sys::probe::{RingError, RingFeatures};
 
 /// Buffer group of the GRE socket.
@@ -81,17 +88,20 @@ pub struct Uring {
     ring: Ring,
     gre: OwnedFd,
     direct: Direct,
+    tap: Tap,
     devices: Devices,
     gather: Gather,
     memory: ManuallyDrop<Memory>,
     receive_slots: u16,
     control_free: Vec<Slot>,
+    kept_free: Vec<Slot>,
     mailbox: Arc<Mailbox>,
     counters: Arc<IoCounters>,
     has_read_multishot: bool,
     completed: Vec<cqueue::Entry>,
     is_receiving: bool,
     is_polling: bool,
+    is_polling_tap: bool,
     is_busy: bool,
     /// Sends that have not completed.
     sends: usize,
@@ -113,10 +123,10 @@ struct Memory {
 }
 
 impl Uring {
-    /// Slots of an arena with so many for each direction.
+    /// Slots of an arena with so many for each direction, beside the packet ring.
     #[must_use]
     pub const fn slots(receive_slots: u16) -> usize {
-        2 * receive_slots as usize + limits::CONTROL_SLOTS as usize
+        2 * receive_slots as usize + limits::CONTROL_SLOTS as usize + limits::KEPT_SLOTS as usize
     }
 
     /// Sets up the ring of the calling thread, which alone may use it: `receive_slots` slots, a
@@ -131,8 +141,9 @@ impl Uring {
         mailbox: Arc<Mailbox>,
         counters: Arc<IoCounters>,
     ) -> Result<Self, RingError> {
-        let slots = Self::slots(receive_slots);
-        let ring = Ring::new(slots + limits::TUNS_MAX + usize::from(limits::READ_BUFFERS))?;
+        let (slots, frames) = (Self::slots(receive_slots), usize::from(limits::RING_FRAMES));
+        let operations = slots + frames + limits::TUNS_MAX + usize::from(limits::READ_BUFFERS);
+        let ring = Ring::new(operations)?;
         let gre_buffers = BufferRing::register(&ring.submitter(), GROUP_GRE, receive_slots)?;
         let reads = Reads::new(&ring.submitter(), GROUP_TUN, receive_slots.into())?;
         let memory = Memory {
@@ -140,7 +151,7 @@ impl Uring {
             reads,
             runs: Runs::new(),
             outbox: Outbox::new(slots),
-            arena: Arena::new(slots),
+            arena: Arena::with_ring(slots, frames),
         };
         let reads_wanted = if features.read_multishot {
             1
@@ -152,16 +163,19 @@ impl Uring {
             ring,
             gre,
             direct: Direct::new(),
+            tap: Tap::new(),
             devices: Devices::new(reads_wanted),
             gather: Gather::new(),
             memory: ManuallyDrop::new(memory),
             receive_slots,
             control_free: Vec::with_capacity(usize::from(limits::CONTROL_SLOTS)),
+            kept_free: Vec::with_capacity(usize::from(limits::KEPT_SLOTS)),
             mailbox,
             counters,
             has_read_multishot: features.read_multishot,
             is_receiving: false,
             is_polling: false,
+            is_polling_tap: false,
             is_busy: false,
             sends: 0,
             receive_errors: (0, 0),
@@ -172,6 +186,17 @@ impl Uring {
             uring.release(slot);
         }
         Ok(uring)
+    }
+
+    /// Receives through this packet ring too from now on. There is one at most.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn attach_packet_ring(&mut self, ring: PacketRing) -> std::io::Result<()> {
+        self.tap.attach(&mut self.memory.arena, ring)
     }
 
     /// Starts what must always be in flight and is not.
@@ -214,18 +239,49 @@ impl Uring {
         unsafe { self.ring.push(entry, Token::Read { device }) };
     }
 
-    fn enter(&mut self, deadline_ms: Option<u64>) -> Result<(), IoError> {
+    fn enter(
+        &mut self,
+        deadline_ms: Option<u64>,
+        arrivals: &mut Arrivals,
+    ) -> Result<(), IoError> {
         let now_ms = self.now_ms();
         let check_ms = (!self.devices.is_empty()).then_some(self.check_ms);
         let deadline_ms = deadline_ms.into_iter().chain(check_ms).min();
+        let has_work = self.memory.reads.has_work() || self.has_waiting(1);
         let (want, timeout_ns) = match deadline_ms {
+            _ if has_work && !self.is_busy => (1, Some(0)),
             _ if self.memory.reads.has_work() => (1, Some(0)),
             Some(deadline_ms) if deadline_ms <= now_ms => (1, Some(0)),
             _ if self.is_busy => return self.gather_packets(),
+            _ if !self.arm_tap(arrivals)? => return Ok(()),
             Some(deadline_ms) => (1, Some((deadline_ms - now_ms).saturating_mul(1_000_000))),
             None => (1, None),
         };
         self.ring.enter(want, timeout_ns).map_err(IoError::Ring)
+    }
+
+    fn has_waiting(&self, count: usize) -> bool {
+        self.tap.has_waiting(&self.memory.arena, count)
+    }
+
+    /// Lets the packet ring end the wait. False when it need not begin: something has come.
+    fn arm_tap(&mut self, arrivals: &mut Arrivals) -> Result<bool, IoError> {
+        let Some(fd) = self.tap.fd().filter(|_| !self.is_polling_tap) else {
+            return Ok(true);
+        };
+        if self.tap.has_outstanding() {
+            // The ring looks readable until its newest frame is back: this is what is being
+            // written, and mostly is at once.
+            self.ring.enter(0, Some(0)).map_err(IoError::Ring)?;
+            if self.reap(arrivals) {
+                return Ok(false);
+            }
+        }
+        let entry = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build();
+        // SAFETY: it touches no memory.
+        unsafe { self.ring.push(entry, Token::Tap) };
+        self.is_polling_tap = true;
+        Ok(true)
     }
 
     /// Waits until packets have come together, something else has come, or for `GATHER_NS`.
@@ -233,7 +289,8 @@ impl Uring {
         // What is queued mostly completes at once, which is not what is waited for.
         let mut want = self.ring.queued() + GATHER_PACKETS;
         for _ in 0..GATHER_SLICES {
-            let slice_ns = GATHER_NS / GATHER_SLICES;
+            let is_enough = self.has_waiting(GATHER_PACKETS);
+            let slice_ns = if is_enough { 0 } else { GATHER_NS / GATHER_SLICES };
             self.ring
                 .enter(want, Some(slice_ns))
                 .map_err(IoError::Ring)?;
@@ -244,7 +301,7 @@ impl Uring {
                 let token = Token::from_bits(entry.user_data());
                 matches!(token, Some(Token::Read { .. } | Token::Wake))
             };
-            if new.len() >= want || new.iter().any(ends_wait) {
+            if is_enough || new.len() >= want || new.iter().any(ends_wait) {
                 break;
             }
             want -= new.len();
@@ -256,12 +313,15 @@ impl Uring {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Does with every completion what is to be done.
-    fn reap(&mut self, arrivals: &mut Arrivals) {
+    /// Does with every completion what is to be done. Whether there is more than ends of writes.
+    fn reap(&mut self, arrivals: &mut Arrivals) -> bool {
         let mut completed = std::mem::take(&mut self.completed);
         self.ring.collect(&mut completed);
+        let mut has_news = false;
         for entry in completed.drain(..) {
-            match Token::from_bits(entry.user_data()) {
+            let token = Token::from_bits(entry.user_data());
+            has_news |= !matches!(token, Some(Token::Write { .. } | Token::WriteRun { .. }));
+            match token {
                 Some(Token::Receive) => self.received(&entry, arrivals),
                 Some(Token::Read { device }) => self.have_read(device, &entry, arrivals),
                 Some(Token::Send { slot }) => self.sent(slot, entry.result()),
@@ -282,11 +342,17 @@ impl Uring {
                     self.is_polling = false;
                     self.mailbox.clear_command();
                 }
+                Some(Token::Tap) => {
+                    self.is_polling_tap = false;
+                    if entry.result() & libc::c_int::from(libc::POLLERR) != 0 {
+                        self.tap.clear_error();
+                    }
+                }
                 Some(Token::Cancel) | None => {}
             }
         }
         self.completed = completed;
-        self.is_busy = arrivals.gre.len() >= BUSY_PACKETS;
+        has_news || !arrivals.tuns_lost.is_empty()
     }
 
     fn received(&mut self, entry: &cqueue::Entry, arrivals: &mut Arrivals) {
@@ -468,10 +534,12 @@ impl Io for Uring {
         self.flush_direct();
         self.flush();
         self.arm();
-        self.enter(deadline_ms)?;
+        self.enter(deadline_ms, arrivals)?;
         self.direct.begin_turn();
         self.reap(arrivals);
         let Memory { reads, arena, .. } = &mut *self.memory;
+        self.tap.take(arena, arrivals, &self.counters);
+        self.is_busy = arrivals.gre.len() >= BUSY_PACKETS;
         reads.split(arena, arrivals, &self.counters);
         let (errors, errno) = self.receive_errors;
         if errors > limits::RECEIVE_ERRORS_MAX {
@@ -481,6 +549,7 @@ impl Io for Uring {
         if now_ms >= self.check_ms {
             self.check_ms = now_ms + limits::TUN_CHECK_MS;
             self.devices.look_for_lost(arrivals);
+            self.tap.count_drops(&self.counters);
         }
         Ok(now_ms)
     }
@@ -490,7 +559,12 @@ impl Io for Uring {
     }
 
     fn release(&mut self, slot: Slot) {
-        if slot.0 >= 2 * self.receive_slots {
+        let control_first = 2 * self.receive_slots;
+        if self.memory.arena.is_of_ring(slot) {
+            self.tap.give_back(&mut self.memory.arena, slot);
+        } else if slot.0 >= control_first + limits::CONTROL_SLOTS {
+            self.kept_free.push(slot);
+        } else if slot.0 >= control_first {
             self.control_free.push(slot);
         } else if slot.0 >= self.receive_slots {
             self.memory.reads.release(slot);
@@ -580,6 +654,20 @@ impl Slots for Uring {
 
     fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
         self.memory.arena.slots_mut(slots)
+    }
+
+    fn keep(&mut self, frame: Frame) -> Frame {
+        let arena = &mut self.memory.arena;
+        if !arena.is_of_ring(frame.slot) {
+            return frame;
+        }
+        let Some(slot) = self.kept_free.pop() else {
+            return frame;
+        };
+        let [from, to] = arena.slots_mut([frame.slot, slot]);
+        to[frame.range()].copy_from_slice(&from[frame.range()]);
+        self.release(frame.slot);
+        Frame { slot, ..frame }
     }
 }
 

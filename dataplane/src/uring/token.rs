@@ -17,6 +17,8 @@ pub(super) enum Token {
     Receive,
     /// Poll of the command queue's eventfd.
     Wake,
+    /// Poll of the packet ring.
+    Tap,
     /// Cancellation of other operations.
     Cancel,
     /// Read from a TUN device.
@@ -40,6 +42,7 @@ impl Token {
             Self::Write { device, slot } => (5, device, slot),
             Self::Send { slot } => (6, 0, slot),
             Self::WriteRun { device, record } => (7, device, Slot(record)),
+            Self::Tap => (8, 0, Slot(0)),
         };
         (kind << 56) | ((device as u64) << 16) | slot.0 as u64
     }
@@ -59,6 +62,7 @@ impl Token {
                 device,
                 record: slot.0,
             },
+            8 => Self::Tap,
             _ => return None,
         })
     }
@@ -75,6 +79,7 @@ mod tests {
             Token::Receive,
             Token::Wake,
             Token::Cancel,
+            Token::Tap,
             Token::Read { device: 0 },
             Token::Read { device: u16::MAX },
             Token::Write {
@@ -105,7 +110,7 @@ mod tests {
 
     #[test]
     fn foreign_user_data_is_no_token() {
-        for bits in [0, 8 << 56, u64::MAX] {
+        for bits in [0, 9 << 56, u64::MAX] {
             assert_eq!(Token::from_bits(bits), None);
         }
     }
