@@ -14,16 +14,12 @@ use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
-use crate::limits::{RING_FRAMES, SLOT_BYTES};
+use crate::limits::{INFORMATION_BYTES_MAX, RING_FRAMES, SLOT_BYTES};
 use crate::wire::ipv4::{HEADER_LEN, PROTOCOL_GRE};
 
 /// Where the IPv4 header begins in a frame: `TPACKET2_HDRLEN`, aligned to 16, and 16 octets that
 /// the kernel leaves for a link-layer header.
 pub const PACKET_OFFSET: usize = libc::TPACKET2_HDRLEN.next_multiple_of(16) + 16;
-
-/// Octets of the longest IPv4 packet that is let in: longer ones would be cut, so they are left to
-/// the raw socket.
-pub const PACKET_LEN_MAX: u16 = (SLOT_BYTES - PACKET_OFFSET) as u16;
 
 /// Places that packets are let in from. Each is looked for in turn.
 pub const PLACES_MAX: usize = 16;
@@ -159,8 +155,8 @@ impl AsFd for PacketRing {
 
 impl Gate {
     /// Lets in what comes from these places, `PLACES_MAX` at most, and nothing else: whole IPv4
-    /// packets of enhanced GRE, addressed to this host and untagged, that fit a frame and have a
-    /// call ID of the worker. What is in the ring already stays there.
+    /// packets of enhanced GRE, addressed to this host and untagged, with a call ID of the
+    /// worker. What is in the ring already stays there.
     ///
     /// # Errors
     /// In the kernel's words; nothing is let in then that was not before.
@@ -245,7 +241,6 @@ const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
 const MODULO: u32 = libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K;
 const IS_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-const IS_GREATER: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
 const HAS_BITS: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
@@ -268,8 +263,6 @@ fn filter(index: u16, count: u16, places: &[Place]) -> Vec<Op> {
         require(PLAIN_HEADER),
         op(LOAD_HALF, 6),
         jump(HAS_BITS, FRAGMENT_MASK, TO_DROP, 0),
-        op(LOAD_HALF, 2),
-        jump(IS_GREATER, u32::from(PACKET_LEN_MAX), TO_DROP, 0),
         op(LOAD_HALF, GRE),
         op(AND, KEY_AND_VERSION_MASK),
         require(KEY_AND_VERSION),
@@ -321,9 +314,11 @@ fn other(action: &'static str) -> impl FnOnce(io::Error) -> PacketRingError {
     move |source| PacketRingError::Other { action, source }
 }
 
+// No packet is cut that may be sent to us: IPv4, GRE, FF 03, protocol, and what was announced.
+const _: () = assert!(PACKET_OFFSET + HEADER_LEN + 20 + INFORMATION_BYTES_MAX <= SLOT_BYTES);
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(SLOT_BYTES));
 const _: () = assert!((RING_FRAMES as usize * SLOT_BYTES).is_multiple_of(BLOCK_BYTES));
-const _: () = assert!(22 + 4 * PLACES_MAX < TO_DROP as usize);
+const _: () = assert!(20 + 4 * PLACES_MAX < TO_DROP as usize);
 
 #[cfg(test)]
 mod tests {
@@ -400,7 +395,6 @@ mod tests {
                 code => {
                     match code {
                         IS_EQUAL => jump(a == k),
-                        IS_GREATER => jump(a > k),
                         HAS_BITS => jump(a & k != 0),
                         _ => panic!("{code:#x}"),
                     }
@@ -433,18 +427,12 @@ mod tests {
     }
 
     #[test]
-    fn fragments_and_what_fits_no_frame_are_left_to_the_raw_socket() {
+    fn fragments_are_left_to_the_raw_socket() {
         for (at, octet) in [(6, 0x20), (6, 0x01), (7, 1)] {
             assert!(!is_let_in(&Arrival::with(at, octet)));
         }
         // Don't Fragment does not make one.
         assert!(is_let_in(&Arrival::with(6, 0x40)));
-        let [high, low] = PACKET_LEN_MAX.to_be_bytes();
-        let mut arrival = Arrival::with(2, high);
-        arrival.octets[3] = low;
-        assert!(is_let_in(&arrival));
-        arrival.octets[3] = low + 1;
-        assert!(!is_let_in(&arrival));
     }
 
     #[test]

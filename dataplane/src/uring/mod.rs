@@ -103,6 +103,8 @@ pub struct Uring {
     is_polling: bool,
     is_polling_tap: bool,
     is_busy: bool,
+    /// Most of it came through the packet ring.
+    is_ring_busy: bool,
     /// Sends that have not completed.
     sends: usize,
     /// Errors since the last packet, and the latest of them.
@@ -177,6 +179,7 @@ impl Uring {
             is_polling: false,
             is_polling_tap: false,
             is_busy: false,
+            is_ring_busy: false,
             sends: 0,
             receive_errors: (0, 0),
             check_ms: 0,
@@ -286,11 +289,13 @@ impl Uring {
 
     /// Waits until packets have come together, something else has come, or for `GATHER_NS`.
     fn gather_packets(&mut self) -> Result<(), IoError> {
+        if self.is_ring_busy {
+            return self.gather_in_ring();
+        }
         // What is queued mostly completes at once, which is not what is waited for.
         let mut want = self.ring.queued() + GATHER_PACKETS;
         for _ in 0..GATHER_SLICES {
-            let is_enough = self.has_waiting(GATHER_PACKETS);
-            let slice_ns = if is_enough { 0 } else { GATHER_NS / GATHER_SLICES };
+            let slice_ns = GATHER_NS / GATHER_SLICES;
             self.ring
                 .enter(want, Some(slice_ns))
                 .map_err(IoError::Ring)?;
@@ -301,10 +306,31 @@ impl Uring {
                 let token = Token::from_bits(entry.user_data());
                 matches!(token, Some(Token::Read { .. } | Token::Wake))
             };
-            if is_enough || new.len() >= want || new.iter().any(ends_wait) {
+            if new.len() >= want || new.iter().any(ends_wait) {
                 break;
             }
             want -= new.len();
+        }
+        Ok(())
+    }
+
+    /// The same for packets that come through the packet ring: they complete nothing, so whatever
+    /// completes beside what is queued ends the wait.
+    fn gather_in_ring(&mut self) -> Result<(), IoError> {
+        let mut want = self.ring.queued() + 1;
+        for _ in 0..GATHER_SLICES {
+            let is_enough = self.has_waiting(GATHER_PACKETS);
+            let slice_ns = if is_enough { 0 } else { GATHER_NS / GATHER_SLICES };
+            self.ring
+                .enter(want, Some(slice_ns))
+                .map_err(IoError::Ring)?;
+            let before = self.completed.len();
+            self.ring.collect(&mut self.completed);
+            let new = self.completed.len() - before;
+            if is_enough || new >= want {
+                break;
+            }
+            want -= new;
         }
         Ok(())
     }
@@ -538,7 +564,9 @@ impl Io for Uring {
         self.direct.begin_turn();
         self.reap(arrivals);
         let Memory { reads, arena, .. } = &mut *self.memory;
+        let before = arrivals.gre.len();
         self.tap.take(arena, arrivals, &self.counters);
+        self.is_ring_busy = arrivals.gre.len() - before >= BUSY_PACKETS;
         self.is_busy = arrivals.gre.len() >= BUSY_PACKETS;
         reads.split(arena, arrivals, &self.counters);
         let (errors, errno) = self.receive_errors;

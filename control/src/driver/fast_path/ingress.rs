@@ -7,8 +7,8 @@
 //!     set calls { saddr . call ID }        the sessions, so that nobody else's GRE is touched
 //!     chain INDEX {                        one for each interface
 //!         type filter hook ingress device NAME priority 0; policy accept;
-//!         untagged IPv4 without options, to this host, not a fragment, no longer than a frame,
-//!         enhanced GRE, daddr ADDRESS, saddr . call ID in @calls: drop
+//!         untagged IPv4 without options, to this host, not a fragment, enhanced GRE,
+//!         daddr ADDRESS, saddr . call ID in @calls: drop
 //!     }
 //! }
 //! ```
@@ -21,7 +21,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use dataplane::program::CallId;
-use dataplane::sys::packet_ring::{PACKET_LEN_MAX, Place};
+use dataplane::sys::packet_ring::Place;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 
@@ -65,9 +65,8 @@ const LINK_HEADER: u32 = 0;
 const IP_HEADER: u32 = 1;
 /// Where GRE begins behind a header without options.
 const GRE: u32 = 20;
-/// `NFT_CMP_EQ` and `NFT_CMP_LTE`.
+/// `NFT_CMP_EQ`.
 const EQUAL: u32 = 0;
-const AT_MOST: u32 = 3;
 /// `NFT_META_PKTTYPE`.
 const PACKET_TYPE: u32 = 19;
 /// `PACKET_HOST`.
@@ -186,23 +185,21 @@ impl IngressDrop {
         let expressions = [
             // An octet that a tag would have moved.
             load(LINK_HEADER, 12, 2, REGISTER),
-            compare(EQUAL, &[0x08, 0x00]),
+            compare(&[0x08, 0x00]),
             expression(b"meta\0", &[number(1, REGISTER), number(2, PACKET_TYPE)]),
-            compare(EQUAL, &[TO_THIS_HOST]),
-            load(IP_HEADER, 9, 1, REGISTER),
-            compare(EQUAL, &[47]),
+            compare(&[TO_THIS_HOST]),
             load(IP_HEADER, 0, 1, REGISTER),
-            compare(EQUAL, &[0x45]),
-            load(IP_HEADER, 6, 2, REGISTER),
-            mask(&[0x3F, 0xFF]),
-            compare(EQUAL, &[0, 0]),
-            load(IP_HEADER, 2, 2, REGISTER),
-            compare(AT_MOST, &PACKET_LEN_MAX.to_be_bytes()),
+            compare(&[0x45]),
+            // Flags and fragment offset, time to live, protocol: neither More Fragments nor an
+            // offset, and GRE.
+            load(IP_HEADER, 6, 4, REGISTER),
+            mask(&[0x3F, 0xFF, 0x00, 0xFF]),
+            compare(&[0, 0, 0, 47]),
             load(IP_HEADER, GRE, 4, REGISTER),
             mask(&[0x20, 0x07, 0xFF, 0xFF]),
-            compare(EQUAL, &[0x20, 0x01, 0x88, 0x0B]),
+            compare(&[0x20, 0x01, 0x88, 0x0B]),
             load(IP_HEADER, 16, 4, REGISTER),
-            compare(EQUAL, &place.address.octets()),
+            compare(&place.address.octets()),
             load(IP_HEADER, 12, 4, REGISTER),
             load(IP_HEADER, GRE + 6, 2, NEXT_REGISTER),
             expression(b"lookup\0", &[text(1, CALLS), number(2, REGISTER)]),
@@ -343,9 +340,9 @@ fn load(base: u32, offset: u32, len: u32, register: u32) -> Vec<u8> {
     expression(b"payload\0", &data)
 }
 
-fn compare(operator: u32, value: &[u8]) -> Vec<u8> {
+fn compare(value: &[u8]) -> Vec<u8> {
     let value = nested(3, &text(1, value));
-    expression(b"cmp\0", &[number(1, REGISTER), number(2, operator), value])
+    expression(b"cmp\0", &[number(1, REGISTER), number(2, EQUAL), value])
 }
 
 fn mask(mask: &[u8]) -> Vec<u8> {
@@ -364,4 +361,60 @@ fn drop_packet() -> Vec<u8> {
     // Register 0 is the verdict.
     let verdict = nested(2, &nested(2, &number(1, DROP)));
     expression(b"immediate\0", &[number(1, 0), verdict])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a dump says of a table: `nfgenmsg`, name, flags, owner.
+    fn entry(family: u8, name: &str, owner: Option<u32>) -> Vec<u8> {
+        let name = [name.as_bytes(), &[0]].concat();
+        let mut entry = vec![family, 0, 0, 0];
+        entry.extend(text(1, &name));
+        entry.extend(number(2, TABLE_OWNED));
+        entry.extend(owner.map(|port| number(7, port)).unwrap_or_default());
+        entry
+    }
+
+    #[test]
+    fn only_a_table_named_after_the_owner_that_the_kernel_names_is_ours() {
+        assert!(is_own_table(&entry(5, "pptp-fast-77", Some(77))));
+        for other in [
+            entry(5, "pptp-fast-77", Some(78)),
+            entry(5, "pptp-fast-77", None),
+            entry(2, "pptp-fast-77", Some(77)),
+            entry(5, "filter", Some(77)),
+            entry(5, "pptp-fast-", Some(0)),
+            vec![5, 0, 0, 0],
+            vec![5],
+            vec![],
+        ] {
+            assert!(!is_own_table(&other), "{other:?}");
+        }
+        let whole = entry(5, "pptp-fast-77", Some(77));
+        for cut in 0..whole.len() {
+            assert!(!is_own_table(&whole[..cut]), "{cut} octets");
+        }
+    }
+
+    /// As `nft --debug=mnl` shows them: padded to four octets, lengths without the padding.
+    #[test]
+    fn attributes_are_laid_out_as_netlink_demands() {
+        assert_eq!(text(1, b"cmp\0"), [8, 0, 1, 0, b'c', b'm', b'p', 0]);
+        assert_eq!(text(1, &[47]), [5, 0, 1, 0, 47, 0, 0, 0]);
+        assert_eq!(number(2, 8), [8, 0, 2, 0, 0, 0, 0, 8]);
+        assert_eq!(nested(3, &number(1, 1))[..4], [12, 0, 3, 0x80]);
+        let message = message(NEW_TABLE, NLM_F_ACK, 0, FAMILY_NETDEV, 9, &number(2, 2));
+        assert_eq!(message[..8], [28, 0, 0, 0, 0, 10, 5, 0]);
+        assert_eq!(message[8..20], [9, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_refusal_is_read_from_the_kernels_answer() {
+        let mut answer = vec![36, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0];
+        answer.extend((-nix::libc::EPERM).to_ne_bytes());
+        assert_eq!(answer_of(&answer).unwrap(), (NLMSG_ERROR, 7, -1));
+        assert!(answer_of(&answer[..18]).is_err());
+    }
 }
