@@ -144,8 +144,8 @@ pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
     // When it could not start it is on its way out; dropping the handle waits for that.
     let silent = "its thread ended before it had said whether it could start";
     let has_started = has_started.recv();
-    handle.gate =
-        has_started.unwrap_or_else(|_| Err(resource("start the worker")(io::Error::other(silent))))?;
+    handle.gate = has_started
+        .unwrap_or_else(|_| Err(resource("start the worker")(io::Error::other(silent))))?;
     Ok(handle)
 }
 

@@ -107,9 +107,7 @@ pub fn open(index: u16, count: u16) -> Result<(PacketRing, Gate), PacketRingErro
     set_option(&socket, libc::PACKET_RX_RING, &request).map_err(other("make a packet ring"))?;
     let socket = OwnedFd::from(socket);
     let gate = Gate {
-        socket: socket
-            .try_clone()
-            .map_err(other("share the packet ring"))?,
+        socket: socket.try_clone().map_err(other("share the packet ring"))?,
         index,
         count,
         is_bound: false,

@@ -242,11 +242,7 @@ impl Uring {
         unsafe { self.ring.push(entry, Token::Read { device }) };
     }
 
-    fn enter(
-        &mut self,
-        deadline_ms: Option<u64>,
-        arrivals: &mut Arrivals,
-    ) -> Result<(), IoError> {
+    fn enter(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<(), IoError> {
         let now_ms = self.now_ms();
         let check_ms = (!self.devices.is_empty()).then_some(self.check_ms);
         let deadline_ms = deadline_ms.into_iter().chain(check_ms).min();
@@ -320,7 +316,11 @@ impl Uring {
         let mut want = self.ring.queued() + 1;
         for _ in 0..GATHER_SLICES {
             let is_enough = self.has_waiting(GATHER_PACKETS);
-            let slice_ns = if is_enough { 0 } else { GATHER_NS / GATHER_SLICES };
+            let slice_ns = if is_enough {
+                0
+            } else {
+                GATHER_NS / GATHER_SLICES
+            };
             self.ring
                 .enter(want, Some(slice_ns))
                 .map_err(IoError::Ring)?;

@@ -138,6 +138,10 @@ fn packet(arena: &Arena, slot: Slot) -> Option<Frame> {
     let (len, snaplen) = (word(LEN_AT)?, word(SNAPLEN_AT)?);
     let begin = u16::from_ne_bytes(*frame[NET_AT..].first_chunk()?);
     let is_whole = len == snaplen && usize::from(begin) + snaplen as usize <= SLOT_BYTES;
-    let packet = Frame::new(slot, begin, u16::try_from(snaplen).ok().filter(|_| is_whole)?);
+    let packet = Frame::new(
+        slot,
+        begin,
+        u16::try_from(snaplen).ok().filter(|_| is_whole)?,
+    );
     plain_checksum_holds(packet.bytes(arena)).then_some(packet)
 }

@@ -131,7 +131,10 @@ impl IngressDrop {
         batch.push((NEW_SET, NLM_F_CREATE, self.set()));
         let mut interfaces: Vec<(u32, &str)> = Vec::new();
         for (place, name) in places {
-            if !interfaces.iter().any(|(index, _)| *index == place.interface) {
+            if !interfaces
+                .iter()
+                .any(|(index, _)| *index == place.interface)
+            {
                 interfaces.push((place.interface, name));
                 let chain = self.chain(place.interface, name);
                 batch.push((NEW_CHAIN, NLM_F_CREATE, chain));
@@ -222,10 +225,24 @@ impl IngressDrop {
         for (kind, flags, payload) in batch {
             self.sequence = self.sequence.wrapping_add(1);
             let flags = flags | NLM_F_ACK;
-            octets.extend(message(kind, flags, 0, FAMILY_NETDEV, self.sequence, &payload));
+            octets.extend(message(
+                kind,
+                flags,
+                0,
+                FAMILY_NETDEV,
+                self.sequence,
+                &payload,
+            ));
         }
         let last = self.sequence;
-        octets.extend(message(BATCH_END, 0, SUBSYSTEM, FAMILY_UNSPECIFIED, last, &[]));
+        octets.extend(message(
+            BATCH_END,
+            0,
+            SUBSYSTEM,
+            FAMILY_UNSPECIFIED,
+            last,
+            &[],
+        ));
         self.socket.send_to(&octets, &SocketAddr::new(0, 0), 0)?;
         // Netlink has answered within the call: each message, in order, the last at the end.
         loop {

@@ -24,8 +24,8 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM};
 use rtnetlink::sys::{Socket, SocketAddr};
 
-use super::ingress::is_own_table;
 use super::decision::{Finding, HostFacts, LinkFacts, NeighbourFacts, RouteFacts};
+use super::ingress::is_own_table;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE`, with an `nfgenmsg` of zeros: of any family.
 const NFT_GET_TABLE: (u16, usize) = (10 << 8 | 1, 4);
@@ -409,7 +409,9 @@ fn judge(datagram: &[u8], counts: impl Fn(&[u8]) -> bool) -> Option<Finding> {
 }
 
 fn refusal(payload: &[u8]) -> Finding {
-    let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+    let code = payload
+        .first_chunk()
+        .map_or(0, |code| i32::from_ne_bytes(*code));
     let error = io::Error::from_raw_os_error(code.saturating_neg());
     match error.raw_os_error() {
         // nfnetlink is there, and nftables is not.
