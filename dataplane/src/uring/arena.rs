@@ -85,6 +85,10 @@ impl<const SLOT_BYTES: usize> Arena<SLOT_BYTES> {
 
     /// Maps the packet ring of `socket`, which has as many frames, of `SLOT_BYTES` octets each, as
     /// there is room for. After a failure its slots stay the kernel's for ever.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "it replaces memory, so nobody may look into the arena meanwhile"
+    )]
     pub(super) fn map_ring(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let begin = self.address(self.ring_slot(0));
         let len = self.ring_frames() * SLOT_BYTES;
