@@ -182,7 +182,7 @@ enum Sorted {
 /// First pass: finds the session of a packet, and its place among the session's packets.
 fn sort(
     sessions: &mut SessionTable,
-    slots: &impl Slots,
+    slots: &mut impl Slots,
     mut frame: Frame,
     out: &mut Batch,
     now_ms: u64,
@@ -224,7 +224,7 @@ fn sort(
 /// Lets a packet through, keeps it, or drops it, by its sequence number.
 fn place(
     sessions: &mut SessionTable,
-    slots: &impl Slots,
+    slots: &mut impl Slots,
     call_id: CallId,
     sequence: u32,
     frame: Frame,
@@ -248,7 +248,7 @@ fn place(
             }
         }
         Place::Early => {
-            session.window.hold(sequence, frame, now_ms);
+            session.window.hold(sequence, slots.keep(frame), now_ms);
             if !may_hold {
                 // Too many are held already: this session does not wait.
                 let lost = session.window.give_up_gap(now_ms, &mut ready);

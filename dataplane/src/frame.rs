@@ -22,6 +22,12 @@ pub trait Slots {
     /// # Panics
     /// When two of them are the same slot.
     fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N];
+
+    /// A packet will be held beyond this turn. From now on it is where this says: it may have to
+    /// move out of memory that others wait for.
+    fn keep(&mut self, frame: Frame) -> Frame {
+        frame
+    }
 }
 
 /// A packet: the octets `start..end` of a slot. Copying a `Frame` copies the name of the slot, not

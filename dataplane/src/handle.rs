@@ -16,6 +16,7 @@ use crate::mailbox::Mailbox;
 use crate::program::{Command, Notice};
 use crate::sys::affinity::{AffinityError, pin_current_thread};
 use crate::sys::gre_socket::{self, GreSocketConfig, GreSocketError};
+use crate::sys::packet_ring::{self, Gate};
 use crate::sys::priority::raise_current_thread;
 use crate::sys::probe::{RingError, probe};
 use crate::uring::Uring;
@@ -39,6 +40,8 @@ pub struct WorkerConfig {
     /// Packets that the worker can hold at once in each direction, 2048 octets each: a power of
     /// two in `limits::RECEIVE_SLOTS_RANGE`.
     pub slots: u16,
+    /// Open a packet ring beside the GRE socket. It takes nothing in until its gate is opened.
+    pub wants_packet_ring: bool,
     /// Sessions that can be installed at once.
     pub max_sessions: usize,
     /// Commands that can wait.
@@ -57,6 +60,7 @@ impl Default for WorkerConfig {
             local: None,
             mark: None,
             slots: limits::RECEIVE_SLOTS,
+            wants_packet_ring: false,
             max_sessions: 1024,
             commands: 4096,
             notices: 4096,
@@ -107,8 +111,12 @@ pub struct WorkerHandle {
     mailbox: Arc<Mailbox>,
     counters: Arc<WorkerCounters>,
     io_counters: Arc<IoCounters>,
+    gate: Option<GateResult>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// What becomes of the wish for a packet ring: control's end of it, or why there is none, in words.
+pub type GateResult = Result<Gate, String>;
 
 /// Starts a worker: opens its GRE socket and its ring in the network namespace of the calling
 /// thread, and runs it in a thread named `pptp-worker-N`, which takes no signal.
@@ -125,6 +133,7 @@ pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
         mailbox: Arc::clone(&mailbox),
         counters: Arc::default(),
         io_counters: Arc::default(),
+        gate: None,
         thread: None,
     };
     let (counters, io_counters) = (handle.counters(), handle.io_counters());
@@ -135,7 +144,8 @@ pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
     // When it could not start it is on its way out; dropping the handle waits for that.
     let silent = "its thread ended before it had said whether it could start";
     let has_started = has_started.recv();
-    has_started.unwrap_or_else(|_| Err(resource("start the worker")(io::Error::other(silent))))?;
+    handle.gate = has_started
+        .unwrap_or_else(|_| Err(resource("start the worker")(io::Error::other(silent))))?;
     Ok(handle)
 }
 
@@ -185,6 +195,11 @@ impl WorkerHandle {
     #[must_use]
     pub fn io_counters(&self) -> Arc<IoCounters> {
         Arc::clone(&self.io_counters)
+    }
+
+    /// Control's end of the packet ring, once, when one was wanted.
+    pub fn take_gate(&mut self) -> Option<GateResult> {
+        self.gate.take()
     }
 
     /// The thread is gone: it was stopped, or has failed (then a `Notice::Failed` is waiting).
@@ -256,10 +271,10 @@ fn run(
     mailbox: &Arc<Mailbox>,
     counters: Arc<WorkerCounters>,
     io_counters: Arc<IoCounters>,
-    started: &SyncSender<Result<(), StartError>>,
+    started: &SyncSender<Result<Option<GateResult>, StartError>>,
 ) {
-    let uring = match open(config, mailbox, &io_counters) {
-        Ok(uring) => uring,
+    let (uring, gate) = match open(config, mailbox, &io_counters) {
+        Ok(opened) => opened,
         Err(error) => {
             // Whoever started the thread waits for this.
             let _ = started.send(Err(error));
@@ -274,7 +289,7 @@ fn run(
     };
     let goodbye = Goodbye(Arc::clone(mailbox));
     let mut worker = Worker::new(spec, uring, Arc::clone(mailbox), counters, io_counters);
-    let _ = started.send(Ok(()));
+    let _ = started.send(Ok(gate));
     worker.run();
     // The devices and the socket are closed before control hears of the end.
     drop(worker);
@@ -285,7 +300,7 @@ fn open(
     config: &WorkerConfig,
     mailbox: &Arc<Mailbox>,
     io_counters: &Arc<IoCounters>,
-) -> Result<Uring, StartError> {
+) -> Result<(Uring, Option<GateResult>), StartError> {
     if let Some(cpu) = config.pin_to {
         pin_current_thread(cpu)?;
     }
@@ -301,13 +316,19 @@ fn open(
     })?;
     let features = probe()?;
     let (mailbox, io_counters) = (Arc::clone(mailbox), Arc::clone(io_counters));
-    Ok(Uring::new(
-        gre,
-        config.slots,
-        features,
-        mailbox,
-        io_counters,
-    )?)
+    let mut uring = Uring::new(gre, config.slots, features, mailbox, io_counters)?;
+    let gate = config
+        .wants_packet_ring
+        .then(|| open_packet_ring(config, &mut uring));
+    Ok((uring, gate))
+}
+
+fn open_packet_ring(config: &WorkerConfig, uring: &mut Uring) -> GateResult {
+    let ends = packet_ring::open(config.index, config.count);
+    let (ring, gate) = ends.map_err(|error| error.to_string())?;
+    let attached = uring.attach_packet_ring(ring);
+    attached.map_err(|error| format!("cannot map the packet ring: {error}"))?;
+    Ok(gate)
 }
 
 /// Tells control that the worker is gone, however it went.

@@ -119,6 +119,12 @@ pub struct IoCounters {
     pub turns: Counter,
     /// GRE packets received.
     pub gre_received: Counter,
+    /// Those of `gre_received` that came through the packet ring.
+    pub gre_received_directly: Counter,
+    /// Packets lost because the packet ring was full.
+    pub ring_full: Counter,
+    /// Packets in the packet ring that were cut, or whose IPv4 header was damaged.
+    pub ring_damaged: Counter,
     /// GRE packets that the kernel took.
     pub gre_sent: Counter,
     /// Those of `gre_sent` that left through the packet socket.

@@ -102,6 +102,17 @@ pub const RECEIVE_SLOTS_RANGE: std::ops::RangeInclusive<u16> = 256..=16384;
 /// needs more goes on in the next, when some have been sent.
 pub const CONTROL_SLOTS: u16 = 256;
 
+/// Frames of a worker's packet ring, each as long as a slot: 8 MiB, 30 ms of a full gigabit. A
+/// quarter of it is too little: a busy worker then loses packets.
+pub const RING_FRAMES: u16 = 4096;
+
+/// Packets that are taken out of the packet ring in one turn.
+pub const RING_PACKETS: usize = 256;
+
+/// Slots into which packets move that sessions hold: a frame of the packet ring that was held would
+/// stop the ring when it comes round.
+pub const KEPT_SLOTS: u16 = HELD_PACKETS_MAX as u16;
+
 /// TUN devices that one worker serves: one a session, and a shared one.
 pub const TUNS_MAX: usize = 4096;
 
@@ -147,4 +158,10 @@ const _: () = assert!(HEADROOM_BYTES >= crate::offload::VnetHeader::LEN);
 
 const _: () = assert!(RECEIVE_SLOTS as usize >= 2 * HELD_PACKETS_MAX);
 const _: () = assert!(*RECEIVE_SLOTS_RANGE.start() as usize >= 2 * BATCH_PACKETS);
-const _: () = assert!(2 * *RECEIVE_SLOTS_RANGE.end() as usize + CONTROL_SLOTS as usize <= 1 << 16);
+const _: () = assert!(
+    2 * *RECEIVE_SLOTS_RANGE.end() as usize
+        + CONTROL_SLOTS as usize
+        + KEPT_SLOTS as usize
+        + RING_FRAMES as usize
+        <= 1 << 16
+);

@@ -74,6 +74,10 @@ pub struct TunnelStatus {
     pub fast_path: String,
     /// Why so.
     pub fast_path_reason: String,
+    /// How GRE packets arrive: `packet ring` or `raw socket`.
+    pub fast_path_receive: String,
+    /// Why so.
+    pub fast_path_receive_reason: String,
     /// The process.
     pub pid: u32,
 }

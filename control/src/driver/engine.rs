@@ -294,7 +294,7 @@ impl Engine {
         }
     }
 
-    /// Fills in how a session's packets leave.
+    /// Fills in how a session's packets leave and arrive.
     pub(crate) fn describe_way(&self, call_id: CallId, status: &mut TunnelStatus) {
         let decision = match &self.fast_path {
             Ok(fast_path) => fast_path.decision(call_id).map(Decision::describe),
@@ -303,6 +303,14 @@ impl Engine {
         if let Some((socket, reason)) = decision {
             status.fast_path = socket.to_owned();
             status.fast_path_reason = reason;
+        }
+        let receive = match &self.fast_path {
+            Ok(fast_path) => fast_path.describe_receive(call_id),
+            Err(reason) => Some((RAW_SOCKET, reason.clone())),
+        };
+        if let Some((socket, reason)) = receive {
+            status.fast_path_receive = socket.to_owned();
+            status.fast_path_receive_reason = reason;
         }
     }
 
@@ -338,13 +346,14 @@ impl Engine {
     }
 }
 
-/// Watches the network and gives each worker a packet socket; or says why not.
+/// Watches the network, takes the packet rings over, and gives each worker a packet socket; or says
+/// why not.
 fn open_fast_path(mode: FastPathMode, workers: &mut Workers) -> Result<FastPath, String> {
     if mode == FastPathMode::Off {
         return Err("the fast path is switched off (--fast-path)".to_owned());
     }
     let words = |error: &dyn std::fmt::Display| error.to_string();
-    let fast_path = FastPath::open().map_err(|error| words(&error))?;
+    let fast_path = FastPath::open(workers.take_gates()).map_err(|error| words(&error))?;
     for worker in 0..workers.count() {
         let fd = packet_socket::open().map_err(|error| words(&error))?;
         workers.send_to(usize::from(worker), Command::AttachPacketSocket { fd });

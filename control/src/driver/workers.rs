@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
-use dataplane::handle::{self, SendError, StartError, WorkerConfig, WorkerHandle};
+use dataplane::handle::{self, GateResult, SendError, StartError, WorkerConfig, WorkerHandle};
 use dataplane::program::{CallId, Command, Notice};
 use dataplane::sys::affinity::permitted_processors;
+use dataplane::sys::packet_ring::Gate;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -36,6 +37,7 @@ pub(crate) struct Workers {
     /// Commands that did not fit into a worker's queue, oldest first.
     waiting: Vec<VecDeque<Command>>,
     readers: Vec<JoinHandle<()>>,
+    gates: Result<Vec<Gate>, String>,
 }
 
 impl Workers {
@@ -47,18 +49,22 @@ impl Workers {
             handles: Vec::new(),
             waiting: Vec::new(),
             readers: Vec::new(),
+            gates: Ok(Vec::new()),
         };
         let processors = processors(config.count);
         for index in 0..config.count {
-            let handle = Rc::new(handle::spawn(WorkerConfig {
+            let mut handle = handle::spawn(WorkerConfig {
                 index,
                 count: config.count,
                 pin_to: processors.get(usize::from(index)).copied(),
                 is_urgent: true,
                 local: config.local,
+                wants_packet_ring: config.fast_path == FastPathMode::Auto,
                 max_sessions: config.sessions_max,
                 ..WorkerConfig::default()
-            })?);
+            })?;
+            workers.keep_gate(handle.take_gate());
+            let handle = Rc::new(handle);
             let wake =
                 handle
                     .notice_fd()
@@ -73,6 +79,20 @@ impl Workers {
             workers.waiting.push(VecDeque::new());
         }
         Ok((workers, receiver))
+    }
+
+    /// One worker without a ring is enough for none to be used: the rule is for all.
+    fn keep_gate(&mut self, gate: Option<GateResult>) {
+        match (&mut self.gates, gate) {
+            (Ok(gates), Some(Ok(gate))) => gates.push(gate),
+            (gates @ Ok(_), Some(Err(refusal))) => *gates = Err(refusal),
+            _ => {}
+        }
+    }
+
+    /// The gates of all packet rings, once; or why there are none.
+    pub(crate) fn take_gates(&mut self) -> Result<Vec<Gate>, String> {
+        std::mem::replace(&mut self.gates, Ok(Vec::new()))
     }
 
     pub(crate) fn count(&self) -> u16 {

@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod gre_socket;
+pub mod packet_ring;
 pub mod packet_socket;
 pub mod priority;
 pub mod probe;

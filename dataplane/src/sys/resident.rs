@@ -22,16 +22,6 @@ pub(crate) unsafe fn keep(begin: NonNull<u8>, len: usize) {
     }
 }
 
-/// Lets the kernel do with the pages what it likes again.
-///
-/// # Safety
-/// The memory is the caller's.
-pub(crate) unsafe fn release(begin: NonNull<u8>, len: usize) {
-    // SAFETY: the range is allocated, as the caller says; unlocking pages changes nothing in them.
-    // It fails only where nothing was locked.
-    let _ = unsafe { libc::munlock(begin.as_ptr().cast(), len) };
-}
-
 /// # Safety
 /// As for `keep`.
 unsafe fn touch(begin: NonNull<u8>, len: usize) {
@@ -94,8 +84,6 @@ mod tests {
             // SAFETY: the mapping is new, so it is zeroed and unused.
             unsafe { provide(mapping.0, Mapping::LEN) };
             assert_eq!(mapping.pages_in_memory(), PAGES);
-            // SAFETY: it is this test's.
-            unsafe { release(mapping.0, Mapping::LEN) };
         }
     }
 }

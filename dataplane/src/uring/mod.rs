@@ -3,9 +3,13 @@
 //! Slots are parted once, by what they are for, so that no direction can starve another:
 //!
 //! ```text
-//! 0 ............... receive_slots ............... 2 * receive_slots ...... + CONTROL_SLOTS
-//! | filled by the GRE socket    | cut out of reads from TUN    | filled by the worker   |
+//! 0 .......... receive_slots .......... 2 * receive_slots .. + CONTROL .. + KEPT ... + RING_FRAMES
+//! | filled by GRE socket | cut out of TUN reads | the worker's | held     | packet ring |
 //! ```
+//!
+//! GRE arrives through the raw socket or through the packet ring (see `tap`), whichever control
+//! has chosen; the raw socket is always open. What a session holds while it waits for an earlier
+//! packet moves out of the ring, which cannot go on past a frame that is in use.
 //!
 //! TUN devices are read into buffers of their own, since a read may bring a whole train of packets
 //! (see `reads`). A slot that is released goes back to where it came from. While packets wait
@@ -21,6 +25,7 @@ mod reads;
 mod ring;
 mod runs;
 mod setup;
+mod tap;
 mod token;
 
 use std::mem::ManuallyDrop;
@@ -39,6 +44,7 @@ use self::outbox::Outbox;
 use self::reads::Reads;
 use self::ring::Ring;
 use self::runs::Runs;
+use self::tap::Tap;
 use self::token::Token;
 use crate::frame::{Frame, Slot, Slots};
 use crate::io::{Arrivals, Io, IoCounters, IoError, Route};
@@ -47,6 +53,7 @@ use crate::mailbox::Mailbox;
 use crate::offload::gather::{Gather, Gathered, put_header};
 use crate::offload::{TunFeatures, VnetHeader};
 use crate::program::TunId;
+use crate::sys::packet_ring::PacketRing;
 use crate::sys::probe::{RingError, RingFeatures};
 
 /// Buffer group of the GRE socket.
@@ -68,6 +75,9 @@ const GATHER_PACKETS: usize = 32;
 /// How long a busy worker waits for packets to come together: what it costs in delay at most.
 const GATHER_NS: u64 = 200_000;
 
+/// How often in this time it looks into the packet ring.
+const GATHER_SLICES: u64 = 4;
+
 /// Sweeps at once: the kernel ends one after some 32 packets.
 const SWEEPS: usize = 2;
 
@@ -84,18 +94,23 @@ pub struct Uring {
     ring: Ring,
     gre: OwnedFd,
     direct: Direct,
+    tap: Tap,
     devices: Devices,
     gather: Gather,
     memory: ManuallyDrop<Memory>,
     receive_slots: u16,
     control_free: Vec<Slot>,
+    kept_free: Vec<Slot>,
     mailbox: Arc<Mailbox>,
     counters: Arc<IoCounters>,
     has_read_multishot: bool,
     completed: Vec<cqueue::Entry>,
     is_receiving: bool,
     is_polling: bool,
+    is_polling_tap: bool,
     is_busy: bool,
+    /// Most of it came through the packet ring.
+    is_ring_busy: bool,
     /// Sends that have not completed.
     sends: usize,
     /// Errors since the last packet, and the latest of them.
@@ -116,10 +131,10 @@ struct Memory {
 }
 
 impl Uring {
-    /// Slots of an arena with so many for each direction.
+    /// Slots of an arena with so many for each direction, beside the packet ring.
     #[must_use]
     pub const fn slots(receive_slots: u16) -> usize {
-        2 * receive_slots as usize + limits::CONTROL_SLOTS as usize
+        2 * receive_slots as usize + limits::CONTROL_SLOTS as usize + limits::KEPT_SLOTS as usize
     }
 
     /// Sets up the ring of the calling thread, which alone may use it: `receive_slots` slots, a
@@ -134,8 +149,9 @@ impl Uring {
         mailbox: Arc<Mailbox>,
         counters: Arc<IoCounters>,
     ) -> Result<Self, RingError> {
-        let slots = Self::slots(receive_slots);
-        let ring = Ring::new(slots + limits::TUNS_MAX + usize::from(limits::READ_BUFFERS))?;
+        let (slots, frames) = (Self::slots(receive_slots), usize::from(limits::RING_FRAMES));
+        let operations = slots + frames + limits::TUNS_MAX + usize::from(limits::READ_BUFFERS);
+        let ring = Ring::new(operations)?;
         let gre_buffers = BufferRing::register(&ring.submitter(), GROUP_GRE, receive_slots)?;
         let reads = Reads::new(&ring.submitter(), GROUP_TUN, receive_slots.into())?;
         let memory = Memory {
@@ -143,7 +159,7 @@ impl Uring {
             reads,
             runs: Runs::new(),
             outbox: Outbox::new(slots),
-            arena: Arena::new(slots),
+            arena: Arena::with_ring(slots, frames),
         };
         let reads_wanted = if features.read_multishot {
             1
@@ -155,17 +171,21 @@ impl Uring {
             ring,
             gre,
             direct: Direct::new(),
+            tap: Tap::new(),
             devices: Devices::new(reads_wanted),
             gather: Gather::new(),
             memory: ManuallyDrop::new(memory),
             receive_slots,
             control_free: Vec::with_capacity(usize::from(limits::CONTROL_SLOTS)),
+            kept_free: Vec::with_capacity(usize::from(limits::KEPT_SLOTS)),
             mailbox,
             counters,
             has_read_multishot: features.read_multishot,
             is_receiving: false,
             is_polling: false,
+            is_polling_tap: false,
             is_busy: false,
+            is_ring_busy: false,
             sends: 0,
             receive_errors: (0, 0),
             check_ms: 0,
@@ -177,11 +197,23 @@ impl Uring {
         Ok(uring)
     }
 
+    /// Receives through this packet ring too from now on. There is one at most.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn attach_packet_ring(&mut self, ring: PacketRing) -> std::io::Result<()> {
+        self.tap.attach(&mut self.memory.arena, ring)
+    }
+
     /// Starts what must always be in flight and is not.
     fn arm(&mut self) {
         self.memory.gre_buffers.publish();
         self.memory.reads.buffers().publish();
-        if !self.is_receiving && !self.is_busy && self.memory.gre_buffers.has_available() {
+        let is_sweeping = self.is_busy && !self.is_ring_busy;
+        if !self.is_receiving && !is_sweeping && self.memory.gre_buffers.has_available() {
             let group = self.memory.gre_buffers.group();
             let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group).build();
             // SAFETY: it fills buffers of the group only, which the arena has lent.
@@ -217,18 +249,45 @@ impl Uring {
         unsafe { self.ring.push(entry, Token::Read { device }) };
     }
 
-    fn enter(&mut self, deadline_ms: Option<u64>) -> Result<(), IoError> {
+    fn enter(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<(), IoError> {
         let now_ms = self.now_ms();
         let check_ms = (!self.devices.is_empty()).then_some(self.check_ms);
         let deadline_ms = deadline_ms.into_iter().chain(check_ms).min();
+        let has_work = self.memory.reads.has_work() || self.has_waiting(1);
         let (want, timeout_ns) = match deadline_ms {
+            _ if has_work && !self.is_busy => (1, Some(0)),
             _ if self.memory.reads.has_work() => (1, Some(0)),
             Some(deadline_ms) if deadline_ms <= now_ms => (1, Some(0)),
             _ if self.is_busy => return self.gather_packets(),
+            _ if !self.arm_tap(arrivals)? => return Ok(()),
             Some(deadline_ms) => (1, Some((deadline_ms - now_ms).saturating_mul(1_000_000))),
             None => (1, None),
         };
         self.ring.enter(want, timeout_ns).map_err(IoError::Ring)
+    }
+
+    fn has_waiting(&self, count: usize) -> bool {
+        self.tap.has_waiting(&self.memory.arena, count)
+    }
+
+    /// Lets the packet ring end the wait. False when it need not begin: something has come.
+    fn arm_tap(&mut self, arrivals: &mut Arrivals) -> Result<bool, IoError> {
+        let Some(fd) = self.tap.fd().filter(|_| !self.is_polling_tap) else {
+            return Ok(true);
+        };
+        if self.tap.has_outstanding() {
+            // The ring looks readable until its newest frame is back: this is what is being
+            // written, and mostly is at once.
+            self.ring.enter(0, Some(0)).map_err(IoError::Ring)?;
+            if self.reap(arrivals) {
+                return Ok(false);
+            }
+        }
+        let entry = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build();
+        // SAFETY: it touches no memory.
+        unsafe { self.ring.push(entry, Token::Tap) };
+        self.is_polling_tap = true;
+        Ok(true)
     }
 
     /// Sweeps up what has come, and unless that is much or something else has come as well, sleeps
@@ -237,6 +296,9 @@ impl Uring {
     /// Nobody waits on the socket meanwhile: whoever delivers a packet, often in the time of the
     /// peer's sender on the same machine, has nobody to wake.
     fn gather_packets(&mut self) -> Result<(), IoError> {
+        if self.is_ring_busy {
+            return self.gather_in_ring();
+        }
         if self.is_receiving {
             self.cancel(CancelBuilder::user_data(Token::Receive.to_bits()));
         }
@@ -271,16 +333,44 @@ impl Uring {
         Ok(packets.count() >= GATHER_PACKETS || new.iter().any(ends_wait))
     }
 
+    /// The same for packets that come through the packet ring: they complete nothing, so whatever
+    /// completes beside what is queued ends the wait.
+    fn gather_in_ring(&mut self) -> Result<(), IoError> {
+        let mut want = self.ring.queued() + 1;
+        for _ in 0..GATHER_SLICES {
+            let is_enough = self.has_waiting(GATHER_PACKETS);
+            let slice_ns = if is_enough {
+                0
+            } else {
+                GATHER_NS / GATHER_SLICES
+            };
+            self.ring
+                .enter(want, Some(slice_ns))
+                .map_err(IoError::Ring)?;
+            let before = self.completed.len();
+            self.ring.collect(&mut self.completed);
+            let new = self.completed.len() - before;
+            if is_enough || new >= want {
+                break;
+            }
+            want -= new;
+        }
+        Ok(())
+    }
+
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Does with every completion what is to be done.
-    fn reap(&mut self, arrivals: &mut Arrivals) {
+    /// Does with every completion what is to be done. Whether there is more than ends of writes.
+    fn reap(&mut self, arrivals: &mut Arrivals) -> bool {
         let mut completed = std::mem::take(&mut self.completed);
         self.ring.collect(&mut completed);
+        let mut has_news = false;
         for entry in completed.drain(..) {
-            match Token::from_bits(entry.user_data()) {
+            let token = Token::from_bits(entry.user_data());
+            has_news |= !matches!(token, Some(Token::Write { .. } | Token::WriteRun { .. }));
+            match token {
                 Some(Token::Receive) => {
                     self.is_receiving &= cqueue::more(entry.flags());
                     self.received(&entry, arrivals);
@@ -305,16 +395,17 @@ impl Uring {
                     self.is_polling = false;
                     self.mailbox.clear_command();
                 }
+                Some(Token::Tap) => {
+                    self.is_polling_tap = false;
+                    if entry.result() & libc::c_int::from(libc::POLLERR) != 0 {
+                        self.tap.clear_error();
+                    }
+                }
                 Some(Token::Cancel) | None => {}
             }
         }
         self.completed = completed;
-        let enough = if self.is_busy {
-            QUIET_PACKETS
-        } else {
-            BUSY_PACKETS
-        };
-        self.is_busy = arrivals.gre.len() >= enough;
+        has_news || !arrivals.tuns_lost.is_empty()
     }
 
     fn received(&mut self, entry: &cqueue::Entry, arrivals: &mut Arrivals) {
@@ -495,10 +586,19 @@ impl Io for Uring {
         self.flush_direct();
         self.flush();
         self.arm();
-        self.enter(deadline_ms)?;
+        self.enter(deadline_ms, arrivals)?;
         self.direct.begin_turn();
         self.reap(arrivals);
         let Memory { reads, arena, .. } = &mut *self.memory;
+        let before = arrivals.gre.len();
+        self.tap.take(arena, arrivals, &self.counters);
+        self.is_ring_busy = arrivals.gre.len() - before >= BUSY_PACKETS;
+        let enough = if self.is_busy {
+            QUIET_PACKETS
+        } else {
+            BUSY_PACKETS
+        };
+        self.is_busy = arrivals.gre.len() >= enough;
         reads.split(arena, arrivals, &self.counters);
         let (errors, errno) = self.receive_errors;
         if errors > limits::RECEIVE_ERRORS_MAX {
@@ -508,6 +608,7 @@ impl Io for Uring {
         if now_ms >= self.check_ms {
             self.check_ms = now_ms + limits::TUN_CHECK_MS;
             self.devices.look_for_lost(arrivals);
+            self.tap.count_drops(&self.counters);
         }
         Ok(now_ms)
     }
@@ -517,7 +618,12 @@ impl Io for Uring {
     }
 
     fn release(&mut self, slot: Slot) {
-        if slot.0 >= 2 * self.receive_slots {
+        let control_first = 2 * self.receive_slots;
+        if self.memory.arena.is_of_ring(slot) {
+            self.tap.give_back(&mut self.memory.arena, slot);
+        } else if slot.0 >= control_first + limits::CONTROL_SLOTS {
+            self.kept_free.push(slot);
+        } else if slot.0 >= control_first {
             self.control_free.push(slot);
         } else if slot.0 >= self.receive_slots {
             self.memory.reads.release(slot);
@@ -607,6 +713,20 @@ impl Slots for Uring {
 
     fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
         self.memory.arena.slots_mut(slots)
+    }
+
+    fn keep(&mut self, frame: Frame) -> Frame {
+        let arena = &mut self.memory.arena;
+        if !arena.is_of_ring(frame.slot) {
+            return frame;
+        }
+        let Some(slot) = self.kept_free.pop() else {
+            return frame;
+        };
+        let [from, to] = arena.slots_mut([frame.slot, slot]);
+        to[frame.range()].copy_from_slice(&from[frame.range()]);
+        self.release(frame.slot);
+        Frame { slot, ..frame }
     }
 }
 

@@ -46,6 +46,11 @@ impl Ring {
         self.in_flight
     }
 
+    /// Operations that the kernel has not seen yet.
+    pub(super) fn queued(&mut self) -> usize {
+        self.uring.submission().len()
+    }
+
     /// Queues an operation; when the queue is full, hands it over first.
     ///
     /// # Safety

@@ -19,6 +19,8 @@ pub(super) enum Token {
     Sweep,
     /// Poll of the command queue's eventfd.
     Wake,
+    /// Poll of the packet ring.
+    Tap,
     /// Cancellation of other operations.
     Cancel,
     /// Read from a TUN device.
@@ -43,6 +45,7 @@ impl Token {
             Self::Send { slot } => (6, 0, slot),
             Self::WriteRun { device, record } => (7, device, Slot(record)),
             Self::Sweep => (8, 0, Slot(0)),
+            Self::Tap => (9, 0, Slot(0)),
         };
         (kind << 56) | ((device as u64) << 16) | slot.0 as u64
     }
@@ -63,6 +66,7 @@ impl Token {
                 record: slot.0,
             },
             8 => Self::Sweep,
+            9 => Self::Tap,
             _ => return None,
         })
     }
@@ -79,6 +83,7 @@ mod tests {
             Token::Receive,
             Token::Wake,
             Token::Cancel,
+            Token::Tap,
             Token::Read { device: 0 },
             Token::Read { device: u16::MAX },
             Token::Write {
@@ -110,7 +115,7 @@ mod tests {
 
     #[test]
     fn foreign_user_data_is_no_token() {
-        for bits in [0, 9 << 56, u64::MAX] {
+        for bits in [0, 10 << 56, u64::MAX] {
             assert_eq!(Token::from_bits(bits), None);
         }
     }

@@ -1,12 +1,14 @@
-//! Whether a session's packets may leave through the packet socket: a judgement of facts, which
-//! reads nothing itself.
+//! Whether a session's packets may leave through the packet socket and arrive through the packet
+//! ring: a judgement of facts, which reads nothing itself.
 //!
-//! The packet socket passes the host's IP output by. So it may be used only where IP output would
-//! do nothing but send the packet on: no firewall, no IPsec, no policy routing, no shaping.
+//! They pass the host's IP output and input by. So they may be used only where the IP stack would
+//! do nothing but send the packet on, or give it to us: no firewall, no IPsec, no policy routing,
+//! no shaping, no filters.
 
 use std::net::Ipv4Addr;
 
 use dataplane::program::NextHop;
+use dataplane::sys::packet_ring::Place;
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use thiserror::Error;
 
@@ -163,17 +165,34 @@ pub(super) fn decide(facts: Facts<'_>) -> Decision {
     }
 }
 
-fn next_hop(facts: Facts<'_>) -> Result<NextHop, Reason> {
+/// Where packets of the peer may be taken in before the IP stack has seen them, with the name of
+/// the interface: the one that packets leave through, and their source address. What forbids to
+/// pass IP output by forbids to pass IP input by as well; the next hop does not matter. Packets that
+/// come another way come through the raw socket.
+pub(super) fn place(facts: Facts<'_>) -> Result<(Place, String), Reason> {
+    let (route, link) = way(facts)?;
+    let place = Place {
+        interface: route.interface,
+        address: route.source,
+    };
+    Ok((place, link.name.clone()))
+}
+
+/// Route and interface, when neither they nor the host are unusual.
+fn way(facts: Facts<'_>) -> Result<(&RouteFacts, &LinkFacts), Reason> {
     check_host(facts.host)?;
-    let route = facts
-        .route
-        .as_ref()
-        .map_err(|e| Reason::NoRoute(e.clone()))?;
+    let route = facts.route.as_ref();
+    let route = route.map_err(|e| Reason::NoRoute(e.clone()))?;
     if let Some(oddity) = route.oddity {
         return Err(Reason::Route(oddity));
     }
     let link = facts.link.as_ref().map_err(|e| Reason::NoLink(e.clone()))?;
     check_link(link)?;
+    Ok((route, link))
+}
+
+fn next_hop(facts: Facts<'_>) -> Result<NextHop, Reason> {
+    let (route, link) = way(facts)?;
     let neighbour = facts.neighbour.as_ref();
     let neighbour = neighbour.map_err(|e| Reason::NoNeighbour(e.clone()))?;
     let unresolved = Reason::Unresolved(route.hop(facts.peer));
@@ -300,14 +319,18 @@ mod tests {
             }
         }
 
-        fn decide(&self) -> Decision {
-            decide(Facts {
+        fn facts(&self) -> Facts<'_> {
+            Facts {
                 host: &self.host,
                 peer: PEER,
                 route: &self.route,
                 link: &self.link,
                 neighbour: &self.neighbour,
-            })
+            }
+        }
+
+        fn decide(&self) -> Decision {
+            decide(self.facts())
         }
 
         #[track_caller]
@@ -392,6 +415,22 @@ mod tests {
         }
         let veth = Bench::with_link(|link| link.kind = Some("veth".to_owned()));
         assert!(matches!(veth.decide(), Decision::Use(_)));
+    }
+
+    #[test]
+    fn packets_are_taken_in_where_they_would_leave_whoever_the_next_hop_is() {
+        let here = Place {
+            interface: 3,
+            address: Ipv4Addr::new(192, 0, 2, 1),
+        };
+        let mut bench = Bench::plain();
+        bench.neighbour = Ok(None);
+        bench.assert_raw("not resolved");
+        assert_eq!(place(bench.facts()), Ok((here, "eth0".to_owned())));
+        let shaped = Bench::with_link(|link| link.qdiscs.push("clsact".to_owned()));
+        assert!(place(shaped.facts()).is_err());
+        bench.host.firewall = Finding::Present;
+        assert_eq!(place(bench.facts()), Err(Reason::Firewall));
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! The fast path: GRE packets leave through a packet socket while the next hop is known for
-//! certain, and through the raw socket, where the kernel finds the way, otherwise.
+//! certain, and through the raw socket, where the kernel finds the way, otherwise. They arrive
+//! through a packet ring while nothing on this host has to see them before, and through the raw
+//! socket otherwise.
 //!
 //! ```text
 //! kernel: routes, links, neighbours, rules, firewall  --events-->  which sessions does it touch?
 //!     --questions--> facts --decide--> Use(next hop) | Raw(reason) --order--> worker
+//!                          --place---> gates of the packet rings, rule at the ingress (receive)
 //! ```
 //!
 //! Whenever something changes, the facts are asked for again; an event only says what to look at.
@@ -11,24 +14,33 @@
 
 mod decision;
 mod events;
+mod ingress;
 mod kernel;
+mod receive;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use dataplane::program::{CallId, NextHop};
+use dataplane::sys::packet_ring::Gate;
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use tokio::time::{Interval, MissedTickBehavior};
 
 pub(crate) use self::decision::{Decision, Reason};
-use self::decision::{Facts, Finding, HostFacts, LinkFacts, NeighbourFacts, RouteFacts, decide};
+use self::decision::{
+    Facts, Finding, HostFacts, LinkFacts, NeighbourFacts, RouteFacts, decide, place,
+};
 use self::events::{Event, Events};
+use self::ingress::Call;
 use self::kernel::Kernel;
+use self::receive::{NamedPlace, Receive};
 
 /// Through which socket packets leave, as `status` says it.
 pub(crate) const RAW_SOCKET: &str = "raw socket";
 const PACKET_SOCKET: &str = "packet socket";
+/// Through what they arrive.
+const PACKET_RING: &str = "packet ring";
 
 /// How often is looked for what no event tells: tables of iptables.
 const LOOK: Duration = Duration::from_secs(1);
@@ -49,6 +61,7 @@ pub(crate) struct FastPath {
     iptables: Finding,
     sessions: HashMap<CallId, Watched>,
     orders: VecDeque<Order>,
+    receive: Receive,
 }
 
 /// One session.
@@ -57,6 +70,7 @@ struct Watched {
     local: Option<Ipv4Addr>,
     route: Result<RouteFacts, String>,
     decision: Decision,
+    place: Result<NamedPlace, Reason>,
 }
 
 /// Links and neighbours that have been asked for: many sessions share them.
@@ -67,11 +81,12 @@ struct Survey {
 }
 
 impl FastPath {
-    /// Begins to watch the network namespace of the calling thread.
+    /// Begins to watch the network namespace of the calling thread. `gates` are those of the packet
+    /// rings of all workers; or why they have none.
     ///
     /// # Errors
     /// When the kernel gives no netlink socket.
-    pub(crate) fn open() -> std::io::Result<Self> {
+    pub(crate) fn open(gates: Result<Vec<Gate>, String>) -> std::io::Result<Self> {
         // Events first: what changes after a question has been answered is not missed.
         let events = Events::open()?;
         let mut kernel = Kernel::open()?;
@@ -87,6 +102,7 @@ impl FastPath {
             iptables: kernel::iptables(),
             sessions: HashMap::new(),
             orders: VecDeque::new(),
+            receive: Receive::new(gates),
         })
     }
 
@@ -97,6 +113,7 @@ impl FastPath {
             local,
             route: Err(String::new()),
             decision: Decision::Raw(Reason::Unresolved(peer)),
+            place: Err(Reason::Unresolved(peer)),
         };
         self.sessions.insert(call_id, watched);
         self.reconsider(|id, _| id == call_id, true);
@@ -105,11 +122,24 @@ impl FastPath {
     /// The session has ended.
     pub(crate) fn forget(&mut self, call_id: CallId) {
         self.sessions.remove(&call_id);
+        self.arrange_receive(false);
     }
 
     /// How the packets of a session leave, and why.
     pub(crate) fn decision(&self, call_id: CallId) -> Option<&Decision> {
         self.sessions.get(&call_id).map(|watched| &watched.decision)
+    }
+
+    /// Through what the packets of a session arrive, and why.
+    pub(crate) fn describe_receive(&self, call_id: CallId) -> Option<(&'static str, String)> {
+        let watched = self.sessions.get(&call_id)?;
+        Some(match &watched.place {
+            Err(reason) => (RAW_SOCKET, reason.to_string()),
+            Ok((place, name)) => match self.receive.obstacle(*place) {
+                Some(obstacle) => (RAW_SOCKET, obstacle),
+                None => (PACKET_RING, format!("for {} from {name}", place.address)),
+            },
+        })
     }
 
     /// What a worker is to be told next.
@@ -144,6 +174,9 @@ impl FastPath {
             self.host = self.kernel.host();
             self.reconsider(|_, _| true, is_all);
         }
+        if is_all {
+            self.arrange_receive(true);
+        }
     }
 
     fn hear(&mut self, event: Event) {
@@ -153,8 +186,11 @@ impl FastPath {
                 self.reconsider(|_, _| true, true);
             }
             Event::Host => {
-                self.host = self.kernel.host();
-                self.reconsider(|_, _| true, false);
+                // It may have been our own rule.
+                let before = std::mem::replace(&mut self.host, self.kernel.host());
+                if before != self.host {
+                    self.reconsider(|_, _| true, false);
+                }
             }
             Event::Link(index) => self.reconsider(|_, it| it.leaves_through(index), true),
             Event::Queueing(index) => self.reconsider(|_, it| it.leaves_through(index), false),
@@ -169,6 +205,7 @@ impl FastPath {
     /// route first.
     fn reconsider(&mut self, which: impl Fn(CallId, &Watched) -> bool, is_route_in_doubt: bool) {
         let mut survey = Survey::default();
+        let mut has_moved = false;
         for (call_id, watched) in &mut self.sessions {
             if !which(*call_id, watched) {
                 continue;
@@ -177,7 +214,9 @@ impl FastPath {
                 let route = self.kernel.route(watched.peer, watched.local);
                 watched.route = route.map_err(|error| error.to_string());
             }
-            let decision = survey.decide(&mut self.kernel, &self.host, watched);
+            let (decision, place) = survey.decide(&mut self.kernel, &self.host, watched);
+            has_moved |= place != watched.place;
+            watched.place = place;
             let (before, after) = (watched.decision.next_hop(), decision.next_hop());
             watched.decision = decision;
             if before != after {
@@ -185,6 +224,22 @@ impl FastPath {
             }
         }
         survey.keep_alive(&mut self.kernel);
+        if has_moved {
+            self.arrange_receive(false);
+        }
+    }
+
+    /// Receives every session through the packet rings that may be.
+    fn arrange_receive(&mut self, is_retry: bool) {
+        let (mut places, mut calls) = (Vec::new(), HashSet::new());
+        for (&call_id, watched) in &self.sessions {
+            if let Ok(place) = &watched.place {
+                places.push(place.clone());
+                let peer = watched.peer;
+                calls.insert(Call { peer, call_id });
+            }
+        }
+        self.receive.arrange(places, calls, is_retry);
     }
 }
 
@@ -203,7 +258,12 @@ impl Watched {
 }
 
 impl Survey {
-    fn decide(&mut self, kernel: &mut Kernel, host: &HostFacts, watched: &Watched) -> Decision {
+    fn decide(
+        &mut self,
+        kernel: &mut Kernel,
+        host: &HostFacts,
+        watched: &Watched,
+    ) -> (Decision, Result<NamedPlace, Reason>) {
         let no_way = || (Err(String::new()), Err(String::new()));
         let (mut link, mut neighbour) = no_way();
         if let Ok(route) = &watched.route {
@@ -214,13 +274,14 @@ impl Survey {
             let of_hop = || kernel.neighbour(hop.0, hop.1).map_err(|e| e.to_string());
             neighbour = self.neighbours.entry(hop).or_insert_with(of_hop).clone();
         }
-        decide(Facts {
+        let facts = Facts {
             host,
             peer: watched.peer,
             route: &watched.route,
             link: &link,
             neighbour: &neighbour,
-        })
+        };
+        (decide(facts), place(facts))
     }
 
     /// The kernel confirms an entry that its own packets use. Ours do not pass it, so it is told.
