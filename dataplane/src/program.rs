@@ -19,6 +19,51 @@ use crate::offload::TunFeatures;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u16);
 
+impl CallId {
+    /// Which of so many workers, at least one, receives the call's packets: the filters of their
+    /// sockets say the same.
+    #[must_use]
+    pub const fn receiver(self, workers: u16) -> u16 {
+        self.0 % workers
+    }
+
+    /// Which of so many workers, at least one, sends the call's packets where the directions are
+    /// split: the one after the receiver.
+    #[must_use]
+    pub const fn sender(self, workers: u16) -> u16 {
+        (self.receiver(workers) + 1) % workers
+    }
+}
+
+/// Which directions of a session its worker carries. The halves of a split session share nothing
+/// but counters, of which each writes its own: numbers and keys of the two directions are apart
+/// in GRE and MPPE, too. What was received is then acknowledged by packets without a sequence
+/// number (RFC 2637 4.1), and with no data packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Both.
+    #[default]
+    Both,
+    /// From the peer: order, decryption, writes to the TUN device, punts, acknowledgments.
+    Receive,
+    /// To the peer: reads from the TUN device, encryption, sequence numbers, frames of control's.
+    Send,
+}
+
+impl Role {
+    /// Whether packets from the peer are taken.
+    #[must_use]
+    pub const fn receives(self) -> bool {
+        matches!(self, Self::Both | Self::Receive)
+    }
+
+    /// Whether packets to the peer are made.
+    #[must_use]
+    pub const fn sends(self) -> bool {
+        matches!(self, Self::Both | Self::Send)
+    }
+}
+
 /// Names a TUN device that a worker serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TunId(pub u32);
@@ -35,7 +80,9 @@ pub struct SessionSpec {
     /// Theirs: what we write into our packets. `None` until the Outgoing-Call-Reply has named it;
     /// until then packets are received and nothing is sent.
     pub peer_call_id: Option<u16>,
-    /// Counters that control reads and the worker alone writes.
+    /// What this worker does for the session.
+    pub role: Role,
+    /// Counters that control reads; each is written by one direction, and so by one worker.
     pub counters: Arc<SessionCounters>,
 }
 
@@ -149,12 +196,14 @@ pub enum Command {
     AttachTun {
         /// Its name between control and worker.
         tun: TunId,
-        /// A non-blocking TUN queue.
-        fd: OwnedFd,
+        /// A non-blocking TUN queue; closed when nobody has it any more.
+        fd: Arc<OwnedFd>,
         /// What was agreed with the kernel when it was opened.
         features: TunFeatures,
         /// One session owns it (a client's `ppp0`): no look-up by address. `None`: shared.
         owner: Option<CallId>,
+        /// Which directions: who sends to the peer reads here, who receives from it writes.
+        role: Role,
     },
     /// Closes the TUN device.
     DetachTun {
@@ -168,6 +217,93 @@ pub enum Command {
     },
     /// Ends the worker after what is queued has been done.
     Stop,
+}
+
+/// What the two workers of a split session are told.
+#[derive(Debug, Default)]
+pub struct Halves {
+    /// The worker that receives.
+    pub receive: Option<Command>,
+    /// The worker that sends.
+    pub send: Option<Command>,
+}
+
+impl Command {
+    /// Parts an order that concerns a whole session, or its TUN device, into those for its halves.
+    /// What is about one direction has one half; what is a worker's own (`AttachPacketSocket`,
+    /// `Stop`) goes to the receiver's worker as it is.
+    ///
+    /// Who gives the receiver its half first keeps promises to the peer: a frame that goes out
+    /// later, at the sender, may permit what was prepared for at the receiver.
+    #[must_use]
+    pub fn split(self) -> Halves {
+        let both = |receive, send| Halves {
+            receive: Some(receive),
+            send: Some(send),
+        };
+        match self {
+            Self::Install(spec) => {
+                let half = |role| Self::Install(SessionSpec { role, ..spec.clone() });
+                both(half(Role::Receive), half(Role::Send))
+            }
+            Self::AttachTun {
+                tun,
+                fd,
+                features,
+                owner,
+                ..
+            } => {
+                let half = |role| Self::AttachTun {
+                    tun,
+                    fd: Arc::clone(&fd),
+                    features,
+                    owner,
+                    role,
+                };
+                both(half(Role::Receive), half(Role::Send))
+            }
+            Self::SetPeerCallId {
+                call_id,
+                peer_call_id,
+            } => {
+                let half = || Self::SetPeerCallId {
+                    call_id,
+                    peer_call_id,
+                };
+                both(half(), half())
+            }
+            Self::OpenNetwork { call_id, network } => {
+                let receive = Self::OpenNetwork {
+                    call_id,
+                    network: network.clone(),
+                };
+                both(receive, Self::OpenNetwork { call_id, network })
+            }
+            Self::CloseNetwork { call_id } => {
+                let half = || Self::CloseNetwork { call_id };
+                both(half(), half())
+            }
+            // Acknowledgments take the same way as data.
+            Self::SetNextHop { call_id, next_hop } => {
+                let half = || Self::SetNextHop { call_id, next_hop };
+                both(half(), half())
+            }
+            Self::Remove { call_id } => both(Self::Remove { call_id }, Self::Remove { call_id }),
+            Self::DetachTun { tun } => both(Self::DetachTun { tun }, Self::DetachTun { tun }),
+            send @ (Self::Inject { .. } | Self::SetSendKey { .. } | Self::ResetSendKey { .. }) => {
+                Halves {
+                    send: Some(send),
+                    ..Halves::default()
+                }
+            }
+            receive @ (Self::SetReceiveKey { .. } | Self::AttachPacketSocket { .. } | Self::Stop) => {
+                Halves {
+                    receive: Some(receive),
+                    ..Halves::default()
+                }
+            }
+        }
+    }
 }
 
 /// One report from a worker.

@@ -46,7 +46,7 @@ use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::offload::gather::{Gather, Gathered, put_header};
 use crate::offload::{TunFeatures, VnetHeader};
-use crate::program::TunId;
+use crate::program::{Role, TunId};
 use crate::sys::probe::{RingError, RingFeatures};
 
 /// Buffer group of the GRE socket.
@@ -538,8 +538,14 @@ impl Io for Uring {
         self.write_one(tun, frame);
     }
 
-    fn attach(&mut self, tun: TunId, fd: OwnedFd, features: TunFeatures) -> bool {
-        self.devices.attach(tun, fd, features)
+    fn attach(
+        &mut self,
+        tun: TunId,
+        fd: Arc<OwnedFd>,
+        features: TunFeatures,
+        role: Role,
+    ) -> bool {
+        self.devices.attach(tun, fd, features, role)
     }
 
     fn detach(&mut self, tun: TunId) {
