@@ -341,3 +341,71 @@ pub enum Notice {
     /// The last notice of a worker.
     Stopped,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which halves an order has.
+    fn halves(command: Command) -> (bool, bool) {
+        let Halves { receive, send } = command.split();
+        (receive.is_some(), send.is_some())
+    }
+
+    #[test]
+    fn each_half_is_told_what_it_has_to_know() {
+        let (call_id, mppe, tun) = (CallId(7), None, TunId(0));
+        let set_receive_key = Command::SetReceiveKey {
+            call_id,
+            mppe: mppe.clone(),
+        };
+        assert_eq!(halves(set_receive_key), (true, false));
+        assert_eq!(
+            halves(Command::SetSendKey { call_id, mppe }),
+            (false, true)
+        );
+        assert_eq!(halves(Command::ResetSendKey { call_id }), (false, true));
+        let frame = Bytes::from_static(b"\xFF\x03\xC0\x21");
+        assert_eq!(halves(Command::Inject { call_id, frame }), (false, true));
+        assert_eq!(halves(Command::CloseNetwork { call_id }), (true, true));
+        assert_eq!(halves(Command::Remove { call_id }), (true, true));
+        assert_eq!(halves(Command::DetachTun { tun }), (true, true));
+        let next_hop = None;
+        let set_next_hop = Command::SetNextHop { call_id, next_hop };
+        assert_eq!(halves(set_next_hop), (true, true));
+    }
+
+    #[test]
+    fn the_halves_of_a_session_count_into_the_same_counters() {
+        let spec = SessionSpec {
+            call_id: CallId(7),
+            peer: Ipv4Addr::LOCALHOST,
+            local: None,
+            peer_call_id: Some(8),
+            role: Role::Both,
+            counters: Arc::default(),
+        };
+        let counters = Arc::clone(&spec.counters);
+        let halves = Command::Install(spec).split();
+        let (Some(Command::Install(receive)), Some(Command::Install(send))) =
+            (halves.receive, halves.send)
+        else {
+            panic!("both halves are installed")
+        };
+        assert_eq!((receive.role, send.role), (Role::Receive, Role::Send));
+        assert_eq!(receive.peer_call_id, send.peer_call_id);
+        assert!(Arc::ptr_eq(&receive.counters, &counters));
+        assert!(Arc::ptr_eq(&send.counters, &counters));
+    }
+
+    #[test]
+    fn two_workers_or_more_part_every_call() {
+        for workers in [2, 3, 64, u16::MAX] {
+            for call_id in [0, 1, 63, 64, u16::MAX - 1, u16::MAX].map(CallId) {
+                let (receiver, sender) = (call_id.receiver(workers), call_id.sender(workers));
+                assert!(receiver < workers && sender < workers && receiver != sender);
+            }
+        }
+        assert_eq!(CallId(9).sender(1), 0);
+    }
+}

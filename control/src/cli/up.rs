@@ -159,7 +159,7 @@ impl FlagArguments {
             interface: self.ifname.clone(),
             local_bind: self.localbind,
             fast_path: self.fast_path,
-            workers: Some(self.workers),
+            workers: self.workers,
             log_file: self.logfile.clone(),
             foreground,
             options: self.options.clone(),

@@ -98,8 +98,8 @@ pub struct Flags {
     pub local_bind: Option<std::net::Ipv4Addr>,
     /// `--fast-path MODE`.
     pub fast_path: FastPathMode,
-    /// `--workers N`.
-    pub workers: Option<u16>,
+    /// `--workers N`; 0 is 1.
+    pub workers: u16,
     /// `--rtmark N`.
     pub mark: Option<u32>,
     /// Further words in pppd's grammar: `lcp-echo-interval 10`.
@@ -197,7 +197,7 @@ impl ClientConfig {
         config.warnings.extend(peer.warnings);
         config.routes = peer.routes;
         config.fast_path = flags.fast_path;
-        config.workers = flags.workers.unwrap_or(1);
+        config.workers = flags.workers.max(1);
         Ok(config)
     }
 
@@ -222,7 +222,7 @@ impl ClientConfig {
         let name = server.clone();
         let mut config = Self::new(dir, &name, server, &options, host_name)?;
         config.fast_path = flags.fast_path;
-        config.workers = flags.workers.unwrap_or(1);
+        config.workers = flags.workers.max(1);
         Ok(config)
     }
 

@@ -145,6 +145,7 @@ impl Client {
         let server = resolve(&config.server, config.port).await?;
         let workers = WorkersConfig {
             count: config.workers,
+            // More than one worker is of use to a single tunnel only so.
             split_directions: true,
             local: config.pptp.local_bind,
             sessions_max: 1,

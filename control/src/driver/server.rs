@@ -171,6 +171,11 @@ impl Server {
         server.open_tuns().await?;
         server.listen()?;
         server.write_pid_file()?;
+        if server.config.split_directions && server.engine.workers.count() == 1 {
+            server
+                .log
+                .line("split_directions does nothing: it needs two workers");
+        }
         if server.config.proxy_arp {
             server
                 .log
