@@ -195,7 +195,8 @@ fn sort(
     let _ = frame.strip_header(outer.header_len);
     let gre = GreRepr::parse(frame.bytes(slots)).map_err(|_| DropReason::BadGre)?;
     let call_id = CallId(gre.call_id);
-    let session = sessions.get_mut(call_id).ok_or(DropReason::UnknownCall)?;
+    let session = sessions.receiver_mut(call_id);
+    let session = session.ok_or(DropReason::UnknownCall)?;
     if outer.source != session.peer() {
         return Err(DropReason::WrongPeer);
     }

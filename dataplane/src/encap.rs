@@ -48,15 +48,15 @@ pub fn encap(
 ) {
     let mut ciphers = CipherBatch::new();
     for packet in batch {
-        let result = match sessions.get_mut(packet.call_id) {
+        let result = match sessions.sender_mut(packet.call_id) {
             Some(session) => encap_one(session, slots, &mut packet.frame, &mut ciphers),
             None => Err(DropReason::UnknownCall),
         };
         packet.dropped = result.err();
         if let Some(reason) = packet.dropped {
             sessions.counters().count_drop(reason);
-            if let Some(session) = sessions.get(packet.call_id) {
-                session.counters().dropped.add(1);
+            if let Some(session) = sessions.sender_mut(packet.call_id) {
+                session.counters().send_dropped.add(1);
             }
         }
     }

@@ -2,11 +2,12 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::counters::Counter;
 use crate::frame::{Frame, Slot, Slots};
 use crate::offload::TunFeatures;
-use crate::program::{NextHop, TunId};
+use crate::program::{NextHop, Role, TunId};
 
 /// The ring, or what stands for it.
 ///
@@ -38,9 +39,15 @@ pub trait Io: Slots {
     /// and dropped.
     fn write(&mut self, tun: TunId, frame: Frame);
 
-    /// Reads from this TUN device from now on. False, and the device is closed, when `tun` is
-    /// already in use or there are too many.
-    fn attach(&mut self, tun: TunId, fd: OwnedFd, features: TunFeatures) -> bool;
+    /// Has this TUN device from now on, and reads from it when `role` sends to the peer. False,
+    /// and the device is let go, when `tun` is already in use or there are too many.
+    fn attach(
+        &mut self,
+        tun: TunId,
+        fd: Arc<OwnedFd>,
+        features: TunFeatures,
+        role: Role,
+    ) -> bool;
 
     /// Closes the TUN device. What has been read from it may still arrive.
     fn detach(&mut self, tun: TunId);
@@ -112,8 +119,10 @@ pub enum IoError {
     Receive(std::io::Error),
 }
 
-/// What a worker's input and output met. Only the worker writes, anyone may read.
+/// What a worker's input and output met. Only the worker writes, anyone may read. Padded, so that
+/// no two workers write one cache line.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct IoCounters {
     /// Turns of the loop.
     pub turns: Counter,

@@ -26,7 +26,9 @@
 //! # Rules
 //!
 //! *Threads*: a worker owns its ring, arena, GRE socket, TUN queues and sessions; nothing is shared
-//! but the two bounded queues of [`mailbox`] and the counters, which only the worker writes.
+//! but the two bounded queues of [`mailbox`] and the counters, which only the worker writes. A
+//! session may be split by direction ([`program::Role`]): then two workers have a half each, and the
+//! halves share no more than two workers do.
 //!
 //! *Memory*: everything is allocated before the first packet, and nothing for one; the bounds are
 //! in [`limits`].

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::frame::{Frame, Slot, Slots, VecArena};
 use crate::io::{Arrivals, Io, IoError, Route};
@@ -13,7 +14,7 @@ use crate::limits;
 use crate::offload::gather::{Gather, put_header};
 use crate::offload::split::Split;
 use crate::offload::{TunFeatures, VnetHeader};
-use crate::program::TunId;
+use crate::program::{Role, TunId};
 
 /// A GRE packet on its way to the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,7 +269,13 @@ impl Io for SimIo {
         self.write_now(tun, &[frame]);
     }
 
-    fn attach(&mut self, tun: TunId, _fd: OwnedFd, features: TunFeatures) -> bool {
+    fn attach(
+        &mut self,
+        tun: TunId,
+        _fd: Arc<OwnedFd>,
+        features: TunFeatures,
+        _role: Role,
+    ) -> bool {
         self.attach_sim_with(tun, features)
     }
 

@@ -189,12 +189,17 @@ impl<I: Io> Worker<I> {
             } => self.with_session(call_id, |s| s.set_peer_call_id(peer_call_id)),
             Command::Inject { call_id, frame } => return self.inject(call_id, frame),
             Command::SetReceiveKey { call_id, mppe } => {
-                self.with_session(call_id, |s| s.set_receive_key(mppe.as_ref()))
+                let session = self.sessions.receiver_mut(call_id);
+                session.map(|it| it.set_receive_key(mppe.as_ref())).is_some()
             }
             Command::SetSendKey { call_id, mppe } => {
-                self.with_session(call_id, |s| s.set_send_key(mppe.as_ref()))
+                let session = self.sessions.sender_mut(call_id);
+                session.map(|it| it.set_send_key(mppe.as_ref())).is_some()
             }
-            Command::ResetSendKey { call_id } => self.with_session(call_id, |s| s.reset_send_key()),
+            Command::ResetSendKey { call_id } => {
+                let session = self.sessions.sender_mut(call_id);
+                session.map(|it| it.reset_send_key()).is_some()
+            }
             Command::OpenNetwork { call_id, network } => {
                 let is_shared = self.owner_of(network.tun).is_some_and(|o| o.is_none());
                 self.sessions.open_network(call_id, network, is_shared)
@@ -209,8 +214,9 @@ impl<I: Io> Worker<I> {
                 fd,
                 features,
                 owner,
+                role,
             } => {
-                let is_attached = self.io.attach(tun, fd, features);
+                let is_attached = self.io.attach(tun, fd, features, role);
                 if is_attached && let Err(index) = self.position(tun) {
                     self.tuns.insert(index, Tun { id: tun, owner });
                 }
@@ -265,7 +271,7 @@ impl<I: Io> Worker<I> {
 
     fn inject(&mut self, call_id: CallId, bytes: Bytes) -> Option<Command> {
         let fits = bytes.len() <= limits::SLOT_BYTES - limits::HEADROOM_BYTES;
-        let Some(session) = self.sessions.get_mut(call_id).filter(|_| fits) else {
+        let Some(session) = self.sessions.sender_mut(call_id).filter(|_| fits) else {
             self.io_counters.commands_refused.add(1);
             return None;
         };
@@ -466,7 +472,7 @@ mod tests {
     use crate::mppe::keys::{KeyMode, KeyStrength, StartKey};
     use crate::offload::checksum::Sum;
     use crate::offload::{TunFeatures, VnetHeader};
-    use crate::program::{MppeSpec, NetworkSpec};
+    use crate::program::{MppeSpec, NetworkSpec, Role};
     use crate::sim_io::{SimIo, outer_ipv4};
 
     const SLOTS: u16 = 256;
@@ -515,6 +521,7 @@ mod tests {
                 peer: self.peer,
                 local: None,
                 peer_call_id: Some(call_id),
+                role: Role::Both,
                 counters: Arc::new(SessionCounters::default()),
             }));
         }

@@ -238,6 +238,7 @@ impl PptpdConf {
             pool,
             delegate: self.delegate,
             workers: None,
+            split_directions: false,
             fast_path: FastPathMode::default(),
             interface_prefix: "pptp".to_owned(),
             interface_per_session: false,

@@ -127,6 +127,8 @@ pub struct ServerConfig {
     pub delegate: bool,
     /// Workers of the data plane; `None` is one a core.
     pub workers: Option<NonZeroUsize>,
+    /// Let two workers share each session, one a direction.
+    pub split_directions: bool,
     /// How GRE packets leave.
     pub fast_path: FastPathMode,
     /// TUN interfaces are called so, with a number.
@@ -174,6 +176,7 @@ impl ServerConfig {
             pool,
             delegate: false,
             workers: None,
+            split_directions: false,
             fast_path: FastPathMode::default(),
             interface_prefix: "pptp".to_owned(),
             interface_per_session: false,

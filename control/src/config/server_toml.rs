@@ -357,6 +357,7 @@ struct TimeoutsSection {
 #[serde(deny_unknown_fields, default)]
 struct Dataplane {
     workers: Option<Within<0, 1_024>>,
+    split_directions: bool,
     interface_prefix: Option<InterfacePrefix>,
     interface_per_session: bool,
     fast_path: FastPathMode,
@@ -439,6 +440,7 @@ impl File {
                 .dataplane
                 .workers
                 .and_then(|count| NonZeroUsize::new(count.0 as usize)),
+            split_directions: self.dataplane.split_directions,
             interface_prefix: self
                 .dataplane
                 .interface_prefix

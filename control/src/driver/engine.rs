@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dataplane::counters::SessionCounters;
 use dataplane::handle::StartError;
-use dataplane::program::{CallId, Command, Notice, SessionSpec};
+use dataplane::program::{CallId, Command, Notice, Role, SessionSpec};
 use dataplane::sys::packet_socket;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
@@ -255,6 +255,7 @@ impl Engine {
                     peer,
                     local: None,
                     peer_call_id,
+                    role: Role::Both,
                     counters: Arc::clone(&counters),
                 };
                 self.sessions.insert(call_id, Session { counters, seen: 0 });
@@ -332,7 +333,7 @@ impl Engine {
         self.command(call_id, command);
     }
 
-    /// Sends a command to the worker that owns the call.
+    /// Sends a command to the worker, or the workers, of the call.
     pub(crate) fn command(&mut self, call_id: CallId, command: Command) {
         self.workers.send(call_id, command);
         self.queue_full = !self.workers.flush();

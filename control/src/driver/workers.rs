@@ -1,4 +1,5 @@
-//! The data plane's workers as control sees them: commands to the owner of a call, notices back.
+//! The data plane's workers as control sees them: commands to the owner of a call, or to the two
+//! that share it by direction, and notices back.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -21,8 +22,10 @@ const NOTICES_MAX: usize = 1024;
 /// How the data plane is laid out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WorkersConfig {
-    /// Threads; call ID mod `count` is the owner.
+    /// Threads: see [`CallId::receiver`].
     pub count: u16,
+    /// Each session has a worker for each direction, when there are two workers or more.
+    pub split_directions: bool,
     /// Outer source address; `None` lets the routes choose.
     pub local: Option<Ipv4Addr>,
     /// Sessions that one worker may hold.
@@ -34,8 +37,11 @@ pub(crate) struct WorkersConfig {
 /// All workers of this process.
 pub(crate) struct Workers {
     handles: Vec<Rc<WorkerHandle>>,
-    /// Commands that did not fit into a worker's queue, oldest first.
-    waiting: Vec<VecDeque<Command>>,
+    is_split: bool,
+    /// Commands that did not fit into the queue of the worker of this index, or had others before
+    /// them, oldest first. They keep their order also between workers: what permits the peer to
+    /// send must not overtake what prepares another worker to receive it.
+    waiting: VecDeque<(usize, Command)>,
     readers: Vec<JoinHandle<()>>,
     gates: Result<Vec<Gate>, String>,
 }
@@ -47,7 +53,8 @@ impl Workers {
         let (notices, receiver) = mpsc::channel(NOTICES_MAX);
         let mut workers = Self {
             handles: Vec::new(),
-            waiting: Vec::new(),
+            is_split: config.split_directions && config.count > 1,
+            waiting: VecDeque::new(),
             readers: Vec::new(),
             gates: Ok(Vec::new()),
         };
@@ -76,7 +83,6 @@ impl Workers {
             let task = read_notices(Rc::downgrade(&handle), wake, notices.clone());
             workers.readers.push(tokio_uring::spawn(task));
             workers.handles.push(handle);
-            workers.waiting.push(VecDeque::new());
         }
         Ok((workers, receiver))
     }
@@ -99,33 +105,43 @@ impl Workers {
         u16::try_from(self.handles.len()).unwrap_or(u16::MAX)
     }
 
-    /// Sends `command` to the worker that owns `call_id`.
+    /// Sends a command about `call_id`, or about a TUN device of its worker, to the worker that
+    /// owns the call; where directions are split, to the one that it concerns, or to both.
     pub(crate) fn send(&mut self, call_id: CallId, command: Command) {
-        self.send_to(usize::from(call_id.0 % self.count()), command);
+        let count = self.count();
+        let receiver = usize::from(call_id.receiver(count));
+        if !self.is_split {
+            self.send_to(receiver, command);
+            return;
+        }
+        let halves = command.split();
+        let sender = usize::from(call_id.sender(count));
+        for (index, half) in [(receiver, halves.receive), (sender, halves.send)] {
+            if let Some(half) = half {
+                self.send_to(index, half);
+            }
+        }
     }
 
     /// Sends `command` to worker `index`.
     pub(crate) fn send_to(&mut self, index: usize, command: Command) {
-        self.waiting[index].push_back(command);
+        self.waiting.push_back((index, command));
         self.flush();
     }
 
     /// Tries again what did not fit; true when nothing waits any more.
     pub(crate) fn flush(&mut self) -> bool {
-        for (handle, waiting) in self.handles.iter().zip(&mut self.waiting) {
-            while let Some(command) = waiting.pop_front() {
-                match handle.send(command) {
-                    Ok(()) => {}
-                    Err(SendError::QueueFull(command)) => {
-                        waiting.push_front(command);
-                        break;
-                    }
-                    // Its last notice has said why; there is nobody left to command.
-                    Err(SendError::Stopped(_)) => {}
+        while let Some((index, command)) = self.waiting.pop_front() {
+            match self.handles.get(index).map(|handle| handle.send(command)) {
+                Some(Err(SendError::QueueFull(command))) => {
+                    self.waiting.push_front((index, command));
+                    return false;
                 }
+                // When it has stopped, its last notice has said why; there is nobody to command.
+                Some(Ok(()) | Err(SendError::Stopped(_))) | None => {}
             }
         }
-        self.waiting.iter().all(VecDeque::is_empty)
+        true
     }
 }
 

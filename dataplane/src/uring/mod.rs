@@ -52,7 +52,7 @@ use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::offload::gather::{Gather, Gathered, put_header};
 use crate::offload::{TunFeatures, VnetHeader};
-use crate::program::TunId;
+use crate::program::{Role, TunId};
 use crate::sys::packet_ring::PacketRing;
 use crate::sys::probe::{RingError, RingFeatures};
 
@@ -671,8 +671,14 @@ impl Io for Uring {
         self.write_one(tun, frame);
     }
 
-    fn attach(&mut self, tun: TunId, fd: OwnedFd, features: TunFeatures) -> bool {
-        self.devices.attach(tun, fd, features)
+    fn attach(
+        &mut self,
+        tun: TunId,
+        fd: Arc<OwnedFd>,
+        features: TunFeatures,
+        role: Role,
+    ) -> bool {
+        self.devices.attach(tun, fd, features, role)
     }
 
     fn detach(&mut self, tun: TunId) {

@@ -10,7 +10,7 @@ use dataplane::io::{Arrivals, Io, IoCounters, Route};
 use dataplane::limits;
 use dataplane::mailbox::Mailbox;
 use dataplane::offload::TunFeatures;
-use dataplane::program::{Command, NextHop, TunId};
+use dataplane::program::{Command, NextHop, Role, TunId};
 use dataplane::sys::gre_socket::{self, GreSocketConfig};
 use dataplane::sys::packet_socket;
 use dataplane::sys::probe::{self, RingFeatures};
@@ -68,7 +68,8 @@ impl World {
     }
 
     fn attach(&mut self, tun: TunId, device: TunDevice) -> bool {
-        self.uring.attach(tun, device.fd, device.features)
+        self.uring
+            .attach(tun, device.fd.into(), device.features, Role::Both)
     }
 
     /// The kernel takes frames from and to its own address for forged unless it is told otherwise.

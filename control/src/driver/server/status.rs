@@ -24,7 +24,7 @@ impl Server {
     }
 
     fn session_status(&self, call_id: CallId, session: &Session) -> TunnelStatus {
-        let worker = usize::from(call_id.0 % self.engine.workers.count());
+        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         let network = session.network.as_ref();
         let mut status = TunnelStatus {
             name: session.user.clone(),
