@@ -27,6 +27,7 @@ mod machine;
 mod measure;
 mod namespaces;
 mod process;
+mod receive;
 mod report;
 mod systems;
 
@@ -65,9 +66,22 @@ struct Arguments {
     tools: PathBuf,
 }
 
-/// The two ends of the UDP flood, started by the program itself.
+/// What is measured apart from the comparison, and the two ends of the UDP flood, which the program
+/// starts itself.
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// Measure the receiving half alone, beside a loop that takes one packet at a time.
+    Receive {
+        /// Bursts of 512 packets for each, in turn.
+        #[arg(long, default_value_t = 201)]
+        rounds: u32,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Folder for receive.json.
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
     /// Send small UDP packets as fast as possible.
     #[command(hide = true)]
     Flood {
@@ -84,6 +98,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.part {
         Some(Part::Flood { to, seconds }) => flood::send(to, Duration::from_secs(seconds)),
+        Some(Part::Receive {
+            rounds,
+            json,
+            ref output,
+        }) => receive::run(rounds, json, output.as_deref()),
         Some(Part::Sink) => flood::keep_port_open(),
         None => compare(&arguments),
     };
