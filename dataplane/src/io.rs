@@ -119,6 +119,9 @@ pub struct IoCounters {
     pub turns: Counter,
     /// GRE packets received.
     pub gre_received: Counter,
+    /// GRE packets that the kernel dropped because the socket's queue was full: the worker did not
+    /// keep up. Looked at once a second.
+    pub receive_dropped: Counter,
     /// GRE packets that the kernel took.
     pub gre_sent: Counter,
     /// Those of `gre_sent` that left through the packet socket.

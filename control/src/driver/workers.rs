@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
+use dataplane::counters::WorkerCounters;
 use dataplane::handle::{self, SendError, StartError, WorkerConfig, WorkerHandle};
+use dataplane::io::IoCounters;
 use dataplane::program::{CallId, Command, Notice};
 use dataplane::sys::affinity::permitted_processors;
 use tokio::io::unix::AsyncFd;
@@ -77,6 +80,12 @@ impl Workers {
 
     pub(crate) fn count(&self) -> u16 {
         u16::try_from(self.handles.len()).unwrap_or(u16::MAX)
+    }
+
+    /// What each worker has counted, live.
+    pub(crate) fn counters(&self) -> impl Iterator<Item = (Arc<WorkerCounters>, Arc<IoCounters>)> {
+        let handles = self.handles.iter();
+        handles.map(|handle| (handle.counters(), handle.io_counters()))
     }
 
     /// Sends `command` to the worker that owns `call_id`.

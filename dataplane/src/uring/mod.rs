@@ -24,7 +24,7 @@ mod setup;
 mod token;
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,6 +47,7 @@ use crate::mailbox::Mailbox;
 use crate::offload::gather::{Gather, Gathered, put_header};
 use crate::offload::{TunFeatures, VnetHeader};
 use crate::program::TunId;
+use crate::sys::gre_socket;
 use crate::sys::probe::{RingError, RingFeatures};
 
 /// Buffer group of the GRE socket.
@@ -97,7 +98,9 @@ pub struct Uring {
     sends: usize,
     /// Errors since the last packet, and the latest of them.
     receive_errors: (u32, i32),
-    /// When to look for deleted devices next.
+    /// What the kernel had dropped when it was last asked.
+    receive_dropped: u32,
+    /// When to look for deleted devices and such drops next.
     check_ms: u64,
     started: Instant,
 }
@@ -165,6 +168,7 @@ impl Uring {
             is_busy: false,
             sends: 0,
             receive_errors: (0, 0),
+            receive_dropped: 0,
             check_ms: 0,
             started: Instant::now(),
         };
@@ -300,6 +304,14 @@ impl Uring {
             Err(libc::ENOBUFS) => self.counters.shortages.add(1),
             Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
             Err(errno) => self.receive_errors = (self.receive_errors.0 + 1, errno),
+        }
+    }
+
+    fn count_receive_drops(&mut self) {
+        if let Ok(dropped) = gre_socket::dropped(self.gre.as_fd()) {
+            let new = dropped.wrapping_sub(self.receive_dropped);
+            self.counters.receive_dropped.add(new.into());
+            self.receive_dropped = dropped;
         }
     }
 
@@ -481,6 +493,7 @@ impl Io for Uring {
         if now_ms >= self.check_ms {
             self.check_ms = now_ms + limits::TUN_CHECK_MS;
             self.devices.look_for_lost(arrivals);
+            self.count_receive_drops();
         }
         Ok(now_ms)
     }
