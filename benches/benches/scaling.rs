@@ -257,7 +257,9 @@ fn as_processes(processors: &[usize], span: Duration) -> f64 {
     let mut outputs: Vec<_> = outputs.flatten().map(BufReader::new).collect();
     let mut line = String::new();
     for output in &mut outputs {
-        output.read_line(&mut line).expect("it says that it is ready");
+        output
+            .read_line(&mut line)
+            .expect("it says that it is ready");
     }
     for child in &mut children {
         let input = child.stdin.as_mut().expect("it is piped");
@@ -266,7 +268,9 @@ fn as_processes(processors: &[usize], span: Duration) -> f64 {
     let mut rate = 0.0;
     for output in &mut outputs {
         line.clear();
-        output.read_line(&mut line).expect("it says what it carried");
+        output
+            .read_line(&mut line)
+            .expect("it says what it carried");
         rate += line.trim().parse::<f64>().expect("a number");
     }
     for mut child in children {
@@ -303,7 +307,11 @@ impl Way {
     fn new(kind: &str, processors: &[usize], run: fn(&[usize], Duration) -> f64) -> Self {
         let names: Vec<_> = processors.iter().map(ToString::to_string).collect();
         Self {
-            label: format!("{} {kind}, processors {}", processors.len(), names.join(",")),
+            label: format!(
+                "{} {kind}, processors {}",
+                processors.len(),
+                names.join(",")
+            ),
             workers: processors.len(),
             run,
             processors: processors.to_vec(),
@@ -350,7 +358,11 @@ fn main() {
             way.rates.push(rate);
         }
     }
-    let alone: Vec<f64> = ways.iter().filter(|it| it.workers == 1).map(Way::median).collect();
+    let alone: Vec<f64> = ways
+        .iter()
+        .filter(|it| it.workers == 1)
+        .map(Way::median)
+        .collect();
     println!(
         "{SESSIONS} sessions a worker, 1400 octets, MPPE 128-bit stateless, each packet \
          enciphered and deciphered; medians of {rounds} rounds in turn, {span:?} each"
@@ -359,11 +371,17 @@ fn main() {
         let apart: f64 = alone[..way.workers].iter().sum();
         let ratio = way.median() / (apart / way.workers as f64);
         let rate = way.median();
-        println!("{:<32} {rate:>12.0} packets/s  {ratio:5.2} of one", way.label);
+        println!(
+            "{:<32} {rate:>12.0} packets/s  {ratio:5.2} of one",
+            way.label
+        );
     }
     let many: Vec<&Way> = ways.iter().filter(|it| it.workers > 1).collect();
     for pair in many.chunks(2) {
         let ratio = pair[0].median() / pair[1].median();
-        println!("{} workers: threads / processes {ratio:.3}", pair[0].workers);
+        println!(
+            "{} workers: threads / processes {ratio:.3}",
+            pair[0].workers
+        );
     }
 }

@@ -41,13 +41,7 @@ pub trait Io: Slots {
 
     /// Has this TUN device from now on, and reads from it when `role` sends to the peer. False,
     /// and the device is let go, when `tun` is already in use or there are too many.
-    fn attach(
-        &mut self,
-        tun: TunId,
-        fd: Arc<OwnedFd>,
-        features: TunFeatures,
-        role: Role,
-    ) -> bool;
+    fn attach(&mut self, tun: TunId, fd: Arc<OwnedFd>, features: TunFeatures, role: Role) -> bool;
 
     /// Closes the TUN device. What has been read from it may still arrive.
     fn detach(&mut self, tun: TunId);
@@ -134,6 +128,9 @@ pub struct IoCounters {
     pub ring_full: Counter,
     /// Packets in the packet ring that were cut, or whose IPv4 header was damaged.
     pub ring_damaged: Counter,
+    /// GRE packets that the kernel dropped because the socket's queue was full: the worker did not
+    /// keep up. Looked at once a second.
+    pub receive_dropped: Counter,
     /// GRE packets that the kernel took.
     pub gre_sent: Counter,
     /// Those of `gre_sent` that left through the packet socket.

@@ -243,7 +243,12 @@ impl Command {
         };
         match self {
             Self::Install(spec) => {
-                let half = |role| Self::Install(SessionSpec { role, ..spec.clone() });
+                let half = |role| {
+                    Self::Install(SessionSpec {
+                        role,
+                        ..spec.clone()
+                    })
+                };
                 both(half(Role::Receive), half(Role::Send))
             }
             Self::AttachTun {
@@ -296,12 +301,12 @@ impl Command {
                     ..Halves::default()
                 }
             }
-            receive @ (Self::SetReceiveKey { .. } | Self::AttachPacketSocket { .. } | Self::Stop) => {
-                Halves {
-                    receive: Some(receive),
-                    ..Halves::default()
-                }
-            }
+            receive @ (Self::SetReceiveKey { .. }
+            | Self::AttachPacketSocket { .. }
+            | Self::Stop) => Halves {
+                receive: Some(receive),
+                ..Halves::default()
+            },
         }
     }
 }
@@ -360,10 +365,7 @@ mod tests {
             mppe: mppe.clone(),
         };
         assert_eq!(halves(set_receive_key), (true, false));
-        assert_eq!(
-            halves(Command::SetSendKey { call_id, mppe }),
-            (false, true)
-        );
+        assert_eq!(halves(Command::SetSendKey { call_id, mppe }), (false, true));
         assert_eq!(halves(Command::ResetSendKey { call_id }), (false, true));
         let frame = Bytes::from_static(b"\xFF\x03\xC0\x21");
         assert_eq!(halves(Command::Inject { call_id, frame }), (false, true));

@@ -190,7 +190,9 @@ impl<I: Io> Worker<I> {
             Command::Inject { call_id, frame } => return self.inject(call_id, frame),
             Command::SetReceiveKey { call_id, mppe } => {
                 let session = self.sessions.receiver_mut(call_id);
-                session.map(|it| it.set_receive_key(mppe.as_ref())).is_some()
+                session
+                    .map(|it| it.set_receive_key(mppe.as_ref()))
+                    .is_some()
             }
             Command::SetSendKey { call_id, mppe } => {
                 let session = self.sessions.sender_mut(call_id);

@@ -101,12 +101,10 @@ impl Lane {
         let sent = io.take_sent().into_iter();
         let written = io.take_written().into_iter();
         turned.sent.extend(sent.map(|it| (it.peer, it.packet)));
-        turned
-            .delivered
-            .extend(written.filter_map(|(tun, packet)| {
-                let call_id = CallId(u16::try_from(tun.0).ok()?);
-                Some((call_id, packet.get(HEADER_LEN..)?.to_vec()))
-            }));
+        turned.delivered.extend(written.filter_map(|(tun, packet)| {
+            let call_id = CallId(u16::try_from(tun.0).ok()?);
+            Some((call_id, packet.get(HEADER_LEN..)?.to_vec()))
+        }));
         let notices = std::iter::from_fn(|| self.mailbox.next_notice());
         turned.notices.extend(notices);
     }

@@ -100,7 +100,12 @@ impl World {
     /// The world of a scenario: a server and one client, nothing dialled yet.
     #[must_use]
     pub fn new(scenario: &Scenario) -> Self {
-        let mut world = Self::with_clients(scenario.seed, Arc::clone(&scenario.server), 1, scenario.workers);
+        let mut world = Self::with_clients(
+            scenario.seed,
+            Arc::clone(&scenario.server),
+            1,
+            scenario.workers,
+        );
         world.faults = scenario.faults;
         world.blocked = scenario.blocked;
         world.verdict_ms_max = scenario.verdict_ms_max;

@@ -11,7 +11,9 @@ use dataplane::limits;
 use dataplane::mailbox::Mailbox;
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::offload::TunFeatures;
-use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Notice, Role, SessionSpec, TunId};
+use dataplane::program::{
+    CallId, Command, MppeSpec, NetworkSpec, Notice, Role, SessionSpec, TunId,
+};
 use dataplane::sim_io::{SimIo, outer_ipv4};
 use dataplane::wire::gre::GreRepr;
 use dataplane::worker::{Worker, WorkerSpec};
@@ -59,7 +61,9 @@ struct Host {
 impl Host {
     fn new(number: u8, workers: u16, call_id: u16) -> Self {
         Self {
-            lanes: (0..workers).map(|index| Lane::new(index, workers)).collect(),
+            lanes: (0..workers)
+                .map(|index| Lane::new(index, workers))
+                .collect(),
             call_id: CallId(call_id),
             outer: Ipv4Addr::new(192, 0, 2, number),
             inner: Ipv4Addr::new(10, 0, 0, number),
@@ -166,7 +170,10 @@ impl Host {
     fn received(&mut self) -> Vec<Vec<u8>> {
         let (receiver, _) = self.halves();
         let written = self.lanes[receiver].worker.io_mut().take_written();
-        written.into_iter().map(|(_, it)| it[20..].to_vec()).collect()
+        written
+            .into_iter()
+            .map(|(_, it)| it[20..].to_vec())
+            .collect()
     }
 
     fn punts(&self) -> usize {
@@ -203,11 +210,17 @@ impl Network {
 
     /// One in twenty packets is lost, one in twenty comes twice, and one in ten is overtaken.
     fn takes(&mut self, now_ms: u64, packet: Vec<u8>) {
-        let fate = if self.is_faulty { self.rng.next_u32() % 20 } else { 19 };
+        let fate = if self.is_faulty {
+            self.rng.next_u32() % 20
+        } else {
+            19
+        };
         let delay_ms = if fate < 4 && fate > 1 { 2 } else { 1 };
         match fate {
             0 => self.lost += 1,
-            1 => self.in_flight.extend([(now_ms + 1, packet.clone()), (now_ms + 2, packet)]),
+            1 => self
+                .in_flight
+                .extend([(now_ms + 1, packet.clone()), (now_ms + 2, packet)]),
             _ => self.in_flight.push((now_ms + delay_ms, packet)),
         }
     }
@@ -266,7 +279,10 @@ fn run(seed: u64, workers: u16, mode: KeyMode, is_faulty: bool) {
     split.open(&peer, mode);
     peer.open(&split, mode);
     assert!(split.turn(0).is_empty() && peer.turn(0).is_empty());
-    let (mut out, mut back) = (Network::new(seed, is_faulty), Network::new(!seed, is_faulty));
+    let (mut out, mut back) = (
+        Network::new(seed, is_faulty),
+        Network::new(!seed, is_faulty),
+    );
     let (mut from_split, mut from_peer) = (Vec::new(), Vec::new());
     let (mut sent, mut echoes) = ([0_u32; 2], 0);
     let (mut next, mut acknowledged) = (1, 0);
@@ -291,7 +307,8 @@ fn run(seed: u64, workers: u16, mode: KeyMode, is_faulty: bool) {
         }
         let gone = split.turn(now_ms);
         check_halves(&split, &gone, &mut next, &mut acknowledged);
-        gone.into_iter().for_each(|(_, packet)| out.takes(now_ms, packet));
+        gone.into_iter()
+            .for_each(|(_, packet)| out.takes(now_ms, packet));
         for (_, packet) in peer.turn(now_ms) {
             back.takes(now_ms, packet);
         }
@@ -309,11 +326,17 @@ fn run(seed: u64, workers: u16, mode: KeyMode, is_faulty: bool) {
         // Stateful keys lose what comes before control has had the peer start afresh.
         if mode == KeyMode::Stateless {
             let whole = sent[0] as usize + echoes;
-            assert!(arrived + lost as usize + 5 >= whole, "{arrived} and {lost} of {whole}");
+            assert!(
+                arrived + lost as usize + 5 >= whole,
+                "{arrived} and {lost} of {whole}"
+            );
         }
     } else {
         // In order, and each once: as many as were sent are all.
-        assert_eq!([from_split.len(), from_peer.len()], sent.map(|count| count as usize));
+        assert_eq!(
+            [from_split.len(), from_peer.len()],
+            sent.map(|count| count as usize)
+        );
         assert_eq!(punts, echoes);
     }
     check_counters(&split, sent[0], &from_peer, next);

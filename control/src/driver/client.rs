@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::admin::{Answer, Asked, Request, TunnelStatus};
+use super::drops;
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
 use super::log::Log;
@@ -454,6 +455,10 @@ impl Client {
             peer_ip: network.map(|standing| standing.agreed.remote.to_string()),
             cipher: network.map(|standing| standing.agreed.cipher.clone()),
             uptime_s: network.map(|standing| standing.since.elapsed().as_secs()),
+            drops: drops::count(
+                &self.engine.workers,
+                std::iter::once(self.interface.as_str()),
+            ),
             pid: std::process::id(),
             ..TunnelStatus::default()
         };

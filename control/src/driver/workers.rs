@@ -5,8 +5,11 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
+use dataplane::counters::WorkerCounters;
 use dataplane::handle::{self, GateResult, SendError, StartError, WorkerConfig, WorkerHandle};
+use dataplane::io::IoCounters;
 use dataplane::program::{CallId, Command, Notice};
 use dataplane::sys::affinity::permitted_processors;
 use dataplane::sys::packet_ring::Gate;
@@ -103,6 +106,12 @@ impl Workers {
 
     pub(crate) fn count(&self) -> u16 {
         u16::try_from(self.handles.len()).unwrap_or(u16::MAX)
+    }
+
+    /// What each worker has counted, live.
+    pub(crate) fn counters(&self) -> impl Iterator<Item = (Arc<WorkerCounters>, Arc<IoCounters>)> {
+        let handles = self.handles.iter();
+        handles.map(|handle| (handle.counters(), handle.io_counters()))
     }
 
     /// Sends a command about `call_id`, or about a TUN device of its worker, to the worker that

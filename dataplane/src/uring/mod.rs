@@ -29,7 +29,7 @@ mod tap;
 mod token;
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -53,6 +53,7 @@ use crate::mailbox::Mailbox;
 use crate::offload::gather::{Gather, Gathered, put_header};
 use crate::offload::{TunFeatures, VnetHeader};
 use crate::program::{Role, TunId};
+use crate::sys::gre_socket;
 use crate::sys::packet_ring::PacketRing;
 use crate::sys::probe::{RingError, RingFeatures};
 
@@ -115,7 +116,9 @@ pub struct Uring {
     sends: usize,
     /// Errors since the last packet, and the latest of them.
     receive_errors: (u32, i32),
-    /// When to look for deleted devices next.
+    /// What the kernel had dropped when it was last asked.
+    receive_dropped: u32,
+    /// When to look for deleted devices and such drops next.
     check_ms: u64,
     started: Instant,
 }
@@ -188,6 +191,7 @@ impl Uring {
             is_ring_busy: false,
             sends: 0,
             receive_errors: (0, 0),
+            receive_dropped: 0,
             check_ms: 0,
             started: Instant::now(),
         };
@@ -421,6 +425,14 @@ impl Uring {
         }
     }
 
+    fn count_receive_drops(&mut self) {
+        if let Ok(dropped) = gre_socket::dropped(self.gre.as_fd()) {
+            let new = dropped.wrapping_sub(self.receive_dropped);
+            self.counters.receive_dropped.add(new.into());
+            self.receive_dropped = dropped;
+        }
+    }
+
     fn have_read(&mut self, device: u16, entry: &cqueue::Entry, arrivals: &mut Arrivals) {
         let tun = self.devices.tun(device);
         let result = entry.result();
@@ -609,6 +621,7 @@ impl Io for Uring {
             self.check_ms = now_ms + limits::TUN_CHECK_MS;
             self.devices.look_for_lost(arrivals);
             self.tap.count_drops(&self.counters);
+            self.count_receive_drops();
         }
         Ok(now_ms)
     }
@@ -671,13 +684,7 @@ impl Io for Uring {
         self.write_one(tun, frame);
     }
 
-    fn attach(
-        &mut self,
-        tun: TunId,
-        fd: Arc<OwnedFd>,
-        features: TunFeatures,
-        role: Role,
-    ) -> bool {
+    fn attach(&mut self, tun: TunId, fd: Arc<OwnedFd>, features: TunFeatures, role: Role) -> bool {
         self.devices.attach(tun, fd, features, role)
     }
 

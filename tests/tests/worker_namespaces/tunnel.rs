@@ -9,7 +9,9 @@ use bytes::Bytes;
 use dataplane::counters::{DropReason, SessionCounters};
 use dataplane::handle::{SendError, StartError, WorkerConfig, WorkerHandle, spawn};
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
-use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Notice, Role, SessionSpec, TunId};
+use dataplane::program::{
+    CallId, Command, MppeSpec, NetworkSpec, Notice, Role, SessionSpec, TunId,
+};
 use dataplane::sys::tun::{self, TunDevice};
 use nix::sys::socket::{setsockopt, sockopt};
 
