@@ -10,7 +10,8 @@ use crate::frame::{Frame, Slots};
 use crate::limits;
 use crate::mppe::cipher_batch::CipherBatch;
 use crate::mppe::decryptor::{Decryptor, Derived, Refusal};
-use crate::mppe::rc4::Rc4;
+use crate::mppe::rc4::{self, Rc4};
+use crate::mppe::rekey::Step;
 use crate::program::{CallId, TunId};
 use crate::sequence::Place;
 use crate::session::{Session, SessionTable};
@@ -313,13 +314,17 @@ fn give_up_gap(sessions: &mut SessionTable, call_id: CallId, out: &mut Batch, no
 /// The passes after the first.
 fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, now_ms: u64) {
     let mut ciphers = CipherBatch::new();
-    for packet in &mut out.arrived {
-        packet.stage = match sessions.get_mut(packet.call_id) {
-            Some(session) => derive(session, slots, packet, now_ms),
-            None => Stage::Decided(Verdict::Drop(DropReason::UnknownCall)),
-        };
-        if let Stage::Derived(derived) = &packet.stage {
-            ciphers.push(slots, packet.frame, derived.key());
+    for several in out.arrived.chunks_mut(rc4::LANES_MAX) {
+        let call_ids = several.iter().map(|packet| packet.call_id);
+        let steps = sessions.step_abreast(call_ids, |session| session.decryptor.as_mut()?.chain());
+        for (packet, step) in several.iter_mut().zip(&steps) {
+            packet.stage = match sessions.get_mut(packet.call_id) {
+                Some(session) => derive(session, step.as_ref(), slots, packet, now_ms),
+                None => Stage::Decided(Verdict::Drop(DropReason::UnknownCall)),
+            };
+            if let Stage::Derived(derived) = &packet.stage {
+                ciphers.push(slots, packet.frame, derived.key());
+            }
         }
     }
     ciphers.run(slots);
@@ -347,6 +352,7 @@ fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, 
 /// Second pass: takes the PPP and MPPE headers off, and finds the key.
 fn derive(
     session: &mut Session,
+    step: Option<&Step>,
     slots: &mut impl Slots,
     packet: &mut Arrived,
     now_ms: u64,
@@ -369,7 +375,7 @@ fn derive(
     let _ = packet.frame.strip_header(mppe::HEADER_LEN);
 
     if decryptor.is_stateless() {
-        return match decryptor.derive(header, packet.sequence, now_ms) {
+        return match decryptor.derive_with(step, header, packet.sequence, now_ms) {
             Ok(derived) => Stage::Derived(derived),
             Err(Refusal::Undecided) => Stage::Undecided(header),
             Err(Refusal::Drop(reason)) => {

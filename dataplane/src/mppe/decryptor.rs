@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 use super::keys::{KeyMode, SessionKey, StartKey};
 use super::plaintext::{self, EVIDENCE_LEN};
 use super::rc4::Rc4;
-use super::rekey::KeySchedule;
+use super::rekey::{KeySchedule, Step};
 use crate::counters::DropReason;
 use crate::limits;
 use crate::wire::mppe::{COHERENCY_COUNTS, MppeHeader};
@@ -121,6 +121,14 @@ impl Decryptor {
         self.running.is_none()
     }
 
+    /// The chain of keys and the latest of them, when the next packet takes the next one.
+    pub(crate) const fn chain(&mut self) -> Option<(&mut KeySchedule, SessionKey)> {
+        match self.running {
+            None => Some((&mut self.schedule, self.pending.key)),
+            Some(_) => None,
+        }
+    }
+
     /// Stateless: derives the key of a packet, and moves the pending position to it. `sequence` is
     /// the packet's GRE sequence number, which tells how often the count wrapped in an outage.
     ///
@@ -132,7 +140,21 @@ impl Decryptor {
         sequence: u32,
         now_ms: u64,
     ) -> Result<Derived, Refusal> {
-        let derived = self.derive_from(self.pending, header, sequence, now_ms)?;
+        self.derive_with(None, header, sequence, now_ms)
+    }
+
+    /// The same; `step` may be the next step of the chain, taken already.
+    ///
+    /// # Errors
+    /// As [`Self::derive`].
+    pub fn derive_with(
+        &mut self,
+        step: Option<&Step>,
+        header: MppeHeader,
+        sequence: u32,
+        now_ms: u64,
+    ) -> Result<Derived, Refusal> {
+        let derived = self.derive_from(self.pending, step, header, sequence, now_ms)?;
         self.pending = derived.position;
         Ok(derived)
     }
@@ -149,7 +171,7 @@ impl Decryptor {
         now_ms: u64,
     ) -> Result<Derived, DropReason> {
         self.pending = self.committed;
-        match self.derive_from(self.committed, header, sequence, now_ms) {
+        match self.derive_from(self.committed, None, header, sequence, now_ms) {
             Ok(derived) => Ok(derived),
             Err(Refusal::Drop(reason)) => Err(reason),
             Err(Refusal::Undecided) => Err(DropReason::BadMppe),
@@ -159,6 +181,7 @@ impl Decryptor {
     fn derive_from(
         &mut self,
         from: Position,
+        step: Option<&Step>,
         header: MppeHeader,
         sequence: u32,
         now_ms: u64,
@@ -190,6 +213,12 @@ impl Decryptor {
             return Err(Refusal::Drop(DropReason::KeyBudget));
         }
         let mut key = from.key;
+        if let Some(step) = step
+            && step.from == key
+        {
+            key = step.to;
+            steps -= 1;
+        }
         for _ in 0..steps {
             key = self.schedule.next(&key);
         }
@@ -230,7 +259,7 @@ impl Decryptor {
     /// Stateless: whether a packet far out of sequence is the peer's, without touching it or any
     /// state but the budget.
     pub fn vouch(&mut self, header: MppeHeader, cipher: &[u8], sequence: u32, now_ms: u64) -> bool {
-        let Ok(derived) = self.derive_from(self.committed, header, sequence, now_ms) else {
+        let Ok(derived) = self.derive_from(self.committed, None, header, sequence, now_ms) else {
             return false;
         };
         let mut copy = [0; EVIDENCE_LEN];

@@ -4,7 +4,7 @@ use zeroize::Zeroize;
 
 use super::keys::{KeyMode, SessionKey, StartKey};
 use super::rc4::Rc4;
-use super::rekey::KeySchedule;
+use super::rekey::{KeySchedule, Step};
 use crate::wire::mppe::{COHERENCY_COUNTS, MppeHeader};
 
 /// Keys and counts of the direction from us to the peer.
@@ -51,6 +51,11 @@ impl Encryptor {
     /// bit. Stateful: the key changes with every flag packet, whose count ends in FF (7.2), and
     /// flag packets carry the flushed bit, because the peers in the field insist on it.
     pub fn prepare(&mut self) -> (MppeHeader, Cipher) {
+        self.prepare_with(None)
+    }
+
+    /// The same; `step` may be the next step of the chain, taken already.
+    pub fn prepare_with(&mut self, step: Option<&Step>) -> (MppeHeader, Cipher) {
         if self.reset {
             // After a Reset-Request, peers disagree on whether the flushed packet has the current
             // key (RFC 3078 8.2) or the next one (ppp_mppe). In a flag packet it has the next key
@@ -65,7 +70,10 @@ impl Encryptor {
 
         let flushed = self.running.is_none() || is_flag;
         if flushed {
-            self.key = self.schedule.next(&self.key);
+            self.key = match step {
+                Some(step) if step.from == self.key => step.to,
+                _ => self.schedule.next(&self.key),
+            };
         }
         let cipher = match &mut self.running {
             None => Cipher::Own(self.key),
@@ -82,6 +90,14 @@ impl Encryptor {
             coherency_count,
         };
         (header, cipher)
+    }
+
+    /// The chain of keys and the latest of them, when the next packet takes the next one.
+    pub(crate) const fn chain(&mut self) -> Option<(&mut KeySchedule, SessionKey)> {
+        match self.running {
+            None => Some((&mut self.schedule, self.key)),
+            Some(_) => None,
+        }
     }
 
     /// Enciphers the packet just prepared as [`Cipher::Running`].

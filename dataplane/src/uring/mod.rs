@@ -577,10 +577,6 @@ impl Slots for Uring {
     fn slot_mut(&mut self, slot: Slot) -> &mut [u8] {
         self.memory.arena.slot_mut(slot)
     }
-
-    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
-        self.memory.arena.slots_mut(slots)
-    }
 }
 
 impl Drop for Uring {
