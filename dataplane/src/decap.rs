@@ -319,12 +319,11 @@ fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, 
         let steps = sessions.step_abreast(call_ids, |session| session.decryptor.as_mut()?.chain());
         for (packet, step) in several.iter_mut().zip(&steps) {
             packet.stage = match sessions.get_mut(packet.call_id) {
-                Some(session) => derive(session, step.as_ref(), slots, packet, now_ms),
+                Some(session) => {
+                    derive(session, step.as_ref(), slots, packet, &mut ciphers, now_ms)
+                }
                 None => Stage::Decided(Verdict::Drop(DropReason::UnknownCall)),
             };
-            if let Stage::Derived(derived) = &packet.stage {
-                ciphers.push(slots, packet.frame, derived.key());
-            }
         }
     }
     ciphers.run(slots);
@@ -349,12 +348,14 @@ fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, 
     }
 }
 
-/// Second pass: takes the PPP and MPPE headers off, and finds the key.
+/// Second pass: takes the PPP and MPPE headers off, and finds the key. What has to be deciphered
+/// goes into `ciphers`, but for what has its key stream ready and is deciphered at once.
 fn derive(
     session: &mut Session,
     step: Option<&Step>,
     slots: &mut impl Slots,
     packet: &mut Arrived,
+    ciphers: &mut CipherBatch,
     now_ms: u64,
 ) -> Stage {
     let drop = |reason| Stage::Decided(Verdict::Drop(reason));
@@ -376,7 +377,15 @@ fn derive(
 
     if decryptor.is_stateless() {
         return match decryptor.derive_with(step, header, packet.sequence, now_ms) {
-            Ok(derived) => Stage::Derived(derived),
+            Ok(derived) => {
+                let text = packet.frame.bytes_mut(slots);
+                let is_deciphered = decryptor.decipher_prepared(&derived, text);
+                session.counters.prepared.add(u64::from(is_deciphered));
+                if !is_deciphered {
+                    ciphers.push(slots, packet.frame, derived.key());
+                }
+                Stage::Derived(derived)
+            }
             Err(Refusal::Undecided) => Stage::Undecided(header),
             Err(Refusal::Drop(reason)) => {
                 decryptor.fail(now_ms);

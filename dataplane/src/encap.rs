@@ -112,6 +112,10 @@ fn encap_one(
             match cipher {
                 Cipher::Own(key) => ciphers.push(slots, *frame, key),
                 Cipher::Running => encryptor.encrypt_next(frame.bytes_mut(slots)),
+                Cipher::Prepared => {
+                    encryptor.encrypt_next(frame.bytes_mut(slots));
+                    session.counters.prepared.add(1);
+                }
             }
             push_header(slots, frame, mppe::HEADER_LEN, |octets| {
                 octets.copy_from_slice(&header.to_bytes());

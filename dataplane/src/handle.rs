@@ -13,10 +13,11 @@ use crate::counters::WorkerCounters;
 use crate::io::IoCounters;
 use crate::limits;
 use crate::mailbox::Mailbox;
+use crate::mppe::look_ahead::{Pool, Workshop};
 use crate::program::{Command, Notice};
 use crate::sys::affinity::{AffinityError, pin_current_thread};
 use crate::sys::gre_socket::{self, GreSocketConfig, GreSocketError};
-use crate::sys::priority::raise_current_thread;
+use crate::sys::priority::{idle_current_thread, raise_current_thread};
 use crate::sys::probe::{RingError, probe};
 use crate::uring::Uring;
 use crate::worker::{Worker, WorkerSpec};
@@ -32,6 +33,8 @@ pub struct WorkerConfig {
     pub pin_to: Option<usize>,
     /// Run ahead of ordinary programs on the same processor, where that is permitted.
     pub is_urgent: bool,
+    /// Prepare key streams in a thread of its own, which takes only time that nobody else wants.
+    pub look_ahead: bool,
     /// Outer address of this host; only what is sent to it is received.
     pub local: Option<Ipv4Addr>,
     /// Firewall mark of the GRE packets that are sent.
@@ -54,6 +57,7 @@ impl Default for WorkerConfig {
             count: 1,
             pin_to: None,
             is_urgent: false,
+            look_ahead: false,
             local: None,
             mark: None,
             slots: limits::RECEIVE_SLOTS,
@@ -258,8 +262,10 @@ fn run(
     io_counters: Arc<IoCounters>,
     started: &SyncSender<Result<(), StartError>>,
 ) {
-    let uring = match open(config, mailbox, &io_counters) {
-        Ok(uring) => uring,
+    let helper = config.look_ahead.then(|| Helper::start(config.index));
+    let opened = open(config, mailbox, &io_counters);
+    let (uring, helper) = match opened.and_then(|uring| Ok((uring, helper.transpose()?))) {
+        Ok(both) => both,
         Err(error) => {
             // Whoever started the thread waits for this.
             let _ = started.send(Err(error));
@@ -274,10 +280,14 @@ fn run(
     };
     let goodbye = Goodbye(Arc::clone(mailbox));
     let mut worker = Worker::new(spec, uring, Arc::clone(mailbox), counters, io_counters);
+    if let Some(helper) = &helper {
+        worker.look_ahead_in(Arc::clone(&helper.workshop));
+    }
     let _ = started.send(Ok(()));
     worker.run();
     // The devices and the socket are closed before control hears of the end.
     drop(worker);
+    drop(helper);
     drop(goodbye);
 }
 
@@ -308,6 +318,40 @@ fn open(
         mailbox,
         io_counters,
     )?)
+}
+
+/// The thread that prepares key streams for a worker.
+struct Helper {
+    workshop: Arc<Workshop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Helper {
+    /// Before the worker is pinned: the helper goes where there is time.
+    fn start(index: u16) -> Result<Self, StartError> {
+        let workshop = Workshop::new();
+        let mut pool = Pool::new(Arc::clone(&workshop));
+        let builder = Builder::new().name(format!("pptp-ahead-{index}"));
+        let thread = builder.spawn(move || {
+            // It could only be too urgent, and then it has its share like any thread.
+            let _ = idle_current_thread();
+            pool.run();
+        });
+        Ok(Self {
+            workshop,
+            thread: Some(thread.map_err(resource("start a thread"))?),
+        })
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.workshop.end();
+        if let Some(thread) = self.thread.take() {
+            // A panic has been reported by the panic hook; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Tells control that the worker is gone, however it went.

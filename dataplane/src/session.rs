@@ -16,6 +16,7 @@ use crate::limits;
 use crate::mppe::decryptor::{Decryptor, Trouble};
 use crate::mppe::encryptor::Encryptor;
 use crate::mppe::keys::SessionKey;
+use crate::mppe::look_ahead::Workshop;
 use crate::mppe::rc4;
 use crate::mppe::rekey::{KeySchedule, Step, StepsAbreast};
 use crate::program::{CallId, MppeSpec, NetworkSpec, NextHop, SessionSpec};
@@ -33,7 +34,7 @@ pub struct Session {
     pub(crate) sent: SendSequence,
     pub(crate) decryptor: Option<Decryptor>,
     pub(crate) encryptor: Option<Encryptor>,
-    counters: Arc<SessionCounters>,
+    pub(crate) counters: Arc<SessionCounters>,
     /// Whether the session stands in the queue of this name: once at most.
     in_gaps: bool,
     in_owing: bool,
@@ -116,6 +117,15 @@ impl Session {
     /// See [`crate::program::Command::SetSendKey`].
     pub fn set_send_key(&mut self, mppe: Option<&MppeSpec>) {
         self.encryptor = mppe.map(|mppe| Encryptor::new(&mppe.start_key, mppe.mode));
+    }
+
+    /// Has the key streams of both directions prepared, as far as there are stateless keys. False
+    /// when `workshop` has no room.
+    pub fn look_ahead(&mut self, workshop: &Arc<Workshop>) -> bool {
+        let receiving = self.decryptor.as_mut();
+        let sending = self.encryptor.as_mut();
+        receiving.is_none_or(|it| it.look_ahead(workshop))
+            && sending.is_none_or(|it| it.look_ahead(workshop))
     }
 
     /// See [`crate::program::Command::ResetSendKey`].

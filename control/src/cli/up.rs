@@ -84,6 +84,9 @@ struct FlagArguments {
     /// How GRE packets leave this host.
     #[arg(long, value_enum, default_value_t)]
     fast_path: FastPathMode,
+    /// Prepare the key streams of packets to come while nothing else is to be done.
+    #[arg(long)]
+    look_ahead: bool,
     /// Append the log to this file, too.
     #[arg(long)]
     logfile: Option<PathBuf>,
@@ -156,6 +159,7 @@ impl FlagArguments {
             interface: self.ifname.clone(),
             local_bind: self.localbind,
             fast_path: self.fast_path,
+            look_ahead: self.look_ahead,
             log_file: self.logfile.clone(),
             foreground,
             options: self.options.clone(),

@@ -98,6 +98,8 @@ pub struct Flags {
     pub local_bind: Option<std::net::Ipv4Addr>,
     /// `--fast-path MODE`.
     pub fast_path: FastPathMode,
+    /// `--look-ahead`.
+    pub look_ahead: bool,
     /// `--rtmark N`.
     pub mark: Option<u32>,
     /// Further words in pppd's grammar: `lcp-echo-interval 10`.
@@ -151,6 +153,8 @@ pub struct ClientConfig {
     pub pptp: PptpOptions,
     /// Whether the fast path was asked for.
     pub fast_path: FastPathMode,
+    /// Prepare the key streams of packets to come.
+    pub look_ahead: bool,
     /// `lock`: only one process may have this tunnel up.
     pub lock: bool,
     /// `dump`: print [`dump_text`](Self::dump_text) before dialling.
@@ -193,6 +197,7 @@ impl ClientConfig {
         config.warnings.extend(peer.warnings);
         config.routes = peer.routes;
         config.fast_path = flags.fast_path;
+        config.look_ahead = flags.look_ahead;
         Ok(config)
     }
 
@@ -217,6 +222,7 @@ impl ClientConfig {
         let name = server.clone();
         let mut config = Self::new(dir, &name, server, &options, host_name)?;
         config.fast_path = flags.fast_path;
+        config.look_ahead = flags.look_ahead;
         Ok(config)
     }
 
@@ -271,6 +277,7 @@ impl ClientConfig {
             scripts_dir: dir.to_owned(),
             pptp: options.pptp.clone(),
             fast_path: FastPathMode::default(),
+            look_ahead: false,
             lock: options.lock,
             dump: options.dump,
             dry_run: options.dry_run,

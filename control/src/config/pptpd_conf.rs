@@ -239,6 +239,7 @@ impl PptpdConf {
             delegate: self.delegate,
             workers: None,
             fast_path: FastPathMode::default(),
+            look_ahead: false,
             interface_prefix: "pptp".to_owned(),
             interface_per_session: false,
             limits: Limits {

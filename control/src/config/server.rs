@@ -129,6 +129,8 @@ pub struct ServerConfig {
     pub workers: Option<NonZeroUsize>,
     /// How GRE packets leave.
     pub fast_path: FastPathMode,
+    /// Prepare the key streams of packets to come.
+    pub look_ahead: bool,
     /// TUN interfaces are called so, with a number.
     pub interface_prefix: String,
     /// Give every session an interface of its own, named `pppN`.
@@ -175,6 +177,7 @@ impl ServerConfig {
             delegate: false,
             workers: None,
             fast_path: FastPathMode::default(),
+            look_ahead: false,
             interface_prefix: "pptp".to_owned(),
             interface_per_session: false,
             limits: Limits::default(),

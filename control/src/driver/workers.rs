@@ -28,6 +28,8 @@ pub(crate) struct WorkersConfig {
     pub sessions_max: usize,
     /// Whether the fast path may be taken.
     pub fast_path: FastPathMode,
+    /// Whether the workers prepare key streams.
+    pub look_ahead: bool,
 }
 
 /// All workers of this process.
@@ -55,6 +57,7 @@ impl Workers {
                 count: config.count,
                 pin_to: processors.get(usize::from(index)).copied(),
                 is_urgent: true,
+                look_ahead: config.look_ahead,
                 local: config.local,
                 max_sessions: config.sessions_max,
                 ..WorkerConfig::default()

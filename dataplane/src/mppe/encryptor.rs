@@ -1,8 +1,11 @@
 //! The sending half of MPPE (RFC 3078 5 to 8).
 
+use std::sync::Arc;
+
 use zeroize::Zeroize;
 
 use super::keys::{KeyMode, SessionKey, StartKey};
+use super::look_ahead::{LookAhead, Mark, Workshop};
 use super::rc4::Rc4;
 use super::rekey::{KeySchedule, Step};
 use crate::wire::mppe::{COHERENCY_COUNTS, MppeHeader};
@@ -16,6 +19,9 @@ pub struct Encryptor {
     /// Stateful: the cipher that runs on from packet to packet.
     running: Option<Box<Rc4>>,
     reset: bool,
+    /// Changes of the key: the place of `key` in the chain.
+    changes: u64,
+    ahead: Option<LookAhead>,
 }
 
 /// How the next packet is enciphered.
@@ -25,6 +31,8 @@ pub enum Cipher {
     Own(SessionKey),
     /// Stateful: with [`Encryptor::encrypt_next`], before the next packet is prepared.
     Running,
+    /// Stateless, and the key stream is ready: likewise.
+    Prepared,
 }
 
 impl Encryptor {
@@ -42,7 +50,18 @@ impl Encryptor {
                 KeyMode::Stateful => Some(Box::new(Rc4::new(key.as_bytes()))),
             },
             reset: false,
+            changes: 0,
+            ahead: None,
         }
+    }
+
+    /// Stateless: has the key streams prepared from now on. False when `workshop` has no room.
+    pub fn look_ahead(&mut self, workshop: &Arc<Workshop>) -> bool {
+        if self.running.is_none() && self.ahead.is_none() {
+            self.ahead = LookAhead::begin(workshop, &self.schedule, self.mark());
+            return self.ahead.is_some();
+        }
+        true
     }
 
     /// Moves keys and counts on to the next packet.
@@ -69,13 +88,23 @@ impl Encryptor {
         let is_flag = coherency_count & 0x00FF == 0x00FF;
 
         let flushed = self.running.is_none() || is_flag;
+        let mut is_ready = false;
         if flushed {
-            self.key = match step {
-                Some(step) if step.from == self.key => step.to,
+            let ready = self.take_ahead();
+            is_ready = ready.is_some();
+            self.key = match (ready, step) {
+                (Some(key), _) => key,
+                (None, Some(step)) if step.from == self.key => step.to,
                 _ => self.schedule.next(&self.key),
             };
+            self.changes += 1;
+            let mark = self.mark();
+            if let Some(ahead) = self.ahead.as_mut().filter(|_| !is_ready) {
+                ahead.pass(&mark);
+            }
         }
         let cipher = match &mut self.running {
+            None if is_ready => Cipher::Prepared,
             None => Cipher::Own(self.key),
             Some(running) => {
                 if flushed {
@@ -94,16 +123,37 @@ impl Encryptor {
 
     /// The chain of keys and the latest of them, when the next packet takes the next one.
     pub(crate) const fn chain(&mut self) -> Option<(&mut KeySchedule, SessionKey)> {
-        match self.running {
-            None => Some((&mut self.schedule, self.key)),
-            Some(_) => None,
+        match (&self.running, &self.ahead) {
+            (None, None) => Some((&mut self.schedule, self.key)),
+            _ => None,
         }
     }
 
-    /// Enciphers the packet just prepared as [`Cipher::Running`].
+    /// Enciphers the packet just prepared as [`Cipher::Running`] or [`Cipher::Prepared`].
     pub fn encrypt_next(&mut self, text: &mut [u8]) {
         if let Some(running) = &mut self.running {
             running.apply(text);
+        } else if let Some(ahead) = &self.ahead
+            && !ahead.apply(self.changes, text)
+        {
+            // It is longer than what is prepared.
+            Rc4::new(self.key.as_bytes()).apply(text);
+        }
+    }
+
+    /// The next key, if it is ready, and its key stream with it.
+    fn take_ahead(&mut self) -> Option<SessionKey> {
+        let mark = self.mark();
+        let ahead = self.ahead.as_mut()?;
+        ahead.pass(&mark);
+        let next = ahead.nearest(mark.index + 1)?;
+        (next.index == mark.index + 1).then_some(next.key)
+    }
+
+    const fn mark(&self) -> Mark {
+        Mark {
+            index: self.changes,
+            key: self.key,
         }
     }
 
