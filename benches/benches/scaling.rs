@@ -125,10 +125,6 @@ impl Slots for Loop {
     fn slot_mut(&mut self, slot: Slot) -> &mut [u8] {
         self.arena.slot_mut(slot)
     }
-
-    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
-        self.arena.slots_mut(slots)
-    }
 }
 
 fn inner_address(session: u16) -> Ipv4Addr {

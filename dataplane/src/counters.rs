@@ -46,6 +46,8 @@ pub struct SessionCounters {
     pub late_or_duplicate: Counter,
     /// MPPE keys skipped to catch up with the peer's coherency count.
     pub keys_skipped: Counter,
+    /// Packets, of both directions, whose key streams had been prepared.
+    pub prepared: Counter,
     /// CCP Reset-Requests that the decryptor asked for.
     pub resyncs: Counter,
     /// Packets from the peer dropped, for any reason.

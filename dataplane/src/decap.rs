@@ -10,7 +10,8 @@ use crate::frame::{Frame, Slots};
 use crate::limits;
 use crate::mppe::cipher_batch::CipherBatch;
 use crate::mppe::decryptor::{Decryptor, Derived, Refusal};
-use crate::mppe::rc4::Rc4;
+use crate::mppe::rc4::{self, Rc4};
+use crate::mppe::rekey::Step;
 use crate::program::{CallId, TunId};
 use crate::sequence::Place;
 use crate::session::{Session, SessionTable};
@@ -314,13 +315,16 @@ fn give_up_gap(sessions: &mut SessionTable, call_id: CallId, out: &mut Batch, no
 /// The passes after the first.
 fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, now_ms: u64) {
     let mut ciphers = CipherBatch::new();
-    for packet in &mut out.arrived {
-        packet.stage = match sessions.get_mut(packet.call_id) {
-            Some(session) => derive(session, slots, packet, now_ms),
-            None => Stage::Decided(Verdict::Drop(DropReason::UnknownCall)),
-        };
-        if let Stage::Derived(derived) = &packet.stage {
-            ciphers.push(slots, packet.frame, derived.key());
+    for several in out.arrived.chunks_mut(rc4::LANES_MAX) {
+        let call_ids = several.iter().map(|packet| packet.call_id);
+        let steps = sessions.step_abreast(call_ids, |session| session.decryptor.as_mut()?.chain());
+        for (packet, step) in several.iter_mut().zip(&steps) {
+            packet.stage = match sessions.get_mut(packet.call_id) {
+                Some(session) => {
+                    derive(session, step.as_ref(), slots, packet, &mut ciphers, now_ms)
+                }
+                None => Stage::Decided(Verdict::Drop(DropReason::UnknownCall)),
+            };
         }
     }
     ciphers.run(slots);
@@ -345,11 +349,14 @@ fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, 
     }
 }
 
-/// Second pass: takes the PPP and MPPE headers off, and finds the key.
+/// Second pass: takes the PPP and MPPE headers off, and finds the key. What has to be deciphered
+/// goes into `ciphers`, but for what has its key stream ready and is deciphered at once.
 fn derive(
     session: &mut Session,
+    step: Option<&Step>,
     slots: &mut impl Slots,
     packet: &mut Arrived,
+    ciphers: &mut CipherBatch,
     now_ms: u64,
 ) -> Stage {
     let drop = |reason| Stage::Decided(Verdict::Drop(reason));
@@ -370,8 +377,16 @@ fn derive(
     let _ = packet.frame.strip_header(mppe::HEADER_LEN);
 
     if decryptor.is_stateless() {
-        return match decryptor.derive(header, packet.sequence, now_ms) {
-            Ok(derived) => Stage::Derived(derived),
+        return match decryptor.derive_with(step, header, packet.sequence, now_ms) {
+            Ok(derived) => {
+                let text = packet.frame.bytes_mut(slots);
+                let is_deciphered = decryptor.decipher_prepared(&derived, text);
+                session.counters.prepared.add(u64::from(is_deciphered));
+                if !is_deciphered {
+                    ciphers.push(slots, packet.frame, derived.key());
+                }
+                Stage::Derived(derived)
+            }
             Err(Refusal::Undecided) => Stage::Undecided(header),
             Err(Refusal::Drop(reason)) => {
                 decryptor.fail(now_ms);

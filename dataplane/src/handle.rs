@@ -13,11 +13,12 @@ use crate::counters::WorkerCounters;
 use crate::io::IoCounters;
 use crate::limits;
 use crate::mailbox::Mailbox;
+use crate::mppe::look_ahead::{Pool, Workshop};
 use crate::program::{Command, Notice};
 use crate::sys::affinity::{AffinityError, pin_current_thread};
 use crate::sys::gre_socket::{self, GreSocketConfig, GreSocketError};
 use crate::sys::packet_ring::{self, Gate};
-use crate::sys::priority::raise_current_thread;
+use crate::sys::priority::{idle_current_thread, raise_current_thread};
 use crate::sys::probe::{RingError, probe};
 use crate::uring::Uring;
 use crate::worker::{Worker, WorkerSpec};
@@ -33,6 +34,8 @@ pub struct WorkerConfig {
     pub pin_to: Option<usize>,
     /// Run ahead of ordinary programs on the same processor, where that is permitted.
     pub is_urgent: bool,
+    /// Prepare key streams in a thread of its own, which takes only time that nobody else wants.
+    pub look_ahead: bool,
     /// Outer address of this host; only what is sent to it is received.
     pub local: Option<Ipv4Addr>,
     /// Firewall mark of the GRE packets that are sent.
@@ -57,6 +60,7 @@ impl Default for WorkerConfig {
             count: 1,
             pin_to: None,
             is_urgent: false,
+            look_ahead: false,
             local: None,
             mark: None,
             slots: limits::RECEIVE_SLOTS,
@@ -273,8 +277,10 @@ fn run(
     io_counters: Arc<IoCounters>,
     started: &SyncSender<Result<Option<GateResult>, StartError>>,
 ) {
-    let (uring, gate) = match open(config, mailbox, &io_counters) {
-        Ok(opened) => opened,
+    let helper = config.look_ahead.then(|| Helper::start(config.index));
+    let opened = open(config, mailbox, &io_counters);
+    let (uring, gate, helper) = match opened.and_then(|it| Ok((it.0, it.1, helper.transpose()?))) {
+        Ok(all) => all,
         Err(error) => {
             // Whoever started the thread waits for this.
             let _ = started.send(Err(error));
@@ -289,10 +295,14 @@ fn run(
     };
     let goodbye = Goodbye(Arc::clone(mailbox));
     let mut worker = Worker::new(spec, uring, Arc::clone(mailbox), counters, io_counters);
+    if let Some(helper) = &helper {
+        worker.look_ahead_in(Arc::clone(&helper.workshop));
+    }
     let _ = started.send(Ok(gate));
     worker.run();
     // The devices and the socket are closed before control hears of the end.
     drop(worker);
+    drop(helper);
     drop(goodbye);
 }
 
@@ -329,6 +339,40 @@ fn open_packet_ring(config: &WorkerConfig, uring: &mut Uring) -> GateResult {
     let attached = uring.attach_packet_ring(ring);
     attached.map_err(|error| format!("cannot map the packet ring: {error}"))?;
     Ok(gate)
+}
+
+/// The thread that prepares key streams for a worker.
+struct Helper {
+    workshop: Arc<Workshop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Helper {
+    /// Before the worker is pinned: the helper goes where there is time.
+    fn start(index: u16) -> Result<Self, StartError> {
+        let workshop = Workshop::new();
+        let mut pool = Pool::new(Arc::clone(&workshop));
+        let builder = Builder::new().name(format!("pptp-ahead-{index}"));
+        let thread = builder.spawn(move || {
+            // It could only be too urgent, and then it has its share like any thread.
+            let _ = idle_current_thread();
+            pool.run();
+        });
+        Ok(Self {
+            workshop,
+            thread: Some(thread.map_err(resource("start a thread"))?),
+        })
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.workshop.end();
+        if let Some(thread) = self.thread.take() {
+            // A panic has been reported by the panic hook; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Tells control that the worker is gone, however it went.

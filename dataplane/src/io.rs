@@ -155,4 +155,6 @@ pub struct IoCounters {
     pub punts_dropped: Counter,
     /// Commands that could not be obeyed: no such session, or too many.
     pub commands_refused: Counter,
+    /// Times that a session was keyed and goes without look-ahead, since others have all of it.
+    pub look_ahead_refused: Counter,
 }

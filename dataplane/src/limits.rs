@@ -67,6 +67,22 @@ pub const KEY_BUDGET: u32 = 8192;
 /// See `KEY_BUDGET`.
 pub const KEY_BUDGET_INTERVAL_MS: u64 = 100;
 
+/// Key streams prepared for one direction of a session: those of a millisecond at full speed, or of
+/// some trains. With both directions a session takes 390 kB.
+pub const PREPARED_PACKETS: usize = 128;
+
+/// Octets of a prepared key stream: the longest packet of an Ethernet-sized tunnel with its
+/// protocol field, in whole steps of the cipher. Longer packets are enciphered as they come.
+pub const PREPARED_BYTES: usize = 1504;
+
+/// A session that has overtaken what was prepared for it, and goes on faster than
+/// `PREPARED_PACKETS` / 2 in this time, is left alone: what is done for it would come too late, and
+/// take time from a processor that has none.
+pub const PREPARER_REST_MS: u64 = 2;
+
+/// Sessions of one worker whose key streams are prepared, which takes 100 MB; others go without.
+pub const LOOK_AHEAD_SESSIONS: usize = 256;
+
 /// Packets in a row that fail to decrypt before a session may be called lost.
 pub const MPPE_FAILURES_MAX: u32 = 32;
 

@@ -15,6 +15,10 @@ use crate::io::Route;
 use crate::limits;
 use crate::mppe::decryptor::{Decryptor, Trouble};
 use crate::mppe::encryptor::Encryptor;
+use crate::mppe::keys::SessionKey;
+use crate::mppe::look_ahead::Workshop;
+use crate::mppe::rc4;
+use crate::mppe::rekey::{KeySchedule, Step, StepsAbreast};
 use crate::program::{CallId, MppeSpec, NetworkSpec, NextHop, Role, SessionSpec};
 use crate::sequence::{ReceiveWindow, SendSequence};
 use crate::wire::ppp::Compression;
@@ -31,7 +35,7 @@ pub struct Session {
     pub(crate) sent: SendSequence,
     pub(crate) decryptor: Option<Decryptor>,
     pub(crate) encryptor: Option<Encryptor>,
-    counters: Arc<SessionCounters>,
+    pub(crate) counters: Arc<SessionCounters>,
     /// Whether the session stands in the queue of this name: once at most.
     in_gaps: bool,
     in_owing: bool,
@@ -116,6 +120,15 @@ impl Session {
     /// See [`crate::program::Command::SetSendKey`].
     pub fn set_send_key(&mut self, mppe: Option<&MppeSpec>) {
         self.encryptor = mppe.map(|mppe| Encryptor::new(&mppe.start_key, mppe.mode));
+    }
+
+    /// Has the key streams of both directions prepared, as far as there are stateless keys. False
+    /// when `workshop` has no room.
+    pub fn look_ahead(&mut self, workshop: &Arc<Workshop>) -> bool {
+        let receiving = self.decryptor.as_mut();
+        let sending = self.encryptor.as_mut();
+        receiving.is_none_or(|it| it.look_ahead(workshop))
+            && sending.is_none_or(|it| it.look_ahead(workshop))
     }
 
     /// See [`crate::program::Command::ResetSendKey`].
@@ -340,6 +353,37 @@ impl SessionTable {
             }
         }
         None
+    }
+
+    /// Takes the next step of the chains of these sessions, at most `LANES_MAX`, abreast, if they
+    /// are several: `chain` finds a session's chain and its latest key. Steps stand where the
+    /// first packet of each session stands.
+    pub(crate) fn step_abreast(
+        &mut self,
+        call_ids: impl Iterator<Item = CallId> + Clone,
+        chain: impl Fn(&mut Session) -> Option<(&mut KeySchedule, SessionKey)>,
+    ) -> [Option<Step>; rc4::LANES_MAX] {
+        let mut taken = [None; rc4::LANES_MAX];
+        let mut others = call_ids.clone();
+        let first = others.next();
+        if others.all(|other| Some(other) == first) {
+            return taken;
+        }
+        let mut steps = StepsAbreast::new();
+        let mut begun = [(CallId(0), 0); rc4::LANES_MAX];
+        let mut count = 0;
+        for (at, call_id) in call_ids.enumerate() {
+            let is_new = begun[..count].iter().all(|(other, _)| *other != call_id);
+            let session = self.get_mut(call_id).filter(|_| is_new);
+            if let Some((schedule, key)) = session.and_then(&chain) {
+                begun[steps.begin(schedule, &key)] = (call_id, at);
+                count += 1;
+            }
+        }
+        for ((_, at), step) in begun.iter().zip(steps.run()) {
+            taken[*at] = Some(*step);
+        }
+        taken
     }
 
     /// What sessions have to tell control, until `None`.

@@ -299,10 +299,6 @@ impl Slots for SimIo {
     fn slot_mut(&mut self, slot: Slot) -> &mut [u8] {
         self.arena.slot_mut(slot)
     }
-
-    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
-        self.arena.slots_mut(slots)
-    }
 }
 
 /// Puts the outer IPv4 header (RFC 791 3.1) in front of a GRE packet, as the network does between

@@ -20,6 +20,7 @@ use crate::frame::Frame;
 use crate::io::{Arrivals, Io, IoCounters, IoError};
 use crate::limits;
 use crate::mailbox::Mailbox;
+use crate::mppe::look_ahead::Workshop;
 use crate::program::{CallId, Command, Notice, SessionSpec, TunId};
 use crate::punt_budget::PuntBudgets;
 use crate::session::{SessionNotice, SessionTable};
@@ -37,6 +38,7 @@ pub struct Worker<I: Io> {
     /// In the order of their ids.
     tuns: Vec<Tun>,
     punt_budgets: PuntBudgets,
+    workshop: Option<Arc<Workshop>>,
     arrivals: Arrivals,
     decided: Batch,
     outgoing: Vec<Outgoing>,
@@ -96,6 +98,7 @@ impl<I: Io> Worker<I> {
             stalled: None,
             tuns: Vec::with_capacity(limits::TUNS_MAX.min(spec.max_sessions + 1)),
             punt_budgets: PuntBudgets::new(spec.max_sessions),
+            workshop: None,
             arrivals: Arrivals::with_capacity(spec.slots, limits::TUNS_MAX),
             decided: Batch::new(),
             outgoing: Vec::with_capacity(limits::BATCH_PACKETS),
@@ -105,6 +108,11 @@ impl<I: Io> Worker<I> {
             has_notified: false,
             is_stopping: false,
         }
+    }
+
+    /// Has the key streams of sessions prepared in `workshop` from now on.
+    pub fn look_ahead_in(&mut self, workshop: Arc<Workshop>) {
+        self.workshop = Some(workshop);
     }
 
     /// Turns until it is told to stop or cannot go on, and closes everything.
@@ -138,6 +146,9 @@ impl<I: Io> Worker<I> {
         self.acknowledge_owed();
         self.release_expired();
         self.pass_notices_on();
+        if let Some(workshop) = &self.workshop {
+            workshop.wake();
+        }
         if self.is_stopping {
             return Ok(Flow::Stop);
         }
@@ -190,13 +201,13 @@ impl<I: Io> Worker<I> {
             Command::Inject { call_id, frame } => return self.inject(call_id, frame),
             Command::SetReceiveKey { call_id, mppe } => {
                 let session = self.sessions.receiver_mut(call_id);
-                session
-                    .map(|it| it.set_receive_key(mppe.as_ref()))
-                    .is_some()
+                let is_set = session.map(|it| it.set_receive_key(mppe.as_ref()));
+                is_set.is_some() && self.look_ahead(call_id)
             }
             Command::SetSendKey { call_id, mppe } => {
                 let session = self.sessions.sender_mut(call_id);
-                session.map(|it| it.set_send_key(mppe.as_ref())).is_some()
+                let is_set = session.map(|it| it.set_send_key(mppe.as_ref()));
+                is_set.is_some() && self.look_ahead(call_id)
             }
             Command::ResetSendKey { call_id } => {
                 let session = self.sessions.sender_mut(call_id);
@@ -249,6 +260,17 @@ impl<I: Io> Worker<I> {
         change: impl FnOnce(&mut crate::session::Session),
     ) -> bool {
         self.sessions.get_mut(call_id).map(change).is_some()
+    }
+
+    /// Looks ahead for a session that has been keyed, where that is possible.
+    fn look_ahead(&mut self, call_id: CallId) -> bool {
+        if let Some(workshop) = &self.workshop
+            && let Some(session) = self.sessions.get_mut(call_id)
+            && !session.look_ahead(workshop)
+        {
+            self.io_counters.look_ahead_refused.add(1);
+        }
+        true
     }
 
     fn install(&mut self, spec: &SessionSpec) -> bool {

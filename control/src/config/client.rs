@@ -100,6 +100,8 @@ pub struct Flags {
     pub fast_path: FastPathMode,
     /// `--workers N`; 0 is 1.
     pub workers: u16,
+    /// `--look-ahead`.
+    pub look_ahead: bool,
     /// `--rtmark N`.
     pub mark: Option<u32>,
     /// Further words in pppd's grammar: `lcp-echo-interval 10`.
@@ -155,6 +157,8 @@ pub struct ClientConfig {
     pub fast_path: FastPathMode,
     /// Workers of the data plane: 1, or 2, one a direction.
     pub workers: u16,
+    /// Prepare the key streams of packets to come.
+    pub look_ahead: bool,
     /// `lock`: only one process may have this tunnel up.
     pub lock: bool,
     /// `dump`: print [`dump_text`](Self::dump_text) before dialling.
@@ -198,6 +202,7 @@ impl ClientConfig {
         config.routes = peer.routes;
         config.fast_path = flags.fast_path;
         config.workers = flags.workers.max(1);
+        config.look_ahead = flags.look_ahead;
         Ok(config)
     }
 
@@ -223,6 +228,7 @@ impl ClientConfig {
         let mut config = Self::new(dir, &name, server, &options, host_name)?;
         config.fast_path = flags.fast_path;
         config.workers = flags.workers.max(1);
+        config.look_ahead = flags.look_ahead;
         Ok(config)
     }
 
@@ -278,6 +284,7 @@ impl ClientConfig {
             pptp: options.pptp.clone(),
             fast_path: FastPathMode::default(),
             workers: 1,
+            look_ahead: false,
             lock: options.lock,
             dump: options.dump,
             dry_run: options.dry_run,

@@ -240,6 +240,7 @@ impl PptpdConf {
             workers: None,
             split_directions: false,
             fast_path: FastPathMode::default(),
+            look_ahead: false,
             interface_prefix: "pptp".to_owned(),
             interface_per_session: false,
             limits: Limits {

@@ -131,6 +131,8 @@ pub struct ServerConfig {
     pub split_directions: bool,
     /// How GRE packets leave.
     pub fast_path: FastPathMode,
+    /// Prepare the key streams of packets to come.
+    pub look_ahead: bool,
     /// TUN interfaces are called so, with a number.
     pub interface_prefix: String,
     /// Give every session an interface of its own, named `pppN`.
@@ -178,6 +180,7 @@ impl ServerConfig {
             workers: None,
             split_directions: false,
             fast_path: FastPathMode::default(),
+            look_ahead: false,
             interface_prefix: "pptp".to_owned(),
             interface_per_session: false,
             limits: Limits::default(),

@@ -361,6 +361,7 @@ struct Dataplane {
     interface_prefix: Option<InterfacePrefix>,
     interface_per_session: bool,
     fast_path: FastPathMode,
+    look_ahead: bool,
 }
 
 /// Leaves room for a number in the 15 characters of an interface's name.
@@ -447,6 +448,7 @@ impl File {
                 .map_or_else(|| "pptp".to_owned(), |prefix| prefix.0),
             interface_per_session: self.dataplane.interface_per_session,
             fast_path: self.dataplane.fast_path,
+            look_ahead: self.dataplane.look_ahead,
             limits: self.limits.into(),
             timeouts: Timeouts {
                 first_message_ms: ms(times.first_message_s, defaults.first_message_ms),

@@ -76,6 +76,10 @@ pub struct TunnelStatus {
     pub drops: Drops,
     /// Times MPPE had to be brought back into step.
     pub mppe_resyncs: u64,
+    /// Whether key streams are prepared for packets to come (`--look-ahead`).
+    pub look_ahead: bool,
+    /// Packets, of both directions, whose key streams were ready when they came.
+    pub prepared_packets: u64,
     /// How GRE packets leave: `packet socket` or `raw socket`.
     pub fast_path: String,
     /// Why so.

@@ -151,6 +151,7 @@ impl Client {
             local: config.pptp.local_bind,
             sessions_max: 1,
             fast_path: config.fast_path(),
+            look_ahead: config.look_ahead,
         };
         let transport = TransportConfig {
             local: config.pptp.local_bind,
@@ -510,6 +511,7 @@ impl TunnelStatus {
         self.reordered = counters.reordered.get();
         self.dropped = counters.dropped.get() + counters.send_dropped.get();
         self.mppe_resyncs = counters.resyncs.get();
+        self.prepared_packets = counters.prepared.get();
     }
 }
 

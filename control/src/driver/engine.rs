@@ -71,6 +71,7 @@ pub(crate) struct Engine {
     queue_full: bool,
     trace: Option<Trace>,
     local: Option<Ipv4Addr>,
+    look_ahead: bool,
     /// Or why there is none.
     fast_path: Result<FastPath, String>,
 }
@@ -82,7 +83,7 @@ impl Engine {
         workers: WorkersConfig,
         trace: Option<Trace>,
     ) -> Result<Self, StartError> {
-        let (local, mode) = (workers.local, workers.fast_path);
+        let (local, mode, look_ahead) = (workers.local, workers.fast_path, workers.look_ahead);
         let (mut workers, notices) = Workers::start(workers)?;
         let fast_path = open_fast_path(mode, &mut workers);
         config.worker_count = workers.count();
@@ -100,6 +101,7 @@ impl Engine {
             queue_full: false,
             trace,
             local,
+            look_ahead,
             fast_path,
         })
     }
@@ -297,6 +299,7 @@ impl Engine {
 
     /// Fills in how a session's packets leave and arrive.
     pub(crate) fn describe_way(&self, call_id: CallId, status: &mut TunnelStatus) {
+        status.look_ahead = self.look_ahead;
         let decision = match &self.fast_path {
             Ok(fast_path) => fast_path.decision(call_id).map(Decision::describe),
             Err(reason) => Some((RAW_SOCKET, reason.clone())),

@@ -153,6 +153,7 @@ impl Server {
             local: None,
             sessions_max: config.limits.sessions_max as usize,
             fast_path: config.fast_path,
+            look_ahead: config.look_ahead,
         };
         let endpoint = endpoint_config(&config);
         let trace = config.log.debug.then(|| trace_to(log.clone()));

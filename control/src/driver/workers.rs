@@ -35,6 +35,8 @@ pub(crate) struct WorkersConfig {
     pub sessions_max: usize,
     /// Whether the fast path may be taken.
     pub fast_path: FastPathMode,
+    /// Whether the workers prepare key streams.
+    pub look_ahead: bool,
 }
 
 /// All workers of this process.
@@ -68,6 +70,7 @@ impl Workers {
                 count: config.count,
                 pin_to: processors.get(usize::from(index)).copied(),
                 is_urgent: true,
+                look_ahead: config.look_ahead,
                 local: config.local,
                 wants_packet_ring: config.fast_path == FastPathMode::Auto,
                 max_sessions: config.sessions_max,

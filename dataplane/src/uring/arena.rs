@@ -158,6 +158,13 @@ impl<const SLOT_BYTES: usize> Arena<SLOT_BYTES> {
         unsafe { begin.add(usize::from(frame.start)) }
     }
 
+    /// Copies a packet to the same place in another slot; both are the worker's.
+    pub(super) fn copy(&mut self, frame: Frame, to: Slot) {
+        let mut octets = [0; SLOT_BYTES];
+        octets[frame.range()].copy_from_slice(frame.bytes(self));
+        self.slot_mut(to)[frame.range()].copy_from_slice(&octets[frame.range()]);
+    }
+
     /// Takes the slot back: the kernel has said that it is done with it.
     pub(super) fn take_back(&mut self, slot: Slot) {
         self.change_owner(slot, Owner::Kernel, Owner::Worker);
@@ -196,18 +203,6 @@ impl<const SLOT_BYTES: usize> Slots for Arena<SLOT_BYTES> {
         // `&mut self` keeps every other reference away.
         unsafe { std::slice::from_raw_parts_mut(self.address(slot).as_ptr(), SLOT_BYTES) }
     }
-
-    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
-        for (index, slot) in slots.iter().enumerate() {
-            self.check(*slot);
-            assert!(!slots[..index].contains(slot), "{slots:?} are lent at once");
-        }
-        slots.map(|slot| {
-            // SAFETY: as in `slot_mut`; that the slots differ has been checked, so the slices do
-            // not overlap.
-            unsafe { std::slice::from_raw_parts_mut(self.address(slot).as_ptr(), SLOT_BYTES) }
-        })
-    }
 }
 
 impl<const SLOT_BYTES: usize> Drop for Arena<SLOT_BYTES> {
@@ -234,9 +229,8 @@ mod tests {
         assert_eq!(arena.slot(Slot(0)), &[0; SLOT_BYTES]);
         assert_eq!(arena.slot(Slot(2)), &[0; SLOT_BYTES]);
         assert_eq!(arena.slot(Slot(0)).as_ptr().align_offset(4096), 0);
-        let [c, a] = arena.slots_mut([Slot(2), Slot(0)]);
-        c.fill(3);
-        a.fill(2);
+        arena.slot_mut(Slot(2)).fill(3);
+        arena.slot_mut(Slot(0)).fill(2);
         assert_eq!(arena.slot(Slot(1)), &[1; SLOT_BYTES]);
     }
 
@@ -268,7 +262,7 @@ mod tests {
     fn what_the_kernel_owns_is_not_touched() {
         let mut arena = Arena::new(2);
         arena.lend(Slot(1));
-        let _ = arena.slots_mut([Slot(0), Slot(1)]);
+        let _ = arena.slot_mut(Slot(1));
     }
 
     #[test]
@@ -277,11 +271,5 @@ mod tests {
         let mut arena = Arena::new(2);
         arena.lend(Slot(1));
         arena.lend(Slot(1));
-    }
-
-    #[test]
-    #[should_panic(expected = "lent at once")]
-    fn one_slot_is_not_lent_to_two_lanes() {
-        let _ = Arena::new(2).slots_mut([Slot(1), Slot(1)]);
     }
 }

@@ -724,10 +724,6 @@ impl Slots for Uring {
         self.memory.arena.slot_mut(slot)
     }
 
-    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
-        self.memory.arena.slots_mut(slots)
-    }
-
     fn keep(&mut self, frame: Frame) -> Frame {
         let arena = &mut self.memory.arena;
         if !arena.is_of_ring(frame.slot) {
@@ -736,8 +732,7 @@ impl Slots for Uring {
         let Some(slot) = self.kept_free.pop() else {
             return frame;
         };
-        let [from, to] = arena.slots_mut([frame.slot, slot]);
-        to[frame.range()].copy_from_slice(&from[frame.range()]);
+        arena.copy(frame, slot);
         self.release(frame.slot);
         Frame { slot, ..frame }
     }
