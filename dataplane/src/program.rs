@@ -56,6 +56,9 @@ pub struct NextHop {
     pub interface: u32,
     /// Ethernet address of the router, or of the peer itself.
     pub mac: [u8; 6],
+    /// Ethernet address of the interface itself, when it may be given whole frames through an
+    /// AF_XDP socket; with `None`, or without such a socket, packets go through the packet socket.
+    pub local_mac: Option<[u8; 6]>,
     /// Outer source address: the one that the route chooses.
     pub source: Ipv4Addr,
     /// Octets of the longest IPv4 packet that goes this way; longer ones go over the raw socket,
@@ -132,8 +135,9 @@ pub enum Command {
         /// Session.
         call_id: CallId,
     },
-    /// From now on the session's packets go to this next hop through the packet socket; `None`, as
-    /// at the start, is the raw socket, where the kernel finds the way.
+    /// From now on the session's packets go to this next hop, through the AF_XDP socket of its
+    /// interface or else the packet socket; `None`, as at the start, is the raw socket, where the
+    /// kernel finds the way.
     SetNextHop {
         /// Session.
         call_id: CallId,
@@ -166,6 +170,19 @@ pub enum Command {
         /// The socket.
         fd: OwnedFd,
     },
+    /// Sends through this socket (`sys::xdp_socket`) what leaves through this interface. The worker
+    /// says with [`Notice::XdpSocket`] what has become of it.
+    AttachXdpSocket {
+        /// The socket, as it was opened.
+        fd: OwnedFd,
+        /// Index of the interface.
+        interface: u32,
+    },
+    /// Closes the AF_XDP socket of this interface, if there is one.
+    DetachXdpSocket {
+        /// Index of the interface.
+        interface: u32,
+    },
     /// Ends the worker after what is queued has been done.
     Stop,
 }
@@ -196,6 +213,15 @@ pub enum Notice {
     TunLost {
         /// Which.
         tun: TunId,
+    },
+    /// An AF_XDP socket is in use, or is not any more: the packet socket does its work then.
+    XdpSocket {
+        /// Whose it is.
+        worker: u16,
+        /// Index of the interface.
+        interface: u32,
+        /// The error is in words, for a person.
+        state: Result<(), String>,
     },
     /// The worker cannot go on, with the reason in words that name the remedy.
     Failed {

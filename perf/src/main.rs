@@ -28,6 +28,7 @@ mod measure;
 mod namespaces;
 mod process;
 mod report;
+mod sockets;
 mod systems;
 
 /// Measures pptp-fast and its peers between two network namespaces of this machine.
@@ -65,7 +66,8 @@ struct Arguments {
     tools: PathBuf,
 }
 
-/// The two ends of the UDP flood, started by the program itself.
+/// What is not the comparison of systems. The ends of the UDP flood are started by the program
+/// itself.
 #[derive(Debug, Subcommand)]
 enum Part {
     /// Send small UDP packets as fast as possible.
@@ -78,6 +80,8 @@ enum Part {
     /// Keep the port of the flood open.
     #[command(hide = true)]
     Sink,
+    /// What one packet costs to send, by the kind of socket.
+    Sockets,
 }
 
 fn main() -> ExitCode {
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
     let done = match arguments.part {
         Some(Part::Flood { to, seconds }) => flood::send(to, Duration::from_secs(seconds)),
         Some(Part::Sink) => flood::keep_port_open(),
+        Some(Part::Sockets) => compare_sockets(),
         None => compare(&arguments),
     };
     match done {
@@ -94,6 +99,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn compare_sockets() -> Result<()> {
+    let work = absolute("target/perf".as_ref())?;
+    std::fs::create_dir_all(&work).context("cannot make target/perf")?;
+    sockets::compare(&work)
 }
 
 fn compare(arguments: &Arguments) -> Result<()> {

@@ -70,7 +70,7 @@ pub struct TunnelStatus {
     pub dropped: u64,
     /// Times MPPE had to be brought back into step.
     pub mppe_resyncs: u64,
-    /// How GRE packets leave: `packet socket` or `raw socket`.
+    /// How GRE packets leave: `AF_XDP socket`, `packet socket` or `raw socket`.
     pub fast_path: String,
     /// Why so.
     pub fast_path_reason: String,

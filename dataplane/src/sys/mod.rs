@@ -7,3 +7,4 @@ pub mod priority;
 pub mod probe;
 pub mod tun;
 pub mod wake;
+pub mod xdp_socket;

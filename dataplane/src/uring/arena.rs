@@ -43,6 +43,11 @@ impl<const SLOT_BYTES: usize> Arena<SLOT_BYTES> {
         }
     }
 
+    /// Where all slots lie, one behind the other, and their length in octets.
+    pub(super) const fn memory(&self) -> (NonNull<u8>, usize) {
+        (self.base, self.owners.len() * SLOT_BYTES)
+    }
+
     /// Gives the slot to the kernel, and returns where it begins.
     pub(super) fn lend(&mut self, slot: Slot) -> NonNull<u8> {
         self.change_owner(slot, Owner::Worker, Owner::Kernel);

@@ -1,5 +1,6 @@
-//! The fast path: GRE packets leave through a packet socket while the next hop is known for
-//! certain, and through the raw socket, where the kernel finds the way, otherwise.
+//! The fast path: GRE packets leave through an AF_XDP socket, or else a packet socket, while the
+//! next hop is known for certain, and through the raw socket, where the kernel finds the way,
+//! otherwise.
 //!
 //! ```text
 //! kernel: routes, links, neighbours, rules, firewall  --events-->  which sessions does it touch?
@@ -12,31 +13,36 @@
 mod decision;
 mod events;
 mod kernel;
+mod xdp;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use dataplane::program::{CallId, NextHop};
+use dataplane::program::{CallId, Command, NextHop};
+use dataplane::sys::xdp_socket;
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use tokio::time::{Interval, MissedTickBehavior};
 
-pub(crate) use self::decision::{Decision, Reason};
-use self::decision::{Facts, Finding, HostFacts, LinkFacts, NeighbourFacts, RouteFacts, decide};
+use self::decision::{
+    Decision, Facts, Finding, HostFacts, LinkFacts, NeighbourFacts, Reason, RouteFacts, decide,
+};
 use self::events::{Event, Events};
 use self::kernel::Kernel;
+use self::xdp::{Place, XdpSockets};
 
 /// Through which socket packets leave, as `status` says it.
 pub(crate) const RAW_SOCKET: &str = "raw socket";
 const PACKET_SOCKET: &str = "packet socket";
+const XDP_SOCKET: &str = "AF_XDP socket";
 
 /// How often is looked for what no event tells: tables of iptables.
 const LOOK: Duration = Duration::from_secs(1);
 /// After so many looks everything is asked for again: a path MTU learned, an event missed.
 const LOOKS_UNTIL_ALL: u32 = 15;
 
-/// A worker is to send a session's packets to this next hop from now on.
-pub(crate) type Order = (CallId, Option<NextHop>);
+/// What a worker is to do.
+pub(crate) type Order = (u16, Command);
 
 /// Watches the ways to the peers of all sessions.
 pub(crate) struct FastPath {
@@ -44,6 +50,8 @@ pub(crate) struct FastPath {
     events: Events,
     looks: Interval,
     looks_left: u32,
+    workers: u16,
+    xdp: XdpSockets,
     host: HostFacts,
     /// At the last look.
     iptables: Finding,
@@ -67,11 +75,11 @@ struct Survey {
 }
 
 impl FastPath {
-    /// Begins to watch the network namespace of the calling thread.
+    /// Begins to watch the network namespace of the calling thread, for so many workers.
     ///
     /// # Errors
     /// When the kernel gives no netlink socket.
-    pub(crate) fn open() -> std::io::Result<Self> {
+    pub(crate) fn open(workers: u16) -> std::io::Result<Self> {
         // Events first: what changes after a question has been answered is not missed.
         let events = Events::open()?;
         let mut kernel = Kernel::open()?;
@@ -83,6 +91,8 @@ impl FastPath {
             events,
             looks,
             looks_left: LOOKS_UNTIL_ALL,
+            workers: workers.max(1),
+            xdp: XdpSockets::default(),
             host,
             iptables: kernel::iptables(),
             sessions: HashMap::new(),
@@ -105,11 +115,36 @@ impl FastPath {
     /// The session has ended.
     pub(crate) fn forget(&mut self, call_id: CallId) {
         self.sessions.remove(&call_id);
+        let is_of_it = |command: &Command| matches!(command, Command::SetNextHop { call_id: id, .. } if *id == call_id);
+        self.orders.retain(|(_, command)| !is_of_it(command));
     }
 
-    /// How the packets of a session leave, and why.
-    pub(crate) fn decision(&self, call_id: CallId) -> Option<&Decision> {
-        self.sessions.get(&call_id).map(|watched| &watched.decision)
+    /// A worker has said what has become of its AF_XDP socket.
+    pub(crate) fn hear_of_xdp(&mut self, worker: u16, interface: u32, state: Result<(), String>) {
+        self.xdp.answer((worker, interface), state);
+    }
+
+    /// Through which socket the packets of a session leave, and why.
+    pub(crate) fn describe(&self, call_id: CallId) -> Option<(&'static str, String)> {
+        let next_hop = match &self.sessions.get(&call_id)?.decision {
+            Decision::Use(next_hop) => next_hop,
+            Decision::Raw(reason) => return Some((RAW_SOCKET, reason.to_string())),
+        };
+        let octets = next_hop.mac.map(|octet| format!("{octet:02x}"));
+        let (mac, index) = (octets.join(":"), next_hop.interface);
+        let way = format!("the next hop is {mac} on interface {index}");
+        let xdp = match next_hop.local_mac {
+            Some(_) => self.xdp.state((self.owner(call_id), index)),
+            None => Err("interfaces of this kind have none"),
+        };
+        Some(match xdp {
+            Ok(()) => (XDP_SOCKET, way),
+            Err(reason) => (PACKET_SOCKET, format!("{way}; no AF_XDP socket: {reason}")),
+        })
+    }
+
+    const fn owner(&self, call_id: CallId) -> u16 {
+        call_id.0 % self.workers
     }
 
     /// What a worker is to be told next.
@@ -144,6 +179,14 @@ impl FastPath {
             self.host = self.kernel.host();
             self.reconsider(|_, _| true, is_all);
         }
+        if is_all {
+            self.xdp.hope(|_| true);
+            self.close_unused_sockets();
+        }
+        if self.xdp.look() || is_all {
+            let places: HashSet<_> = self.sockets_of_use().collect();
+            self.open_sockets(places);
+        }
     }
 
     fn hear(&mut self, event: Event) {
@@ -156,7 +199,11 @@ impl FastPath {
                 self.host = self.kernel.host();
                 self.reconsider(|_, _| true, false);
             }
-            Event::Link(index) => self.reconsider(|_, it| it.leaves_through(index), true),
+            Event::Link(index) => {
+                self.xdp.hope(|interface| interface == index);
+                self.reconsider(|_, it| it.leaves_through(index), true);
+                self.close_unused_sockets();
+            }
             Event::Queueing(index) => self.reconsider(|_, it| it.leaves_through(index), false),
             Event::Route(prefix) => self.reconsider(|_, it| prefix.contains(it.peer), true),
             Event::Neighbour(index, address) => {
@@ -169,6 +216,7 @@ impl FastPath {
     /// route first.
     fn reconsider(&mut self, which: impl Fn(CallId, &Watched) -> bool, is_route_in_doubt: bool) {
         let mut survey = Survey::default();
+        let mut places = HashSet::new();
         for (call_id, watched) in &mut self.sessions {
             if !which(*call_id, watched) {
                 continue;
@@ -180,11 +228,44 @@ impl FastPath {
             let decision = survey.decide(&mut self.kernel, &self.host, watched);
             let (before, after) = (watched.decision.next_hop(), decision.next_hop());
             watched.decision = decision;
+            let worker = call_id.0 % self.workers;
+            places.extend(watched.decision.socket_of_use(worker));
             if before != after {
-                self.orders.push_back((*call_id, after));
+                let (call_id, next_hop) = (*call_id, after);
+                let command = Command::SetNextHop { call_id, next_hop };
+                self.orders.push_back((worker, command));
             }
         }
         survey.keep_alive(&mut self.kernel);
+        self.open_sockets(places);
+    }
+
+    fn sockets_of_use(&self) -> impl Iterator<Item = Place> {
+        let sessions = self.sessions.iter();
+        sessions.filter_map(|(call_id, it)| it.decision.socket_of_use(self.owner(*call_id)))
+    }
+
+    fn open_sockets(&mut self, places: HashSet<Place>) {
+        for (worker, interface) in places {
+            if !self.xdp.ask((worker, interface)) {
+                continue;
+            }
+            match xdp_socket::open() {
+                Ok(fd) => {
+                    let command = Command::AttachXdpSocket { fd, interface };
+                    self.orders.push_back((worker, command));
+                }
+                Err(error) => self.xdp.answer((worker, interface), Err(error.to_string())),
+            }
+        }
+    }
+
+    fn close_unused_sockets(&mut self) {
+        let used = self.sockets_of_use().collect();
+        for (worker, interface) in self.xdp.keep(&used) {
+            let command = Command::DetachXdpSocket { interface };
+            self.orders.push_back((worker, command));
+        }
     }
 }
 
@@ -236,23 +317,16 @@ impl Survey {
 }
 
 impl Decision {
-    /// Which socket, and why.
-    pub(crate) fn describe(&self) -> (&'static str, String) {
-        match self {
-            Self::Use(next_hop) => {
-                let octets = next_hop.mac.map(|octet| format!("{octet:02x}"));
-                let (mac, index) = (octets.join(":"), next_hop.interface);
-                let way = format!("the next hop is {mac} on interface {index}");
-                (PACKET_SOCKET, way)
-            }
-            Self::Raw(reason) => (RAW_SOCKET, reason.to_string()),
-        }
-    }
-
     const fn next_hop(&self) -> Option<NextHop> {
         match self {
             Self::Use(next_hop) => Some(*next_hop),
             Self::Raw(_) => None,
         }
+    }
+
+    /// The AF_XDP socket of this worker that the packets could leave through.
+    fn socket_of_use(&self, worker: u16) -> Option<Place> {
+        let next_hop = self.next_hop()?;
+        next_hop.local_mac.map(|_| (worker, next_hop.interface))
     }
 }
