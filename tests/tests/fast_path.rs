@@ -245,6 +245,8 @@ fn the_packet_socket_is_used_where_there_is_no_xdp_socket() {
     tunnel.wait_for(Side::Client, PACKET, "interfaces of this kind have none");
     tunnel.assert_traffic();
     tunnel.run(Side::Client, "ip link del over");
+    // The server has learned an Ethernet address that is gone.
+    tunnel.run(Side::Server, "ip neigh flush dev outer");
     tunnel.wait_for(Side::Client, FAST, "the next hop is");
     tunnel.assert_traffic();
     assert_eq!(tunnel.xdp_sockets(Side::Client), 1);
