@@ -35,6 +35,9 @@ use crate::namespaces::{CLIENT, Namespaces, SERVER};
 const PACKET_LEN: usize = 1420;
 /// Packets that are handed over together.
 const BATCH: usize = 64;
+/// Packets that are sent in turn, so that they lie in the cache no better than in a program that
+/// makes them.
+const PACKETS: usize = 4 * BATCH;
 /// Batches in one measurement: a tenth of a second.
 const BATCHES: usize = 600;
 const ROUNDS: usize = 15;
@@ -169,28 +172,28 @@ fn raw_ways() -> Result<Vec<Way>> {
     let gre = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_GRE)));
     let packet = vec![0; PACKET_LEN];
 
-    let (to, octets) = (gre()?, packet.clone());
+    let (to, mut packets) = (gre()?, Packets::new(&packet));
     let one_by_one = Way::new("raw socket, sendto", move || {
-        for _ in 0..BATCH {
-            to.send_to(&octets, &peer.into())?;
+        for octets in packets.next_batch() {
+            to.send_to(octets, &peer.into())?;
         }
         Ok(())
     });
-    let (connected, octets) = (gre()?, packet.clone());
+    let (connected, mut packets) = (gre()?, Packets::new(&packet));
     connected.connect(&peer.into())?;
     let by_connection = Way::new("raw socket, connected, send", move || {
-        for _ in 0..BATCH {
-            connected.send(&octets)?;
+        for octets in packets.next_batch() {
+            connected.send(octets)?;
         }
         Ok(())
     });
     let to = Some(SockaddrIn::from(peer));
-    let many = many_at_once("raw socket, sendmmsg", gre()?, packet.clone(), to);
+    let many = many_at_once("raw socket, sendmmsg", gre()?, &packet, to);
     let with_header = gre()?;
     with_header.set_header_included_v4(true)?;
     let packet = ipv4_packet(&packet);
     let name = "raw socket, IP_HDRINCL, sendmmsg";
-    let with_header = many_at_once(name, with_header, packet, to);
+    let with_header = many_at_once(name, with_header, &packet, to);
     Ok(vec![one_by_one, by_connection, many, with_header])
 }
 
@@ -204,19 +207,20 @@ fn packet_way() -> Result<Way> {
     frame.extend([8, 0]);
     frame.extend(ipv4_packet(&vec![0; PACKET_LEN]));
     let name = "packet socket, sendmmsg";
-    Ok(many_at_once::<LinkAddr>(name, packet, frame, None))
+    Ok(many_at_once::<LinkAddr>(name, packet, &frame, None))
 }
 
 fn many_at_once<A: SockaddrLike + Copy + 'static>(
     name: &'static str,
     socket: impl AsRawFd + 'static,
-    octets: Vec<u8>,
+    octets: &[u8],
     to: Option<A>,
 ) -> Way {
     let mut headers = MultiHeaders::preallocate(BATCH, None);
+    let mut packets = Packets::new(octets);
     Way::new(name, move || {
-        let part = [IoSlice::new(&octets)];
-        let parts = [part; BATCH];
+        let batch = packets.next_batch().iter();
+        let parts: Vec<_> = batch.map(|octets| [IoSlice::new(octets)]).collect();
         let addresses = [to; BATCH];
         let flags = MsgFlags::empty();
         let sent = sendmmsg(
@@ -230,6 +234,27 @@ fn many_at_once<A: SockaddrLike + Copy + 'static>(
         ensure!(sent.count() == BATCH, "packets are refused");
         Ok(())
     })
+}
+
+/// The packets that are sent.
+struct Packets {
+    all: Vec<Vec<u8>>,
+    next: usize,
+}
+
+impl Packets {
+    fn new(octets: &[u8]) -> Self {
+        Self {
+            all: vec![octets.to_vec(); PACKETS],
+            next: 0,
+        }
+    }
+
+    fn next_batch(&mut self) -> &[Vec<u8>] {
+        let begin = self.next;
+        self.next = (begin + BATCH) % PACKETS;
+        &self.all[begin..begin + BATCH]
+    }
 }
 
 fn ipv4_packet(payload: &[u8]) -> Vec<u8> {
