@@ -76,7 +76,7 @@ impl Node {
         Self {
             address,
             endpoint: Endpoint::new(config, seed),
-            plane: Plane::new(sessions_max),
+            plane: Plane::new(sessions_max, seed[0] % 2 == 1),
             calls: Vec::new(),
             dials_failed: Vec::new(),
             log: Vec::new(),

@@ -9,6 +9,7 @@ use control::proto::Time;
 use dataplane::counters::WorkerCounters;
 use dataplane::io::IoCounters;
 use dataplane::mailbox::Mailbox;
+use dataplane::mppe::look_ahead::{Pool, Workshop};
 use dataplane::offload::TunFeatures;
 use dataplane::program::{CallId, Command, Notice, TunId};
 use dataplane::sim_io::SimIo;
@@ -28,6 +29,8 @@ const PROTOCOL_UDP: u8 = 17;
 pub struct Plane {
     worker: Worker<SimIo>,
     mailbox: Arc<Mailbox>,
+    /// What prepares key streams, when the worker looks ahead.
+    pool: Option<Pool>,
     /// Orders for which the mailbox has no room yet.
     waiting: VecDeque<Command>,
 }
@@ -44,12 +47,12 @@ pub struct Turned {
 }
 
 impl Plane {
-    /// A data plane without sessions.
+    /// A data plane without sessions; `looks_ahead` prepares key streams between its turns.
     ///
     /// # Panics
     /// When no file descriptor is left.
     #[must_use]
-    pub fn new(sessions_max: usize) -> Self {
+    pub fn new(sessions_max: usize, looks_ahead: bool) -> Self {
         let mailbox = Mailbox::new(QUEUE_LEN, QUEUE_LEN);
         let mailbox = Arc::new(mailbox.expect("file descriptors are left"));
         let spec = WorkerSpec {
@@ -58,15 +61,21 @@ impl Plane {
             max_sessions: sessions_max,
             slots: usize::from(RECEIVE_SLOTS),
         };
-        let worker = Worker::new(
+        let mut worker = Worker::new(
             spec,
             SimIo::new(RECEIVE_SLOTS, CONTROL_SLOTS),
             Arc::clone(&mailbox),
             Arc::new(WorkerCounters::default()),
             Arc::new(IoCounters::default()),
         );
+        let pool = looks_ahead.then(|| {
+            let workshop = Workshop::new();
+            worker.look_ahead_in(Arc::clone(&workshop));
+            Pool::new(workshop)
+        });
         Self {
             worker,
+            pool,
             mailbox,
             waiting: VecDeque::new(),
         }
@@ -121,6 +130,12 @@ impl Plane {
     /// When the worker fails, or finds no end.
     pub fn turn(&mut self, now: Time) -> Turned {
         self.worker.io_mut().set_now_ms(now.0);
+        // The helper gets more or less time, so that some streams are ready and some are not.
+        if let Some(pool) = &mut self.pool {
+            for _ in 0..now.0 % 5 {
+                pool.round(now.0);
+            }
+        }
         let mut rounds = 0;
         loop {
             self.post_waiting();
