@@ -26,7 +26,9 @@
 //! # Rules
 //!
 //! *Threads*: a worker owns its ring, arena, GRE socket, TUN queues and sessions; nothing is shared
-//! but the two bounded queues of [`mailbox`] and the counters, which only the worker writes.
+//! but the two bounded queues of [`mailbox`], the counters, which only the worker writes, and, where
+//! it is asked for, the queues of key streams that a thread of idle time prepares
+//! ([`mppe::look_ahead`]). No thread ever waits for another one's data.
 //!
 //! *Memory*: everything is allocated before the first packet, and nothing for one; the bounds are
 //! in [`limits`].
