@@ -3,6 +3,7 @@
 //! `cargo bench -p pptp-fast-benches --bench data_path`
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -11,6 +12,7 @@ use dataplane::encap::{Outgoing, encap};
 use dataplane::frame::{Frame, Slot, VecArena};
 use dataplane::limits::{BATCH_PACKETS, HEADROOM_BYTES, SLOT_BYTES};
 use dataplane::mppe::baseline::PlainMppe;
+use dataplane::mppe::look_ahead::{Pool, Progress, Workshop};
 use dataplane::program::CallId;
 use dataplane::session::SessionTable;
 use pptp_fast_benches::{PACKET_LEN, PEER, START_KEY, inner_packet, sessions};
@@ -110,6 +112,31 @@ fn bench_encap(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What is left to do for a packet whose key stream has been prepared.
+fn bench_prepared(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encap");
+    group.throughput(Throughput::Elements(u64::from(PACKETS)));
+    group.bench_function(BenchmarkId::new("prepared", 1), |bencher| {
+        let mut sender = Sender::new(1);
+        let workshop = Workshop::new();
+        let mut pool = Pool::new(Arc::clone(&workshop));
+        let session = sender.table.get_mut(CallId(0));
+        assert!(session.is_some_and(|session| session.look_ahead(&workshop)));
+        bencher.iter_custom(|iterations| {
+            let mut elapsed = Duration::ZERO;
+            for _ in 0..iterations {
+                while pool.round(0) == Progress::Some {}
+                sender.fill();
+                let start = Instant::now();
+                sender.encap();
+                elapsed += start.elapsed();
+            }
+            elapsed
+        });
+    });
+    group.finish();
+}
+
 fn bench_decap(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decap");
     group.throughput(Throughput::Elements(u64::from(PACKETS)));
@@ -146,5 +173,5 @@ fn bench_decap(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench_encap, bench_decap);
+criterion_group!(benches, bench_encap, bench_prepared, bench_decap);
 criterion_main!(benches);

@@ -233,7 +233,9 @@ fn as_threads(processors: &[usize], span: Duration) -> f64 {
         .zip(processors)
         .map(|(index, &processor)| {
             let barrier = Arc::clone(&barrier);
-            let ready = move || drop(barrier.wait());
+            let ready = move || {
+                barrier.wait();
+            };
             std::thread::spawn(move || carry(processor, index, count, span, ready))
         })
         .collect();

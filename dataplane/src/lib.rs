@@ -26,9 +26,11 @@
 //! # Rules
 //!
 //! *Threads*: a worker owns its ring, arena, GRE socket, TUN queues and sessions; nothing is shared
-//! but the two bounded queues of [`mailbox`] and the counters, which only the worker writes. A
-//! session may be split by direction ([`program::Role`]): then two workers have a half each, and the
-//! halves share no more than two workers do.
+//! but the two bounded queues of [`mailbox`], the counters, which only the worker writes, and, where
+//! it is asked for, the queues of key streams that a thread of idle time prepares
+//! ([`mppe::look_ahead`]). No thread ever waits for another one's data. A session may be split by
+//! direction ([`program::Role`]): then two workers have a half each, and the halves share no more
+//! than two workers do.
 //!
 //! *Memory*: everything is allocated before the first packet, and nothing for one; the bounds are
 //! in [`limits`].

@@ -72,7 +72,8 @@ impl Node {
         seed: [u8; 32],
         secrets: BTreeMap<String, Secret>,
     ) -> Self {
-        let plane = Plane::new(config.worker_count, config.limits.calls_max);
+        let looks_ahead = seed[0] % 2 == 1;
+        let plane = Plane::new(config.worker_count, config.limits.calls_max, looks_ahead);
         Self {
             address,
             endpoint: Endpoint::new(config, seed),

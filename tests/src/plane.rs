@@ -10,6 +10,7 @@ use control::proto::Time;
 use dataplane::counters::WorkerCounters;
 use dataplane::io::IoCounters;
 use dataplane::mailbox::Mailbox;
+use dataplane::mppe::look_ahead::{Pool, Workshop};
 use dataplane::offload::TunFeatures;
 use dataplane::program::{CallId, Command, Notice, Role, TunId};
 use dataplane::sim_io::SimIo;
@@ -35,6 +36,8 @@ pub struct Plane {
 struct Lane {
     worker: Worker<SimIo>,
     mailbox: Arc<Mailbox>,
+    /// What prepares key streams, when the worker looks ahead.
+    pool: Option<Pool>,
     /// Orders for which the mailbox has no room yet.
     waiting: VecDeque<Command>,
 }
@@ -51,7 +54,7 @@ pub struct Turned {
 }
 
 impl Lane {
-    fn new(index: u16, count: u16, sessions_max: usize) -> Self {
+    fn new(index: u16, count: u16, sessions_max: usize, looks_ahead: bool) -> Self {
         let mailbox = Mailbox::new(QUEUE_LEN, QUEUE_LEN);
         let mailbox = Arc::new(mailbox.expect("file descriptors are left"));
         let spec = WorkerSpec {
@@ -60,15 +63,21 @@ impl Lane {
             max_sessions: sessions_max,
             slots: usize::from(RECEIVE_SLOTS),
         };
-        let worker = Worker::new(
+        let mut worker = Worker::new(
             spec,
             SimIo::new(RECEIVE_SLOTS, CONTROL_SLOTS),
             Arc::clone(&mailbox),
             Arc::new(WorkerCounters::default()),
             Arc::new(IoCounters::default()),
         );
+        let pool = looks_ahead.then(|| {
+            let workshop = Workshop::new();
+            worker.look_ahead_in(Arc::clone(&workshop));
+            Pool::new(workshop)
+        });
         Self {
             worker,
+            pool,
             mailbox,
             waiting: VecDeque::new(),
         }
@@ -86,6 +95,12 @@ impl Lane {
     /// Does everything that there is to do now.
     fn turn(&mut self, now: Time, turned: &mut Turned) {
         self.worker.io_mut().set_now_ms(now.0);
+        // The helper gets more or less time, so that some streams are ready and some are not.
+        if let Some(pool) = &mut self.pool {
+            for _ in 0..now.0 % 5 {
+                pool.round(now.0);
+            }
+        }
         let mut rounds = 0;
         loop {
             self.post_waiting();
@@ -121,13 +136,14 @@ impl Lane {
 }
 
 impl Plane {
-    /// A data plane without sessions, of one worker or of two.
+    /// A data plane without sessions, of one worker or of two; `looks_ahead` prepares key streams
+    /// between their turns.
     ///
     /// # Panics
     /// When no file descriptor is left.
     #[must_use]
-    pub fn new(workers: u16, sessions_max: usize) -> Self {
-        let lane = |index| Lane::new(index, workers, sessions_max);
+    pub fn new(workers: u16, sessions_max: usize, looks_ahead: bool) -> Self {
+        let lane = |index| Lane::new(index, workers, sessions_max, looks_ahead);
         Self {
             lanes: (0..workers).map(lane).collect(),
         }

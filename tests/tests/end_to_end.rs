@@ -527,11 +527,11 @@ fn exchange(stream: &TcpStream, expected: u8, sent: u8) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut writer = stream;
-            writer.write_all(&octets(sent)).unwrap();
+            writer.write_all(&octets(sent)).expect("it is sent");
         });
         let mut received = vec![0; STREAM_OCTETS];
         let mut reader = stream;
-        reader.read_exact(&mut received).unwrap();
+        reader.read_exact(&mut received).expect("it arrives");
         assert!(received == octets(expected), "another stream came out");
     });
 }

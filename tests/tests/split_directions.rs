@@ -33,7 +33,9 @@ struct Lane {
 
 impl Lane {
     fn new(index: u16, count: u16) -> Self {
-        let mailbox = Arc::new(Mailbox::new(64, limits::NOTICES_RESERVED + 64).unwrap());
+        let mailbox = Arc::new(
+            Mailbox::new(64, limits::NOTICES_RESERVED + 64).expect("file descriptors are left"),
+        );
         let spec = WorkerSpec {
             index,
             count,
@@ -79,7 +81,7 @@ impl Host {
             let start_key = StartKey::new(KeyStrength::Bits128, &octets);
             Some(MppeSpec { start_key, mode })
         };
-        let nothing = std::fs::File::open("/dev/null").unwrap();
+        let nothing = std::fs::File::open("/dev/null").expect("it opens");
         let commands = [
             Command::Install(SessionSpec {
                 call_id,
@@ -129,13 +131,16 @@ impl Host {
     fn obey(&mut self, command: Command) {
         let (receiver, sender) = self.halves();
         if receiver == sender {
-            self.lanes[receiver].mailbox.post(command).unwrap();
+            self.lanes[receiver]
+                .mailbox
+                .post(command)
+                .expect("there is room");
             return;
         }
         let halves = command.split();
         for (index, half) in [(receiver, halves.receive), (sender, halves.send)] {
             if let Some(half) = half {
-                self.lanes[index].mailbox.post(half).unwrap();
+                self.lanes[index].mailbox.post(half).expect("there is room");
             }
         }
     }
@@ -159,7 +164,7 @@ impl Host {
         let mut sent = Vec::new();
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             lane.worker.io_mut().set_now_ms(now_ms);
-            lane.worker.turn().unwrap();
+            lane.worker.turn().expect("memory does not fail");
             let packets = lane.worker.io_mut().take_sent().into_iter();
             sent.extend(packets.map(|it| (index, it.packet)));
         }
@@ -246,7 +251,7 @@ impl Network {
 fn check_halves(host: &Host, sent: &[(usize, Vec<u8>)], next: &mut u32, acknowledged: &mut u32) {
     let (receiver, sender) = host.halves();
     for (index, packet) in sent {
-        let gre = GreRepr::parse(packet).unwrap();
+        let gre = GreRepr::parse(packet).expect("GRE");
         if *index == sender {
             assert_eq!(gre.sequence, Some(*next));
             assert_eq!(gre.acknowledgment, None);

@@ -37,6 +37,7 @@ use std::time::Instant;
 
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{cqueue, opcode};
+use nix::errno::Errno;
 
 use self::arena::Arena;
 use self::buffers::BufferRing;
@@ -123,6 +124,8 @@ pub struct Uring {
     is_busy: bool,
     /// Most of it came through the packet ring.
     is_ring_busy: bool,
+    /// Packets that wait to go out through the raw socket together.
+    outgoing: Vec<(Frame, Route)>,
     /// Sends that have not completed.
     sends: usize,
     /// Errors since the last packet, and the latest of them.
@@ -204,6 +207,7 @@ impl Uring {
             is_polling_tap: false,
             is_busy: false,
             is_ring_busy: false,
+            outgoing: Vec::with_capacity(limits::DIRECT_PACKETS),
             sends: 0,
             receive_errors: (0, 0),
             receive_dropped: 0,
@@ -533,11 +537,61 @@ impl Uring {
         self.xdp_done = done;
     }
 
+    /// Queues a packet for the raw socket, behind those that the ring has still to send.
     fn send_raw(&mut self, frame: Frame, route: Route) {
-        let slot = frame.slot;
+        if self.sends > 0 {
+            self.send_by_ring(frame, route);
+            return;
+        }
+        self.outgoing.push((frame, route));
+        if self.outgoing.len() == limits::DIRECT_PACKETS {
+            self.flush_raw();
+        }
+    }
+
+    /// Hands over what waits for the raw socket.
+    fn flush_raw(&mut self) {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        let mut rest = &outgoing[..];
+        for &(frame, route) in rest {
+            self.address(frame, route);
+        }
+        while !rest.is_empty() {
+            let slots = rest.iter().map(|(frame, _)| frame.slot);
+            let (sent, errno) = self.memory.outbox.send(self.gre.as_fd(), slots);
+            self.counters.gre_sent.add(sent as u64);
+            let is_full = sent == 0 && matches!(errno, Errno::EAGAIN | Errno::ENOBUFS);
+            let done = if is_full { 0 } else { sent.max(1) };
+            // Whatever the network refuses is lost as any packet may be; the tunnel goes on.
+            self.counters.send_failed.add((done - sent) as u64);
+            for (frame, _) in &rest[..done] {
+                self.memory.arena.take_back(frame.slot);
+                self.release(frame.slot);
+            }
+            rest = &rest[done..];
+            if is_full {
+                break;
+            }
+        }
+        for &(frame, route) in rest {
+            self.memory.arena.take_back(frame.slot);
+            self.send_by_ring(frame, route);
+        }
+        outgoing.clear();
+        self.outgoing = outgoing;
+    }
+
+    /// Lends the packet, and writes its message.
+    fn address(&mut self, frame: Frame, route: Route) -> *const libc::msghdr {
         let packet = self.memory.arena.lend_packet(frame);
         let (outbox, len) = (&mut self.memory.outbox, frame.len());
-        let message = outbox.address(slot, packet, len, route.peer, route.local);
+        outbox.address(frame.slot, packet, len, route.peer, route.local)
+    }
+
+    /// Sends through the raw socket as soon as it has room.
+    fn send_by_ring(&mut self, frame: Frame, route: Route) {
+        let slot = frame.slot;
+        let message = self.address(frame, route);
         let entry = opcode::SendMsg::new(Fd(self.gre.as_raw_fd()), message).build();
         self.sends += 1;
         // SAFETY: packet and message are those of a slot that the arena has lent until the
@@ -644,6 +698,7 @@ impl Uring {
 impl Io for Uring {
     fn wait(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<u64, IoError> {
         self.flush_direct();
+        self.flush_raw();
         self.flush();
         self.arm();
         self.enter(deadline_ms, arrivals)?;
@@ -768,6 +823,7 @@ impl Io for Uring {
 
     fn close(&mut self) {
         self.flush_direct();
+        self.flush_raw();
         self.flush();
         let mut arrivals = Arrivals::default();
         let mut rounds_left = CLOSE_ROUNDS;

@@ -1,9 +1,16 @@
 //! What `sendmsg` reads while a packet is on its way: one message for each slot, allocated once.
+//!
+//! Packets go out many in one call (Linux `sendmmsg(2)`), which costs less than an operation of the
+//! ring for each. What the socket has no room for is left to the ring, which waits for it.
 
 use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
+use nix::errno::Errno;
+
 use crate::frame::Slot;
+use crate::limits::DIRECT_PACKETS;
 
 /// A message with all that it points to. It points into itself, so it never moves.
 #[repr(C)]
@@ -24,6 +31,8 @@ struct SourceAddress {
 /// The messages of all slots.
 pub(super) struct Outbox {
     messages: Vec<Message>,
+    /// For one call.
+    headers: Vec<libc::mmsghdr>,
 }
 
 // SAFETY: the pointers in the messages lead to the messages themselves and to the arena, which the
@@ -40,7 +49,32 @@ impl Outbox {
     /// A message for each of `slots` slots.
     pub(super) fn new(slots: usize) -> Self {
         let messages = std::iter::repeat_with(Message::empty).take(slots).collect();
-        Self { messages }
+        let headers = Vec::with_capacity(DIRECT_PACKETS);
+        Self { messages, headers }
+    }
+
+    /// Sends the messages of these slots, which have been addressed, through `socket`, as many as
+    /// it takes: 0 and why when it refuses the first.
+    pub(super) fn send(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        slots: impl Iterator<Item = Slot>,
+    ) -> (usize, Errno) {
+        self.headers.clear();
+        let messages = &self.messages;
+        let header = |slot: Slot| libc::mmsghdr {
+            msg_hdr: messages[usize::from(slot.0)].header,
+            msg_len: 0,
+        };
+        self.headers.extend(slots.take(DIRECT_PACKETS).map(header));
+        let count = self.headers.len() as libc::c_uint;
+        // SAFETY: the headers are as many as said; they lead to the messages, which never move, and
+        // to packets in slots that the arena has lent. The kernel writes `msg_len` alone.
+        let result = unsafe {
+            let headers = self.headers.as_mut_ptr();
+            libc::sendmmsg(socket.as_raw_fd(), headers, count, libc::MSG_DONTWAIT)
+        };
+        (usize::try_from(result).unwrap_or(0), Errno::last())
     }
 
     /// Addresses `len` octets at `payload` to `peer`, from `local` when it is given. The message

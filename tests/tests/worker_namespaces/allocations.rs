@@ -12,6 +12,7 @@ use dataplane::io::IoCounters;
 use dataplane::limits;
 use dataplane::mailbox::Mailbox;
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
+use dataplane::mppe::look_ahead::{Pool, Progress, Workshop};
 use dataplane::offload::checksum::Sum;
 use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};
 use dataplane::sys::gre_socket::{self, GreSocketConfig};
@@ -54,7 +55,7 @@ static ALLOCATOR: Counting = Counting;
 const SLOTS: u16 = 256;
 
 /// One end of a tunnel from this host to itself: octets 127.0.0.N outside, 10.0.N.1 inside.
-fn commands(number: u8, peer: u8) -> [Command; 5] {
+fn commands(number: u8, peer: u8, counters: &Arc<SessionCounters>) -> [Command; 5] {
     let call_id = CallId(number.into());
     let outer = |number| Ipv4Addr::new(127, 0, 0, number);
     let inner = |number| Ipv4Addr::new(10, 0, number, 1);
@@ -84,7 +85,7 @@ fn commands(number: u8, peer: u8) -> [Command; 5] {
         local: Some(outer(number)),
         peer_call_id: Some(peer.into()),
         role: Role::Both,
-        counters: Arc::new(SessionCounters::default()),
+        counters: Arc::clone(counters),
     };
     let (tun, owner) = (network.tun, Some(call_id));
     [
@@ -132,72 +133,90 @@ fn packets_cost_no_allocation() {
     if !may_run("allocations::packets_cost_no_allocation") {
         return;
     }
-    Namespace::new().run(|| {
-        let config = GreSocketConfig {
-            index: 0,
-            count: 1,
-            local: None,
-            mark: None,
-        };
-        let mailbox = Arc::new(Mailbox::new(64, limits::NOTICES_RESERVED + 64).unwrap());
-        let counters = Arc::new(IoCounters::default());
-        let gre = gre_socket::open(&config).unwrap();
-        let (theirs, counted) = (Arc::clone(&mailbox), Arc::clone(&counters));
-        let features = probe::probe().unwrap();
-        let uring = Uring::new(gre, SLOTS, features, theirs, counted).unwrap();
-        let spec = WorkerSpec {
-            index: 0,
-            count: 1,
-            max_sessions: 2,
-            slots: Uring::slots(SLOTS),
-        };
-        let (theirs, counted) = (Arc::clone(&mailbox), Arc::clone(&counters));
-        let mut worker = Worker::new(spec, uring, theirs, Arc::default(), counted);
-        for command in commands(1, 2).into_iter().chain(commands(2, 1)) {
-            mailbox.post(command).unwrap();
-        }
-        // Ends a wait for packets that do not come.
-        std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_secs(30));
-            let _ = mailbox.post(Command::Stop);
-        });
-        let host = UdpSocket::bind("10.0.1.1:4000").unwrap();
-        let destination = SocketAddrV4::new(Ipv4Addr::new(10, 9, 1, 1), 4000);
-        let in_trains = UdpSocket::bind("10.0.1.1:4001").unwrap();
-        setsockopt(&in_trains, sockopt::UdpGsoSegment, &1000).unwrap();
-        let raw = socket(
-            AddressFamily::Inet,
-            SockType::Raw,
-            SockFlag::empty(),
-            SockProtocol::Raw,
-        );
-        let raw = raw.unwrap();
-        let segments = tcp_segments(Ipv4Addr::new(10, 0, 1, 1), *destination.ip());
-        let to_raw = SockaddrIn::from(destination);
-        let mut send = |batches: u64| {
-            for _ in 0..batches {
-                let goal = counters.tun_written.get() + 32 + 32 + 16;
-                in_trains.send_to(&[7; 16_000], destination).unwrap();
-                for segment in &segments {
-                    sendto(raw.as_raw_fd(), segment, &to_raw, MsgFlags::empty()).unwrap();
-                }
-                for _ in 0..32 {
-                    // Into the first device, and out of the second, to an address of its own.
-                    host.send_to(&[7; 1000], destination).unwrap();
-                }
-                while counters.tun_written.get() < goal {
-                    assert_eq!(
-                        worker.turn().unwrap(),
-                        Flow::Continue,
-                        "packets are missing"
-                    );
-                }
-            }
-        };
-        send(1);
-        let before = ALLOCATIONS.get();
-        send(100);
-        assert_eq!(ALLOCATIONS.get() - before, 0);
-        assert!(counters.trains_read.get() > 0 && counters.runs_written.get() > 0);
+    for looks_ahead in [false, true] {
+        Namespace::new().run(move || send_and_count(looks_ahead));
+    }
+}
+
+/// Sends packets through two sessions, and counts what the worker allocates for them; with
+/// `looks_ahead`, also what the preparation of their key streams allocates.
+fn send_and_count(looks_ahead: bool) {
+    let config = GreSocketConfig {
+        index: 0,
+        count: 1,
+        local: None,
+        mark: None,
+    };
+    let mailbox = Arc::new(Mailbox::new(64, limits::NOTICES_RESERVED + 64).unwrap());
+    let counters = Arc::new(IoCounters::default());
+    let gre = gre_socket::open(&config).unwrap();
+    let (theirs, counted) = (Arc::clone(&mailbox), Arc::clone(&counters));
+    let features = probe::probe().unwrap();
+    let uring = Uring::new(gre, SLOTS, features, theirs, counted).unwrap();
+    let spec = WorkerSpec {
+        index: 0,
+        count: 1,
+        max_sessions: 2,
+        slots: Uring::slots(SLOTS),
+    };
+    let (theirs, counted) = (Arc::clone(&mailbox), Arc::clone(&counters));
+    let mut worker = Worker::new(spec, uring, theirs, Arc::default(), counted);
+    let workshop = Workshop::new();
+    let mut pool = Pool::new(Arc::clone(&workshop));
+    if looks_ahead {
+        worker.look_ahead_in(workshop);
+    }
+    let carried = Arc::<SessionCounters>::default();
+    let ends = [commands(1, 2, &carried), commands(2, 1, &carried)];
+    for command in ends.into_iter().flatten() {
+        mailbox.post(command).unwrap();
+    }
+    // Ends a wait for packets that do not come.
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(30));
+        let _ = mailbox.post(Command::Stop);
     });
+    let host = UdpSocket::bind("10.0.1.1:4000").unwrap();
+    let destination = SocketAddrV4::new(Ipv4Addr::new(10, 9, 1, 1), 4000);
+    let in_trains = UdpSocket::bind("10.0.1.1:4001").unwrap();
+    setsockopt(&in_trains, sockopt::UdpGsoSegment, &1000).unwrap();
+    let raw = socket(
+        AddressFamily::Inet,
+        SockType::Raw,
+        SockFlag::empty(),
+        SockProtocol::Raw,
+    );
+    let raw = raw.unwrap();
+    let segments = tcp_segments(Ipv4Addr::new(10, 0, 1, 1), *destination.ip());
+    let to_raw = SockaddrIn::from(destination);
+    let mut send = |batches: u64| {
+        for batch in 0..batches {
+            // A session that is found to be ahead is left alone at first.
+            for now_ms in [0, limits::PREPARER_REST_MS] {
+                while pool.round(10 * batch + now_ms) == Progress::Some {}
+            }
+            let goal = counters.tun_written.get() + 32 + 32 + 16;
+            in_trains.send_to(&[7; 16_000], destination).unwrap();
+            for segment in &segments {
+                sendto(raw.as_raw_fd(), segment, &to_raw, MsgFlags::empty()).unwrap();
+            }
+            for _ in 0..32 {
+                // Into the first device, and out of the second, to an address of its own.
+                host.send_to(&[7; 1000], destination).unwrap();
+            }
+            while counters.tun_written.get() < goal {
+                assert_eq!(
+                    worker.turn().unwrap(),
+                    Flow::Continue,
+                    "packets are missing"
+                );
+            }
+        }
+    };
+    send(1);
+    let before = ALLOCATIONS.get();
+    send(100);
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(counters.trains_read.get() > 0 && counters.runs_written.get() > 0);
+    assert_eq!(carried.prepared.get() > 0, looks_ahead);
 }
