@@ -128,7 +128,7 @@ impl Host {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&self, command: Command) {
         let (receiver, sender) = self.halves();
         if receiver == sender {
             self.lanes[receiver]
@@ -272,7 +272,7 @@ fn assert_in_order(received: &[u32], sent: u32) {
 }
 
 fn numbers(packets: Vec<Vec<u8>>) -> impl Iterator<Item = u32> {
-    let number = |packet: Vec<u8>| u32::from_be_bytes(*packet.first_chunk().unwrap());
+    let number = |packet: Vec<u8>| u32::from_be_bytes(*packet.first_chunk().expect("four octets"));
     packets.into_iter().map(number)
 }
 
