@@ -74,7 +74,7 @@ impl Host {
     }
 
     /// Installs the session, encrypted both ways, and lets IP flow.
-    fn open(&mut self, peer: &Self, mode: KeyMode) {
+    fn open(&self, peer: &Self, mode: KeyMode) {
         let call_id = self.call_id;
         let mppe = |sender: &Self| {
             let octets = [sender.inner.octets()[3]; 16];
