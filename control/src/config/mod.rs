@@ -11,6 +11,7 @@
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
 //! server         ServerConfig: what `serve` needs
+//! edit           the same files, changed: atomically, and without touching what others wrote
 //! address_spec   192.168.0.1-254 and friends   -> AddressRanges
 //! ```
 //!
@@ -19,6 +20,7 @@
 
 mod address_spec;
 pub mod client;
+pub mod edit;
 pub mod error;
 pub mod fast_path;
 pub mod option_table;
