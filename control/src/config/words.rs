@@ -241,8 +241,7 @@ pub fn quoted(word: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
         return Err("it contains a NUL, which ends a word for pppd");
     }
     let bare = |c: &u8| !is_space(*c) && !matches!(c, b'"' | b'\'' | b'#') && !c.is_ascii_control();
-    let quote =
-        word.is_empty() || word.starts_with(BYTE_ORDER_MARK) || !word.iter().all(|c| bare(c));
+    let quote = word.is_empty() || word.starts_with(BYTE_ORDER_MARK) || !word.iter().all(bare);
     // Room for every octet as `\ooo`: no half-grown copy of a secret stays behind in the heap.
     let mut text = Zeroizing::new(Vec::with_capacity(2 + 4 * word.len()));
     if quote {

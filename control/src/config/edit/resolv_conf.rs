@@ -204,7 +204,7 @@ impl ResolvConf {
     }
 
     fn folder(&self) -> &Path {
-        self.active.parent().unwrap_or(Path::new("/"))
+        self.active.parent().unwrap_or_else(|| Path::new("/"))
     }
 }
 

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::EditError;
 use super::atomic::{Edit, Readers};
+use crate::config::source;
 use crate::config::words::{Word, Words, quoted};
 use crate::proto::auth::Secret;
 
@@ -73,6 +74,15 @@ pub struct NewSecret<'a> {
     pub secret: &'a Secret,
     /// Which addresses the client may have; `*`, or none.
     pub addresses: &'a [String],
+}
+
+/// The lines of a secrets file, without a lock: for lists.
+///
+/// # Errors
+/// The file cannot be read, or has a word that never ends.
+pub fn read_lines(path: &Path) -> Result<Vec<SecretLine>, EditError> {
+    let text = source::read_if_exists("secret file", path)?.unwrap_or_default();
+    parse(path, &text)
 }
 
 /// A secrets file that is open for a change.
