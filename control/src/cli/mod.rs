@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod check;
 mod compat;
 mod demo;
 mod dialogue;
@@ -45,6 +46,7 @@ enum Command {
     Tunnel(tunnel::TunnelCommand),
     Secret(secret::SecretCommand),
     Dns(dns::Dns),
+    Check(check::Check),
     Serve(serve::Serve),
     Demo(demo::Demo),
     Bench(bench::Bench),
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Tunnel(tunnel) => tunnel.run(),
         Command::Secret(secret) => secret.run(),
         Command::Dns(dns) => dns.run(),
+        Command::Check(check) => check.run(),
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
         Command::Bench(bench) => bench.run(),

@@ -7,6 +7,7 @@
 //! peers          /etc/ppp/peers/NAME: is there a tunnel, which server, which routes
 //! route          pptp-command's `# Route:` lines
 //! secrets        chap-secrets and pap-secrets
+//! check          what becomes of every option of a configuration
 //! client         ClientConfig: what `up` needs
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
@@ -19,6 +20,7 @@
 //! `/etc/ppp` is always an argument.
 
 mod address_spec;
+pub mod check;
 pub mod client;
 pub mod edit;
 pub mod error;
