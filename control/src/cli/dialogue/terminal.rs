@@ -13,6 +13,8 @@ pub(super) struct Terminal;
 
 impl Ask for Terminal {
     fn choose(&mut self, prompt: &str, choices: &[String]) -> Result<usize, Unanswered> {
+        // pptp-command's prompt for most of its menus says nothing.
+        let prompt = if prompt == "?" { "What next?" } else { prompt };
         let choice = Select::new(prompt, choices.to_vec())
             .with_page_size(PAGE_LINES)
             .with_help_message("arrow keys to move, letters to filter, Enter to choose, Esc back")
