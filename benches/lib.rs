@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::mppe::rc4::Packets;
-use dataplane::program::{CallId, MppeSpec, NetworkSpec, SessionSpec, TunId};
+use dataplane::program::{CallId, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};
 use dataplane::session::SessionTable;
 
 /// Octets of an IP packet in a tunnel whose outer packets have 1500 at most, with room to spare.
@@ -78,6 +78,7 @@ pub fn sessions(count: u16) -> SessionTable {
             peer: PEER,
             local: None,
             peer_call_id: Some(call_id.0),
+            role: Role::Both,
             counters: Arc::default(),
         };
         let network = NetworkSpec {

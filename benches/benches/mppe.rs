@@ -8,7 +8,7 @@ use dataplane::limits::BATCH_PACKETS;
 use dataplane::mppe::baseline::{PlainMppe, PlainRc4};
 use dataplane::mppe::keys::{KeyStrength, SessionKey, StartKey};
 use dataplane::mppe::rc4::{Kernel, LANES_MAX, Rc4, encipher_with};
-use dataplane::mppe::rekey::{KeySchedule, next_abreast};
+use dataplane::mppe::rekey::{KeySchedule, StepsAbreast};
 use pptp_fast_benches::{PACKET_LEN, START_KEY, Texts};
 
 /// Batches of packets with keys of their own: all full, and every other one short.
@@ -96,7 +96,13 @@ fn bench_rekey(criterion: &mut Criterion) {
         let mut schedules: [_; 4] = std::array::from_fn(|_| KeySchedule::new(&start_key));
         let mut keys: [SessionKey; 4] = schedules.each_mut().map(KeySchedule::initial);
         bencher.iter(|| {
-            keys = next_abreast(schedules.each_mut(), keys.each_ref());
+            let mut steps = StepsAbreast::new();
+            for (schedule, key) in schedules.iter_mut().zip(&keys) {
+                steps.begin(schedule, key);
+            }
+            for (key, step) in keys.iter_mut().zip(steps.run()) {
+                *key = step.to;
+            }
             keys
         });
     });

@@ -26,16 +26,16 @@ impl Counter {
 }
 
 /// What one session carried. Bytes are of inner IP packets.
+///
+/// What is written by the worker that receives, and by the one that sends, has cache lines of its
+/// own; so has each session, since its neighbour in memory may be another worker's.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct SessionCounters {
     /// IP packets from the peer, delivered.
     pub received_packets: Counter,
     /// Their bytes.
     pub received_bytes: Counter,
-    /// IP packets to the peer.
-    pub sent_packets: Counter,
-    /// Their bytes.
-    pub sent_bytes: Counter,
     /// GRE packets of every kind from the peer: the sign of life.
     pub gre_received: Counter,
     /// GRE sequence numbers that never came.
@@ -46,11 +46,28 @@ pub struct SessionCounters {
     pub late_or_duplicate: Counter,
     /// MPPE keys skipped to catch up with the peer's coherency count.
     pub keys_skipped: Counter,
+    /// Packets, of both directions, whose key streams had been prepared.
+    pub prepared: Counter,
     /// CCP Reset-Requests that the decryptor asked for.
     pub resyncs: Counter,
-    /// Packets dropped, for any reason.
+    /// Packets from the peer dropped, for any reason.
     pub dropped: Counter,
+    apart: Apart,
+    /// IP packets to the peer.
+    pub sent_packets: Counter,
+    /// Their bytes.
+    pub sent_bytes: Counter,
+    /// Packets to the peer dropped, for any reason.
+    pub send_dropped: Counter,
 }
+
+/// Nothing, at the start of a cache line: 128 octets, since processors fetch them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Apart;
+
+const _: () = assert!(std::mem::offset_of!(SessionCounters, sent_packets) % 128 == 0);
+const _: () = assert!(align_of::<SessionCounters>() == 128);
 
 /// Why a packet went no further. Indexes [`WorkerCounters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,7 +10,8 @@ use crate::frame::{Frame, Slots};
 use crate::limits;
 use crate::mppe::cipher_batch::CipherBatch;
 use crate::mppe::decryptor::{Decryptor, Derived, Refusal};
-use crate::mppe::rc4::Rc4;
+use crate::mppe::rc4::{self, Rc4};
+use crate::mppe::rekey::Step;
 use crate::program::{CallId, TunId};
 use crate::sequence::Place;
 use crate::session::{Session, SessionTable};
@@ -182,7 +183,7 @@ enum Sorted {
 /// First pass: finds the session of a packet, and its place among the session's packets.
 fn sort(
     sessions: &mut SessionTable,
-    slots: &impl Slots,
+    slots: &mut impl Slots,
     mut frame: Frame,
     out: &mut Batch,
     now_ms: u64,
@@ -195,7 +196,8 @@ fn sort(
     let _ = frame.strip_header(outer.header_len);
     let gre = GreRepr::parse(frame.bytes(slots)).map_err(|_| DropReason::BadGre)?;
     let call_id = CallId(gre.call_id);
-    let session = sessions.get_mut(call_id).ok_or(DropReason::UnknownCall)?;
+    let session = sessions.receiver_mut(call_id);
+    let session = session.ok_or(DropReason::UnknownCall)?;
     if outer.source != session.peer() {
         return Err(DropReason::WrongPeer);
     }
@@ -224,7 +226,7 @@ fn sort(
 /// Lets a packet through, keeps it, or drops it, by its sequence number.
 fn place(
     sessions: &mut SessionTable,
-    slots: &impl Slots,
+    slots: &mut impl Slots,
     call_id: CallId,
     sequence: u32,
     frame: Frame,
@@ -248,7 +250,7 @@ fn place(
             }
         }
         Place::Early => {
-            session.window.hold(sequence, frame, now_ms);
+            session.window.hold(sequence, slots.keep(frame), now_ms);
             if !may_hold {
                 // Too many are held already: this session does not wait.
                 let lost = session.window.give_up_gap(now_ms, &mut ready);
@@ -313,13 +315,16 @@ fn give_up_gap(sessions: &mut SessionTable, call_id: CallId, out: &mut Batch, no
 /// The passes after the first.
 fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, now_ms: u64) {
     let mut ciphers = CipherBatch::new();
-    for packet in &mut out.arrived {
-        packet.stage = match sessions.get_mut(packet.call_id) {
-            Some(session) => derive(session, slots, packet, now_ms),
-            None => Stage::Decided(Verdict::Drop(DropReason::UnknownCall)),
-        };
-        if let Stage::Derived(derived) = &packet.stage {
-            ciphers.push(slots, packet.frame, derived.key());
+    for several in out.arrived.chunks_mut(rc4::LANES_MAX) {
+        let call_ids = several.iter().map(|packet| packet.call_id);
+        let steps = sessions.step_abreast(call_ids, |session| session.decryptor.as_mut()?.chain());
+        for (packet, step) in several.iter_mut().zip(&steps) {
+            packet.stage = match sessions.get_mut(packet.call_id) {
+                Some(session) => {
+                    derive(session, step.as_ref(), slots, packet, &mut ciphers, now_ms)
+                }
+                None => Stage::Decided(Verdict::Drop(DropReason::UnknownCall)),
+            };
         }
     }
     ciphers.run(slots);
@@ -344,11 +349,14 @@ fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, 
     }
 }
 
-/// Second pass: takes the PPP and MPPE headers off, and finds the key.
+/// Second pass: takes the PPP and MPPE headers off, and finds the key. What has to be deciphered
+/// goes into `ciphers`, but for what has its key stream ready and is deciphered at once.
 fn derive(
     session: &mut Session,
+    step: Option<&Step>,
     slots: &mut impl Slots,
     packet: &mut Arrived,
+    ciphers: &mut CipherBatch,
     now_ms: u64,
 ) -> Stage {
     let drop = |reason| Stage::Decided(Verdict::Drop(reason));
@@ -369,8 +377,16 @@ fn derive(
     let _ = packet.frame.strip_header(mppe::HEADER_LEN);
 
     if decryptor.is_stateless() {
-        return match decryptor.derive(header, packet.sequence, now_ms) {
-            Ok(derived) => Stage::Derived(derived),
+        return match decryptor.derive_with(step, header, packet.sequence, now_ms) {
+            Ok(derived) => {
+                let text = packet.frame.bytes_mut(slots);
+                let is_deciphered = decryptor.decipher_prepared(&derived, text);
+                session.counters.prepared.add(u64::from(is_deciphered));
+                if !is_deciphered {
+                    ciphers.push(slots, packet.frame, derived.key());
+                }
+                Stage::Derived(derived)
+            }
             Err(Refusal::Undecided) => Stage::Undecided(header),
             Err(Refusal::Drop(reason)) => {
                 decryptor.fail(now_ms);

@@ -8,6 +8,8 @@ use crate::frame::{Frame, Slots};
 use crate::limits::HEADROOM_BYTES;
 use crate::mppe::cipher_batch::CipherBatch;
 use crate::mppe::encryptor::Cipher;
+use crate::mppe::rc4;
+use crate::mppe::rekey::Step;
 use crate::program::CallId;
 use crate::session::{Session, SessionTable};
 use crate::wire::gre::{self, GreRepr};
@@ -47,16 +49,26 @@ pub fn encap(
     _now_ms: u64,
 ) {
     let mut ciphers = CipherBatch::new();
-    for packet in batch {
-        let result = match sessions.get_mut(packet.call_id) {
-            Some(session) => encap_one(session, slots, &mut packet.frame, &mut ciphers),
-            None => Err(DropReason::UnknownCall),
-        };
-        packet.dropped = result.err();
-        if let Some(reason) = packet.dropped {
-            sessions.counters().count_drop(reason);
-            if let Some(session) = sessions.get(packet.call_id) {
-                session.counters().dropped.add(1);
+    for several in batch.chunks_mut(rc4::LANES_MAX) {
+        let call_ids = several.iter().map(|packet| packet.call_id);
+        let steps = sessions.step_abreast(call_ids, |session| session.encryptor.as_mut()?.chain());
+        for (packet, step) in several.iter_mut().zip(&steps) {
+            let result = match sessions.sender_mut(packet.call_id) {
+                Some(session) => encap_one(
+                    session,
+                    step.as_ref(),
+                    slots,
+                    &mut packet.frame,
+                    &mut ciphers,
+                ),
+                None => Err(DropReason::UnknownCall),
+            };
+            packet.dropped = result.err();
+            if let Some(reason) = packet.dropped {
+                sessions.counters().count_drop(reason);
+                if let Some(session) = sessions.sender_mut(packet.call_id) {
+                    session.counters().send_dropped.add(1);
+                }
             }
         }
     }
@@ -65,6 +77,7 @@ pub fn encap(
 
 fn encap_one(
     session: &mut Session,
+    step: Option<&Step>,
     slots: &mut impl Slots,
     frame: &mut Frame,
     ciphers: &mut CipherBatch,
@@ -95,10 +108,14 @@ fn encap_one(
         Some(encryptor) => {
             // Inside, the protocol field keeps both octets, as ppp_mppe writes it.
             push_ppp(slots, frame, protocol, PROTOCOL_ALONE);
-            let (header, cipher) = encryptor.prepare();
+            let (header, cipher) = encryptor.prepare_with(step);
             match cipher {
                 Cipher::Own(key) => ciphers.push(slots, *frame, key),
                 Cipher::Running => encryptor.encrypt_next(frame.bytes_mut(slots)),
+                Cipher::Prepared => {
+                    encryptor.encrypt_next(frame.bytes_mut(slots));
+                    session.counters.prepared.add(1);
+                }
             }
             push_header(slots, frame, mppe::HEADER_LEN, |octets| {
                 octets.copy_from_slice(&header.to_bytes());

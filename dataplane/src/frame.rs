@@ -17,11 +17,11 @@ pub trait Slots {
     /// The bytes of one slot, all of them.
     fn slot_mut(&mut self, slot: Slot) -> &mut [u8];
 
-    /// The bytes of `N` slots, for ciphers that run several lanes abreast.
-    ///
-    /// # Panics
-    /// When two of them are the same slot.
-    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N];
+    /// A packet will be held beyond this turn. From now on it is where this says: it may have to
+    /// move out of memory that others wait for.
+    fn keep(&mut self, frame: Frame) -> Frame {
+        frame
+    }
 }
 
 /// A packet: the octets `start..end` of a slot. Copying a `Frame` copies the name of the slot, not
@@ -147,14 +147,6 @@ impl Slots for VecArena {
         let range = self.range(slot);
         &mut self.bytes[range]
     }
-
-    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
-        let ranges = slots.map(|slot| self.range(slot));
-        match self.bytes.get_disjoint_mut(ranges) {
-            Ok(parts) => parts,
-            Err(error) => panic!("slots {slots:?}: {error}"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -176,23 +168,5 @@ mod tests {
         assert!(!frame.strip_header(4));
         assert!(frame.strip_header(3));
         assert!(frame.is_empty());
-    }
-
-    #[test]
-    fn several_slots_are_lent_at_once() {
-        let mut arena = VecArena::new(4, 16);
-        let [a, b, c] = arena.slots_mut([Slot(3), Slot(0), Slot(2)]);
-        a.fill(3);
-        b.fill(1);
-        c.fill(2);
-        assert_eq!(arena.slot(Slot(3)), &[3; 16]);
-        assert_eq!(arena.slot(Slot(0)), &[1; 16]);
-        assert_eq!(arena.slot(Slot(1)), &[0; 16]);
-    }
-
-    #[test]
-    #[should_panic(expected = "slots")]
-    fn one_slot_is_not_lent_twice() {
-        let _ = VecArena::new(4, 16).slots_mut([Slot(1), Slot(1)]);
     }
 }

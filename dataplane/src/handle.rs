@@ -13,10 +13,12 @@ use crate::counters::WorkerCounters;
 use crate::io::IoCounters;
 use crate::limits;
 use crate::mailbox::Mailbox;
+use crate::mppe::look_ahead::{Pool, Workshop};
 use crate::program::{Command, Notice};
 use crate::sys::affinity::{AffinityError, pin_current_thread};
 use crate::sys::gre_socket::{self, GreSocketConfig, GreSocketError};
-use crate::sys::priority::raise_current_thread;
+use crate::sys::packet_ring::{self, Gate};
+use crate::sys::priority::{idle_current_thread, raise_current_thread};
 use crate::sys::probe::{RingError, probe};
 use crate::uring::Uring;
 use crate::worker::{Worker, WorkerSpec};
@@ -32,6 +34,8 @@ pub struct WorkerConfig {
     pub pin_to: Option<usize>,
     /// Run ahead of ordinary programs on the same processor, where that is permitted.
     pub is_urgent: bool,
+    /// Prepare key streams in a thread of its own, which takes only time that nobody else wants.
+    pub look_ahead: bool,
     /// Outer address of this host; only what is sent to it is received.
     pub local: Option<Ipv4Addr>,
     /// Firewall mark of the GRE packets that are sent.
@@ -39,6 +43,8 @@ pub struct WorkerConfig {
     /// Packets that the worker can hold at once in each direction, 2048 octets each: a power of
     /// two in `limits::RECEIVE_SLOTS_RANGE`.
     pub slots: u16,
+    /// Open a packet ring beside the GRE socket. It takes nothing in until its gate is opened.
+    pub wants_packet_ring: bool,
     /// Sessions that can be installed at once.
     pub max_sessions: usize,
     /// Commands that can wait.
@@ -54,9 +60,11 @@ impl Default for WorkerConfig {
             count: 1,
             pin_to: None,
             is_urgent: false,
+            look_ahead: false,
             local: None,
             mark: None,
             slots: limits::RECEIVE_SLOTS,
+            wants_packet_ring: false,
             max_sessions: 1024,
             commands: 4096,
             notices: 4096,
@@ -107,8 +115,12 @@ pub struct WorkerHandle {
     mailbox: Arc<Mailbox>,
     counters: Arc<WorkerCounters>,
     io_counters: Arc<IoCounters>,
+    gate: Option<GateResult>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// What becomes of the wish for a packet ring: control's end of it, or why there is none, in words.
+pub type GateResult = Result<Gate, String>;
 
 /// Starts a worker: opens its GRE socket and its ring in the network namespace of the calling
 /// thread, and runs it in a thread named `pptp-worker-N`, which takes no signal.
@@ -125,6 +137,7 @@ pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
         mailbox: Arc::clone(&mailbox),
         counters: Arc::default(),
         io_counters: Arc::default(),
+        gate: None,
         thread: None,
     };
     let (counters, io_counters) = (handle.counters(), handle.io_counters());
@@ -135,7 +148,8 @@ pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
     // When it could not start it is on its way out; dropping the handle waits for that.
     let silent = "its thread ended before it had said whether it could start";
     let has_started = has_started.recv();
-    has_started.unwrap_or_else(|_| Err(resource("start the worker")(io::Error::other(silent))))?;
+    handle.gate = has_started
+        .unwrap_or_else(|_| Err(resource("start the worker")(io::Error::other(silent))))?;
     Ok(handle)
 }
 
@@ -185,6 +199,11 @@ impl WorkerHandle {
     #[must_use]
     pub fn io_counters(&self) -> Arc<IoCounters> {
         Arc::clone(&self.io_counters)
+    }
+
+    /// Control's end of the packet ring, once, when one was wanted.
+    pub fn take_gate(&mut self) -> Option<GateResult> {
+        self.gate.take()
     }
 
     /// The thread is gone: it was stopped, or has failed (then a `Notice::Failed` is waiting).
@@ -256,10 +275,12 @@ fn run(
     mailbox: &Arc<Mailbox>,
     counters: Arc<WorkerCounters>,
     io_counters: Arc<IoCounters>,
-    started: &SyncSender<Result<(), StartError>>,
+    started: &SyncSender<Result<Option<GateResult>, StartError>>,
 ) {
-    let uring = match open(config, mailbox, &io_counters) {
-        Ok(uring) => uring,
+    let helper = config.look_ahead.then(|| Helper::start(config.index));
+    let opened = open(config, mailbox, &io_counters);
+    let (uring, gate, helper) = match opened.and_then(|it| Ok((it.0, it.1, helper.transpose()?))) {
+        Ok(all) => all,
         Err(error) => {
             // Whoever started the thread waits for this.
             let _ = started.send(Err(error));
@@ -274,10 +295,14 @@ fn run(
     };
     let goodbye = Goodbye(Arc::clone(mailbox));
     let mut worker = Worker::new(spec, uring, Arc::clone(mailbox), counters, io_counters);
-    let _ = started.send(Ok(()));
+    if let Some(helper) = &helper {
+        worker.look_ahead_in(Arc::clone(&helper.workshop));
+    }
+    let _ = started.send(Ok(gate));
     worker.run();
     // The devices and the socket are closed before control hears of the end.
     drop(worker);
+    drop(helper);
     drop(goodbye);
 }
 
@@ -285,7 +310,7 @@ fn open(
     config: &WorkerConfig,
     mailbox: &Arc<Mailbox>,
     io_counters: &Arc<IoCounters>,
-) -> Result<Uring, StartError> {
+) -> Result<(Uring, Option<GateResult>), StartError> {
     if let Some(cpu) = config.pin_to {
         pin_current_thread(cpu)?;
     }
@@ -301,13 +326,53 @@ fn open(
     })?;
     let features = probe()?;
     let (mailbox, io_counters) = (Arc::clone(mailbox), Arc::clone(io_counters));
-    Ok(Uring::new(
-        gre,
-        config.slots,
-        features,
-        mailbox,
-        io_counters,
-    )?)
+    let mut uring = Uring::new(gre, config.slots, features, mailbox, io_counters)?;
+    let gate = config
+        .wants_packet_ring
+        .then(|| open_packet_ring(config, &mut uring));
+    Ok((uring, gate))
+}
+
+fn open_packet_ring(config: &WorkerConfig, uring: &mut Uring) -> GateResult {
+    let ends = packet_ring::open(config.index, config.count);
+    let (ring, gate) = ends.map_err(|error| error.to_string())?;
+    let attached = uring.attach_packet_ring(ring);
+    attached.map_err(|error| format!("cannot map the packet ring: {error}"))?;
+    Ok(gate)
+}
+
+/// The thread that prepares key streams for a worker.
+struct Helper {
+    workshop: Arc<Workshop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Helper {
+    /// Before the worker is pinned: the helper goes where there is time.
+    fn start(index: u16) -> Result<Self, StartError> {
+        let workshop = Workshop::new();
+        let mut pool = Pool::new(Arc::clone(&workshop));
+        let builder = Builder::new().name(format!("pptp-ahead-{index}"));
+        let thread = builder.spawn(move || {
+            // It could only be too urgent, and then it has its share like any thread.
+            let _ = idle_current_thread();
+            pool.run();
+        });
+        Ok(Self {
+            workshop,
+            thread: Some(thread.map_err(resource("start a thread"))?),
+        })
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.workshop.end();
+        if let Some(thread) = self.thread.take() {
+            // A panic has been reported by the panic hook; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Tells control that the worker is gone, however it went.

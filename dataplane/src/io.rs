@@ -2,11 +2,14 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::counters::Counter;
 use crate::frame::{Frame, Slot, Slots};
+use crate::limits;
 use crate::offload::TunFeatures;
-use crate::program::{NextHop, TunId};
+use crate::program::{NextHop, Role, TunId};
+use crate::sys::xdp_socket::XdpSocketError;
 
 /// The ring, or what stands for it.
 ///
@@ -38,15 +41,25 @@ pub trait Io: Slots {
     /// and dropped.
     fn write(&mut self, tun: TunId, frame: Frame);
 
-    /// Reads from this TUN device from now on. False, and the device is closed, when `tun` is
-    /// already in use or there are too many.
-    fn attach(&mut self, tun: TunId, fd: OwnedFd, features: TunFeatures) -> bool;
+    /// Has this TUN device from now on, and reads from it when `role` sends to the peer. False,
+    /// and the device is let go, when `tun` is already in use or there are too many.
+    fn attach(&mut self, tun: TunId, fd: Arc<OwnedFd>, features: TunFeatures, role: Role) -> bool;
 
     /// Closes the TUN device. What has been read from it may still arrive.
     fn detach(&mut self, tun: TunId);
 
     /// Has a packet socket (`sys::packet_socket`) for routes with a next hop from now on.
     fn attach_packet_socket(&mut self, fd: OwnedFd);
+
+    /// Has an AF_XDP socket (`sys::xdp_socket`) for routes with a next hop behind this interface
+    /// from now on.
+    ///
+    /// # Errors
+    /// It cannot be used; packets go as they did before.
+    fn attach_xdp_socket(&mut self, fd: OwnedFd, interface: u32) -> Result<(), XdpSocketError>;
+
+    /// Closes the AF_XDP socket of this interface, if there is one.
+    fn detach_xdp_socket(&mut self, interface: u32);
 
     /// Lets what was queued with `send` go out, closes all devices, and stops receiving.
     fn close(&mut self);
@@ -59,7 +72,7 @@ pub struct Route {
     pub peer: Ipv4Addr,
     /// Outer source address, when it must be a particular one.
     pub local: Option<Ipv4Addr>,
-    /// When it is known, packets may leave for it through the packet socket.
+    /// When it is known, packets may leave for it through an AF_XDP or the packet socket.
     pub next_hop: Option<NextHop>,
 }
 
@@ -73,6 +86,8 @@ pub struct Arrivals {
     pub tun: Vec<(TunId, Frame)>,
     /// TUN devices that someone has deleted.
     pub tuns_lost: Vec<TunId>,
+    /// Interfaces, by index, whose AF_XDP socket has failed and is closed.
+    pub xdp_lost: Vec<(u32, std::io::Error)>,
 }
 
 impl Arrivals {
@@ -83,6 +98,7 @@ impl Arrivals {
             gre: Vec::with_capacity(slots),
             tun: Vec::with_capacity(slots),
             tuns_lost: Vec::with_capacity(tuns),
+            xdp_lost: Vec::with_capacity(limits::XDP_SOCKETS_MAX),
         }
     }
 
@@ -98,6 +114,7 @@ impl Arrivals {
         self.gre.clear();
         self.tun.clear();
         self.tuns_lost.clear();
+        self.xdp_lost.clear();
     }
 }
 
@@ -112,17 +129,30 @@ pub enum IoError {
     Receive(std::io::Error),
 }
 
-/// What a worker's input and output met. Only the worker writes, anyone may read.
+/// What a worker's input and output met. Only the worker writes, anyone may read. Padded, so that
+/// no two workers write one cache line.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct IoCounters {
     /// Turns of the loop.
     pub turns: Counter,
     /// GRE packets received.
     pub gre_received: Counter,
+    /// Those of `gre_received` that came through the packet ring.
+    pub gre_received_directly: Counter,
+    /// Packets lost because the packet ring was full.
+    pub ring_full: Counter,
+    /// Packets in the packet ring that were cut, or whose IPv4 header was damaged.
+    pub ring_damaged: Counter,
+    /// GRE packets that the kernel dropped because the socket's queue was full: the worker did not
+    /// keep up. Looked at once a second.
+    pub receive_dropped: Counter,
     /// GRE packets that the kernel took.
     pub gre_sent: Counter,
     /// Those of `gre_sent` that left through the packet socket.
     pub gre_sent_directly: Counter,
+    /// Those of `gre_sent` that left through AF_XDP sockets.
+    pub gre_sent_by_xdp: Counter,
     /// GRE packets that the kernel refused: no route, no memory, too long, firewall.
     pub send_failed: Counter,
     /// Packets read from TUN devices.
@@ -143,4 +173,6 @@ pub struct IoCounters {
     pub punts_dropped: Counter,
     /// Commands that could not be obeyed: no such session, or too many.
     pub commands_refused: Counter,
+    /// Times that a session was keyed and goes without look-ahead, since others have all of it.
+    pub look_ahead_refused: Counter,
 }

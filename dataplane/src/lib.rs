@@ -9,7 +9,7 @@
 //! out  TUN read (uring) -> cut into packets (offload)
 //!        -> session of the device, or by inner destination (session)
 //!        -> encap batch [ppp | keys in series | rc4 n abreast | gre] -> GRE send (uring):
-//!           raw socket, or packet socket where control has named the next hop
+//!           raw socket, or AF_XDP or packet socket where control has named the next hop
 //!
 //! in   GRE receive (uring) -> session by call ID (session)
 //!        -> decap batch [sequence | keys in series | rc4 n abreast | ppp]
@@ -26,7 +26,9 @@
 //! # Rules
 //!
 //! *Threads*: a worker owns its ring, arena, GRE socket, TUN queues and sessions; nothing is shared
-//! but the two bounded queues of [`mailbox`] and the counters, which only the worker writes.
+//! but the two bounded queues of [`mailbox`] and the counters, which only the worker writes. A
+//! session may be split by direction ([`program::Role`]): then two workers have a half each, and the
+//! halves share no more than two workers do.
 //!
 //! *Memory*: everything is allocated before the first packet, and nothing for one; the bounds are
 //! in [`limits`].

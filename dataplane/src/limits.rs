@@ -4,14 +4,27 @@
 /// lanes abreast, so 64 is far beyond the point of diminishing returns and keeps a batch in L1/L2.
 pub const BATCH_PACKETS: usize = 64;
 
-/// Packets that one system call hands to the packet socket.
+/// Packets that are handed at once to the packet socket, or an AF_XDP socket.
 pub const DIRECT_PACKETS: usize = 64;
+
+/// AF_XDP sockets of a worker, one for each interface that packets leave through. A host has one or
+/// two such interfaces; further ones use the packet socket.
+pub const XDP_SOCKETS_MAX: usize = 4;
+
+/// While an AF_XDP socket has packets, how often it is looked at: nothing wakes the worker when the
+/// driver takes more of them or has sent them.
+pub const XDP_RETRY_MS: u64 = 1;
+
+/// How long a driver has time to be done with what an AF_XDP socket that is not used any more had
+/// given it. A driver that is down has nothing left.
+pub const XDP_RETIRE_MS: u64 = 400;
 
 /// Octets of one arena slot: an Ethernet-sized packet with all its headers, and room to spare.
 pub const SLOT_BYTES: usize = 2048;
 
 /// Headroom that a packet read from TUN needs in its slot: GRE (16), FF 03 (2), protocol (2),
-/// MPPE (2), inner protocol (2) are 24; a virtio-net header and an outer IPv4 header may precede.
+/// MPPE (2), inner protocol (2) are 24; a virtio-net header, or an outer IPv4 header with an
+/// Ethernet header, may precede.
 pub const HEADROOM_BYTES: usize = 64;
 
 /// Octets of the largest PPP information field (RFC 1661 2) that a slot holds behind the headroom
@@ -51,20 +64,37 @@ pub const ACK_EVERY_PACKETS: u32 = 32;
 /// Time after which an owed acknowledgment is sent alone.
 pub const ACK_DELAY_MS: u64 = 200;
 
-/// MPPE keys that one packet may make us skip: an outage of two rounds of the 12-bit count. A key
-/// costs 0.4 us, so that is a pause of 3 ms.
-pub const KEYS_SKIPPED_MAX: u32 = 8192;
+/// MPPE keys that one packet may make us skip, and that a session may have saved up: half a second
+/// of 130,000 packets a second, which an overloaded host may well lose at once. A session that could
+/// not skip them would receive nothing any more. A key costs 0.4 us, so that is a pause of 26 ms.
+pub const KEYS_SKIPPED_MAX: u32 = 65_536;
 
 /// Skipping no more keys than this is free, so that a forger who uses up the budget below cannot
 /// keep out a peer that loses a few packets.
 pub const KEYS_SKIPPED_FREE: u32 = 64;
 
-/// MPPE keys that one session may skip in each `KEY_BUDGET_INTERVAL_MS`: forged packets cost a
-/// worker at most 3 % of its time.
+/// MPPE keys that one session earns in each `KEY_BUDGET_INTERVAL_MS`, to skip when it must: forged
+/// packets cost a worker at most 3 % of its time in the long run.
 pub const KEY_BUDGET: u32 = 8192;
 
 /// See `KEY_BUDGET`.
 pub const KEY_BUDGET_INTERVAL_MS: u64 = 100;
+
+/// Key streams prepared for one direction of a session: those of a millisecond at full speed, or of
+/// some trains. With both directions a session takes 390 kB.
+pub const PREPARED_PACKETS: usize = 128;
+
+/// Octets of a prepared key stream: the longest packet of an Ethernet-sized tunnel with its
+/// protocol field, in whole steps of the cipher. Longer packets are enciphered as they come.
+pub const PREPARED_BYTES: usize = 1504;
+
+/// A session that has overtaken what was prepared for it, and goes on faster than
+/// `PREPARED_PACKETS` / 2 in this time, is left alone: what is done for it would come too late, and
+/// take time from a processor that has none.
+pub const PREPARER_REST_MS: u64 = 2;
+
+/// Sessions of one worker whose key streams are prepared, which takes 100 MB; others go without.
+pub const LOOK_AHEAD_SESSIONS: usize = 256;
 
 /// Packets in a row that fail to decrypt before a session may be called lost.
 pub const MPPE_FAILURES_MAX: u32 = 32;
@@ -87,9 +117,9 @@ const _: () = assert!(REORDER_PACKETS < LATE_WINDOW as usize);
 const _: () = assert!(REORDER_PACKETS.is_power_of_two());
 const _: () = assert!(HELD_PACKETS_MAX >= REORDER_PACKETS);
 const _: () = assert!(SLOT_BYTES <= u16::MAX as usize);
-const _: () = assert!(KEYS_SKIPPED_MAX <= KEY_BUDGET);
+const _: () = assert!(KEYS_SKIPPED_MAX >= KEY_BUDGET);
 const _: () = assert!(KEYS_SKIPPED_FREE as usize > REORDER_PACKETS);
-const _: () = assert!(HEADROOM_BYTES >= 24 + crate::wire::ipv4::HEADER_LEN);
+const _: () = assert!(HEADROOM_BYTES >= 24 + crate::wire::ipv4::HEADER_LEN + 14);
 
 /// Receive buffers of a worker that are for GRE, and as many more that are for TUN, unless
 /// configured: 8 MiB, and twice what sessions may hold for reordering.
@@ -101,6 +131,17 @@ pub const RECEIVE_SLOTS_RANGE: std::ops::RangeInclusive<u16> = 256..=16384;
 /// Slots for packets that a worker makes itself: injected frames and acknowledgments. A turn that
 /// needs more goes on in the next, when some have been sent.
 pub const CONTROL_SLOTS: u16 = 256;
+
+/// Frames of a worker's packet ring, each as long as a slot: 8 MiB, 30 ms of a full gigabit. A
+/// quarter of it is too little: a busy worker then loses packets.
+pub const RING_FRAMES: u16 = 4096;
+
+/// Packets that are taken out of the packet ring in one turn.
+pub const RING_PACKETS: usize = 256;
+
+/// Slots into which packets move that sessions hold: a frame of the packet ring that was held would
+/// stop the ring when it comes round.
+pub const KEPT_SLOTS: u16 = HELD_PACKETS_MAX as u16;
 
 /// TUN devices that one worker serves: one a session, and a shared one.
 pub const TUNS_MAX: usize = 4096;
@@ -147,4 +188,10 @@ const _: () = assert!(HEADROOM_BYTES >= crate::offload::VnetHeader::LEN);
 
 const _: () = assert!(RECEIVE_SLOTS as usize >= 2 * HELD_PACKETS_MAX);
 const _: () = assert!(*RECEIVE_SLOTS_RANGE.start() as usize >= 2 * BATCH_PACKETS);
-const _: () = assert!(2 * *RECEIVE_SLOTS_RANGE.end() as usize + CONTROL_SLOTS as usize <= 1 << 16);
+const _: () = assert!(
+    2 * *RECEIVE_SLOTS_RANGE.end() as usize
+        + CONTROL_SLOTS as usize
+        + KEPT_SLOTS as usize
+        + RING_FRAMES as usize
+        <= 1 << 16
+);

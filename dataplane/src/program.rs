@@ -19,6 +19,51 @@ use crate::offload::TunFeatures;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u16);
 
+impl CallId {
+    /// Which of so many workers, at least one, receives the call's packets: the filters of their
+    /// sockets say the same.
+    #[must_use]
+    pub const fn receiver(self, workers: u16) -> u16 {
+        self.0 % workers
+    }
+
+    /// Which of so many workers, at least one, sends the call's packets where the directions are
+    /// split: the one after the receiver.
+    #[must_use]
+    pub const fn sender(self, workers: u16) -> u16 {
+        (self.receiver(workers) + 1) % workers
+    }
+}
+
+/// Which directions of a session its worker carries. The halves of a split session share nothing
+/// but counters, of which each writes its own: numbers and keys of the two directions are apart
+/// in GRE and MPPE, too. What was received is then acknowledged by packets without a sequence
+/// number (RFC 2637 4.1), and with no data packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Both.
+    #[default]
+    Both,
+    /// From the peer: order, decryption, writes to the TUN device, punts, acknowledgments.
+    Receive,
+    /// To the peer: reads from the TUN device, encryption, sequence numbers, frames of control's.
+    Send,
+}
+
+impl Role {
+    /// Whether packets from the peer are taken.
+    #[must_use]
+    pub const fn receives(self) -> bool {
+        matches!(self, Self::Both | Self::Receive)
+    }
+
+    /// Whether packets to the peer are made.
+    #[must_use]
+    pub const fn sends(self) -> bool {
+        matches!(self, Self::Both | Self::Send)
+    }
+}
+
 /// Names a TUN device that a worker serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TunId(pub u32);
@@ -35,7 +80,9 @@ pub struct SessionSpec {
     /// Theirs: what we write into our packets. `None` until the Outgoing-Call-Reply has named it;
     /// until then packets are received and nothing is sent.
     pub peer_call_id: Option<u16>,
-    /// Counters that control reads and the worker alone writes.
+    /// What this worker does for the session.
+    pub role: Role,
+    /// Counters that control reads; each is written by one direction, and so by one worker.
     pub counters: Arc<SessionCounters>,
 }
 
@@ -56,6 +103,9 @@ pub struct NextHop {
     pub interface: u32,
     /// Ethernet address of the router, or of the peer itself.
     pub mac: [u8; 6],
+    /// Ethernet address of the interface itself, when it may be given whole frames through an
+    /// AF_XDP socket; with `None`, or without such a socket, packets go through the packet socket.
+    pub local_mac: Option<[u8; 6]>,
     /// Outer source address: the one that the route chooses.
     pub source: Ipv4Addr,
     /// Octets of the longest IPv4 packet that goes this way; longer ones go over the raw socket,
@@ -132,8 +182,9 @@ pub enum Command {
         /// Session.
         call_id: CallId,
     },
-    /// From now on the session's packets go to this next hop through the packet socket; `None`, as
-    /// at the start, is the raw socket, where the kernel finds the way.
+    /// From now on the session's packets go to this next hop, through the AF_XDP socket of its
+    /// interface or else the packet socket; `None`, as at the start, is the raw socket, where the
+    /// kernel finds the way.
     SetNextHop {
         /// Session.
         call_id: CallId,
@@ -149,12 +200,14 @@ pub enum Command {
     AttachTun {
         /// Its name between control and worker.
         tun: TunId,
-        /// A non-blocking TUN queue.
-        fd: OwnedFd,
+        /// A non-blocking TUN queue; closed when nobody has it any more.
+        fd: Arc<OwnedFd>,
         /// What was agreed with the kernel when it was opened.
         features: TunFeatures,
         /// One session owns it (a client's `ppp0`): no look-up by address. `None`: shared.
         owner: Option<CallId>,
+        /// Which directions: who sends to the peer reads here, who receives from it writes.
+        role: Role,
     },
     /// Closes the TUN device.
     DetachTun {
@@ -166,8 +219,115 @@ pub enum Command {
         /// The socket.
         fd: OwnedFd,
     },
+    /// Sends through this socket (`sys::xdp_socket`) what leaves through this interface. The worker
+    /// says with [`Notice::XdpSocket`] what has become of it.
+    AttachXdpSocket {
+        /// The socket, as it was opened.
+        fd: OwnedFd,
+        /// Index of the interface.
+        interface: u32,
+    },
+    /// Closes the AF_XDP socket of this interface, if there is one.
+    DetachXdpSocket {
+        /// Index of the interface.
+        interface: u32,
+    },
     /// Ends the worker after what is queued has been done.
     Stop,
+}
+
+/// What the two workers of a split session are told.
+#[derive(Debug, Default)]
+pub struct Halves {
+    /// The worker that receives.
+    pub receive: Option<Command>,
+    /// The worker that sends.
+    pub send: Option<Command>,
+}
+
+impl Command {
+    /// Parts an order that concerns a whole session, or its TUN device, into those for its halves.
+    /// What is about one direction has one half; what is a worker's own (`AttachPacketSocket`,
+    /// `AttachXdpSocket`, `DetachXdpSocket`, `Stop`) goes to the receiver's worker as it is.
+    ///
+    /// Who gives the receiver its half first keeps promises to the peer: a frame that goes out
+    /// later, at the sender, may permit what was prepared for at the receiver.
+    #[must_use]
+    pub fn split(self) -> Halves {
+        let both = |receive, send| Halves {
+            receive: Some(receive),
+            send: Some(send),
+        };
+        match self {
+            Self::Install(spec) => {
+                let half = |role| {
+                    Self::Install(SessionSpec {
+                        role,
+                        ..spec.clone()
+                    })
+                };
+                both(half(Role::Receive), half(Role::Send))
+            }
+            Self::AttachTun {
+                tun,
+                fd,
+                features,
+                owner,
+                ..
+            } => {
+                let half = |role| Self::AttachTun {
+                    tun,
+                    fd: Arc::clone(&fd),
+                    features,
+                    owner,
+                    role,
+                };
+                both(half(Role::Receive), half(Role::Send))
+            }
+            Self::SetPeerCallId {
+                call_id,
+                peer_call_id,
+            } => {
+                let half = || Self::SetPeerCallId {
+                    call_id,
+                    peer_call_id,
+                };
+                both(half(), half())
+            }
+            Self::OpenNetwork { call_id, network } => {
+                let receive = Self::OpenNetwork {
+                    call_id,
+                    network: network.clone(),
+                };
+                both(receive, Self::OpenNetwork { call_id, network })
+            }
+            Self::CloseNetwork { call_id } => {
+                let half = || Self::CloseNetwork { call_id };
+                both(half(), half())
+            }
+            // Acknowledgments take the same way as data.
+            Self::SetNextHop { call_id, next_hop } => {
+                let half = || Self::SetNextHop { call_id, next_hop };
+                both(half(), half())
+            }
+            Self::Remove { call_id } => both(Self::Remove { call_id }, Self::Remove { call_id }),
+            Self::DetachTun { tun } => both(Self::DetachTun { tun }, Self::DetachTun { tun }),
+            send @ (Self::Inject { .. } | Self::SetSendKey { .. } | Self::ResetSendKey { .. }) => {
+                Halves {
+                    send: Some(send),
+                    ..Halves::default()
+                }
+            }
+            receive @ (Self::SetReceiveKey { .. }
+            | Self::AttachPacketSocket { .. }
+            | Self::AttachXdpSocket { .. }
+            | Self::DetachXdpSocket { .. }
+            | Self::Stop) => Halves {
+                receive: Some(receive),
+                ..Halves::default()
+            },
+        }
+    }
 }
 
 /// One report from a worker.
@@ -197,6 +357,15 @@ pub enum Notice {
         /// Which.
         tun: TunId,
     },
+    /// An AF_XDP socket is in use, or is not any more: the packet socket does its work then.
+    XdpSocket {
+        /// Whose it is.
+        worker: u16,
+        /// Index of the interface.
+        interface: u32,
+        /// The error is in words, for a person.
+        state: Result<(), String>,
+    },
     /// The worker cannot go on, with the reason in words that name the remedy.
     Failed {
         /// For a person.
@@ -204,4 +373,69 @@ pub enum Notice {
     },
     /// The last notice of a worker.
     Stopped,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which halves an order has.
+    fn halves(command: Command) -> (bool, bool) {
+        let Halves { receive, send } = command.split();
+        (receive.is_some(), send.is_some())
+    }
+
+    #[test]
+    fn each_half_is_told_what_it_has_to_know() {
+        let (call_id, mppe, tun) = (CallId(7), None, TunId(0));
+        let set_receive_key = Command::SetReceiveKey {
+            call_id,
+            mppe: mppe.clone(),
+        };
+        assert_eq!(halves(set_receive_key), (true, false));
+        assert_eq!(halves(Command::SetSendKey { call_id, mppe }), (false, true));
+        assert_eq!(halves(Command::ResetSendKey { call_id }), (false, true));
+        let frame = Bytes::from_static(b"\xFF\x03\xC0\x21");
+        assert_eq!(halves(Command::Inject { call_id, frame }), (false, true));
+        assert_eq!(halves(Command::CloseNetwork { call_id }), (true, true));
+        assert_eq!(halves(Command::Remove { call_id }), (true, true));
+        assert_eq!(halves(Command::DetachTun { tun }), (true, true));
+        let next_hop = None;
+        let set_next_hop = Command::SetNextHop { call_id, next_hop };
+        assert_eq!(halves(set_next_hop), (true, true));
+    }
+
+    #[test]
+    fn the_halves_of_a_session_count_into_the_same_counters() {
+        let spec = SessionSpec {
+            call_id: CallId(7),
+            peer: Ipv4Addr::LOCALHOST,
+            local: None,
+            peer_call_id: Some(8),
+            role: Role::Both,
+            counters: Arc::default(),
+        };
+        let counters = Arc::clone(&spec.counters);
+        let halves = Command::Install(spec).split();
+        let (Some(Command::Install(receive)), Some(Command::Install(send))) =
+            (halves.receive, halves.send)
+        else {
+            panic!("both halves are installed")
+        };
+        assert_eq!((receive.role, send.role), (Role::Receive, Role::Send));
+        assert_eq!(receive.peer_call_id, send.peer_call_id);
+        assert!(Arc::ptr_eq(&receive.counters, &counters));
+        assert!(Arc::ptr_eq(&send.counters, &counters));
+    }
+
+    #[test]
+    fn two_workers_or_more_part_every_call() {
+        for workers in [2, 3, 64, u16::MAX] {
+            for call_id in [0, 1, 63, 64, u16::MAX - 1, u16::MAX].map(CallId) {
+                let (receiver, sender) = (call_id.receiver(workers), call_id.sender(workers));
+                assert!(receiver < workers && sender < workers && receiver != sender);
+            }
+        }
+        assert_eq!(CallId(9).sender(1), 0);
+    }
 }

@@ -15,7 +15,11 @@ use crate::io::Route;
 use crate::limits;
 use crate::mppe::decryptor::{Decryptor, Trouble};
 use crate::mppe::encryptor::Encryptor;
-use crate::program::{CallId, MppeSpec, NetworkSpec, NextHop, SessionSpec};
+use crate::mppe::keys::SessionKey;
+use crate::mppe::look_ahead::Workshop;
+use crate::mppe::rc4;
+use crate::mppe::rekey::{KeySchedule, Step, StepsAbreast};
+use crate::program::{CallId, MppeSpec, NetworkSpec, NextHop, Role, SessionSpec};
 use crate::sequence::{ReceiveWindow, SendSequence};
 use crate::wire::ppp::Compression;
 
@@ -23,6 +27,7 @@ use crate::wire::ppp::Compression;
 #[derive(Debug)]
 pub struct Session {
     call_id: CallId,
+    role: Role,
     route: Route,
     pub(crate) peer_call_id: Option<u16>,
     pub(crate) network: Option<NetworkSpec>,
@@ -30,7 +35,7 @@ pub struct Session {
     pub(crate) sent: SendSequence,
     pub(crate) decryptor: Option<Decryptor>,
     pub(crate) encryptor: Option<Encryptor>,
-    counters: Arc<SessionCounters>,
+    pub(crate) counters: Arc<SessionCounters>,
     /// Whether the session stands in the queue of this name: once at most.
     in_gaps: bool,
     in_owing: bool,
@@ -41,6 +46,7 @@ impl Session {
     fn new(spec: &SessionSpec) -> Self {
         Self {
             call_id: spec.call_id,
+            role: spec.role,
             route: Route {
                 peer: spec.peer,
                 local: spec.local,
@@ -94,7 +100,8 @@ impl Session {
         &self.counters
     }
 
-    /// Packets sent that the peer has not acknowledged.
+    /// Packets sent that the peer has not acknowledged; nothing depends on it, and the half of a
+    /// session that only sends does not learn of acknowledgments.
     #[must_use]
     pub const fn unacknowledged(&self) -> u32 {
         self.sent.unacknowledged()
@@ -113,6 +120,15 @@ impl Session {
     /// See [`crate::program::Command::SetSendKey`].
     pub fn set_send_key(&mut self, mppe: Option<&MppeSpec>) {
         self.encryptor = mppe.map(|mppe| Encryptor::new(&mppe.start_key, mppe.mode));
+    }
+
+    /// Has the key streams of both directions prepared, as far as there are stateless keys. False
+    /// when `workshop` has no room.
+    pub fn look_ahead(&mut self, workshop: &Arc<Workshop>) -> bool {
+        let receiving = self.decryptor.as_mut();
+        let sending = self.encryptor.as_mut();
+        receiving.is_none_or(|it| it.look_ahead(workshop))
+            && sending.is_none_or(|it| it.look_ahead(workshop))
     }
 
     /// See [`crate::program::Command::ResetSendKey`].
@@ -139,7 +155,7 @@ impl Session {
 /// Why a session could not be installed: a fault in control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum InstallError {
-    /// Call ID modulo workers is another worker.
+    /// [`CallId::receiver`], or [`CallId::sender`] of the half that sends, is another worker.
     #[error("call {0:?} belongs to another worker: install it there")]
     Foreign(CallId),
     /// The Call ID is in use.
@@ -159,7 +175,9 @@ pub enum SessionNotice {
 /// All sessions of one worker, in a fixed array.
 #[derive(Debug)]
 pub struct SessionTable {
+    /// First those that this worker receives, then those that it only sends.
     sessions: Vec<Option<Box<Session>>>,
+    received_max: usize,
     worker: u16,
     workers: u16,
     addresses: AddressTable,
@@ -177,8 +195,8 @@ pub struct SessionTable {
 }
 
 impl SessionTable {
-    /// The table of worker `worker` of `workers`: it owns the calls whose ID modulo `workers` is
-    /// `worker`.
+    /// The table of worker `worker` of `workers`: for the calls of which it is the receiver, and
+    /// the sending halves of those of which it is the sender.
     ///
     /// # Panics
     /// When `worker` is not less than `workers`.
@@ -186,8 +204,12 @@ impl SessionTable {
     pub fn new(worker: u16, workers: u16, counters: Arc<WorkerCounters>) -> Self {
         assert!(worker < workers, "worker {worker} of {workers}");
         let capacity = (1_usize << 16).div_ceil(usize::from(workers));
+        // A worker that is alone has nobody to share a session with.
+        let halves = if workers > 1 { capacity } else { 0 };
+        let slots = std::iter::repeat_with(|| None).take(capacity + halves);
         Self {
-            sessions: std::iter::repeat_with(|| None).take(capacity).collect(),
+            sessions: slots.collect(),
+            received_max: capacity,
             worker,
             workers,
             addresses: AddressTable::new(capacity),
@@ -205,13 +227,17 @@ impl SessionTable {
     /// # Errors
     /// When the Call ID is in use, or is not this worker's.
     pub fn install(&mut self, spec: &SessionSpec) -> Result<(), InstallError> {
-        if spec.call_id.0 % self.workers != self.worker {
+        let worker = match spec.role {
+            Role::Both | Role::Receive => spec.call_id.receiver(self.workers),
+            Role::Send => spec.call_id.sender(self.workers),
+        };
+        if worker != self.worker {
             return Err(InstallError::Foreign(spec.call_id));
         }
-        let index = self.index(spec.call_id);
-        match &mut self.sessions[index] {
-            Some(_) => Err(InstallError::InUse(spec.call_id)),
-            free => {
+        match self.slot_of(spec.call_id) {
+            None => Err(InstallError::Foreign(spec.call_id)),
+            Some(Some(_)) => Err(InstallError::InUse(spec.call_id)),
+            Some(free) => {
                 *free = Some(Box::new(Session::new(spec)));
                 Ok(())
             }
@@ -242,8 +268,11 @@ impl SessionTable {
     /// there is no such session, or no room in the address table.
     pub fn open_network(&mut self, call_id: CallId, network: NetworkSpec, shared: bool) -> bool {
         self.close_network(call_id);
-        if self.get(call_id).is_none() || (shared && !self.addresses.insert(network.peer, call_id))
-        {
+        let Some(session) = self.get(call_id) else {
+            return false;
+        };
+        let is_looked_up = shared && session.role.sends();
+        if is_looked_up && !self.addresses.insert(network.peer, call_id) {
             return false;
         }
         if let Some(session) = self.get_mut(call_id) {
@@ -269,15 +298,22 @@ impl SessionTable {
     /// The session of one of our Call IDs.
     #[must_use]
     pub fn get(&self, call_id: CallId) -> Option<&Session> {
-        if call_id.0 % self.workers != self.worker {
-            return None;
-        }
-        self.sessions.get(self.index(call_id))?.as_deref()
+        self.sessions.get(self.index(call_id)?)?.as_deref()
     }
 
     /// The session of one of our Call IDs.
     pub fn get_mut(&mut self, call_id: CallId) -> Option<&mut Session> {
         self.slot_of(call_id)?.as_deref_mut()
+    }
+
+    /// The session of one of our Call IDs, when this worker receives its packets.
+    pub(crate) fn receiver_mut(&mut self, call_id: CallId) -> Option<&mut Session> {
+        self.get_mut(call_id).filter(|it| it.role.receives())
+    }
+
+    /// The session of one of our Call IDs, when this worker sends its packets.
+    pub(crate) fn sender_mut(&mut self, call_id: CallId) -> Option<&mut Session> {
+        self.get_mut(call_id).filter(|it| it.role.sends())
     }
 
     /// The session whose peer has this address inside the tunnel (shared TUN devices only).
@@ -317,6 +353,37 @@ impl SessionTable {
             }
         }
         None
+    }
+
+    /// Takes the next step of the chains of these sessions, at most `LANES_MAX`, abreast, if they
+    /// are several: `chain` finds a session's chain and its latest key. Steps stand where the
+    /// first packet of each session stands.
+    pub(crate) fn step_abreast(
+        &mut self,
+        call_ids: impl Iterator<Item = CallId> + Clone,
+        chain: impl Fn(&mut Session) -> Option<(&mut KeySchedule, SessionKey)>,
+    ) -> [Option<Step>; rc4::LANES_MAX] {
+        let mut taken = [None; rc4::LANES_MAX];
+        let mut others = call_ids.clone();
+        let first = others.next();
+        if others.all(|other| Some(other) == first) {
+            return taken;
+        }
+        let mut steps = StepsAbreast::new();
+        let mut begun = [(CallId(0), 0); rc4::LANES_MAX];
+        let mut count = 0;
+        for (at, call_id) in call_ids.enumerate() {
+            let is_new = begun[..count].iter().all(|(other, _)| *other != call_id);
+            let session = self.get_mut(call_id).filter(|_| is_new);
+            if let Some((schedule, key)) = session.and_then(&chain) {
+                begun[steps.begin(schedule, &key)] = (call_id, at);
+                count += 1;
+            }
+        }
+        for ((_, at), step) in begun.iter().zip(steps.run()) {
+            taken[*at] = Some(*step);
+        }
+        taken
     }
 
     /// What sessions have to tell control, until `None`.
@@ -363,7 +430,7 @@ impl SessionTable {
 
     /// Puts a session into the queues where its state belongs.
     pub(crate) fn queue(&mut self, call_id: CallId) {
-        let index = self.index(call_id);
+        let index = self.index(call_id).unwrap_or(usize::MAX);
         let Some(Some(session)) = self.sessions.get_mut(index) else {
             return;
         };
@@ -410,15 +477,20 @@ impl SessionTable {
     }
 
     fn slot_of(&mut self, call_id: CallId) -> Option<&mut Option<Box<Session>>> {
-        if call_id.0 % self.workers != self.worker {
-            return None;
-        }
-        let index = self.index(call_id);
+        let index = self.index(call_id)?;
         self.sessions.get_mut(index)
     }
 
-    const fn index(&self, call_id: CallId) -> usize {
-        (call_id.0 / self.workers) as usize
+    /// Where a session stands, if it is one of this worker's.
+    const fn index(&self, call_id: CallId) -> Option<usize> {
+        let index = (call_id.0 / self.workers) as usize;
+        if call_id.receiver(self.workers) == self.worker {
+            Some(index)
+        } else if call_id.sender(self.workers) == self.worker {
+            Some(self.received_max + index)
+        } else {
+            None
+        }
     }
 }
 
@@ -433,6 +505,7 @@ mod tests {
             peer: Ipv4Addr::new(192, 0, 2, 1),
             local: None,
             peer_call_id: Some(7),
+            role: Role::Both,
             counters: Arc::default(),
         }
     }
@@ -465,6 +538,48 @@ mod tests {
         assert!(table.remove(CallId(5), &mut out));
         assert!(!table.remove(CallId(5), &mut out));
         assert!(table.get(CallId(5)).is_none());
+    }
+
+    #[test]
+    fn the_halves_of_a_session_live_in_two_workers() {
+        let half = |role| SessionSpec {
+            role,
+            ..spec(65_535)
+        };
+        for workers in [2, 3, 7] {
+            let call_id = CallId(65_535);
+            let (receiver, sender) = (call_id.receiver(workers), call_id.sender(workers));
+            for worker in 0..workers {
+                let mut table = SessionTable::new(worker, workers, Arc::default());
+                for (role, owner) in [(Role::Receive, receiver), (Role::Send, sender)] {
+                    let expected = if worker == owner {
+                        Ok(())
+                    } else {
+                        Err(InstallError::Foreign(call_id))
+                    };
+                    assert_eq!(table.install(&half(role)), expected);
+                }
+                assert_eq!(table.receiver_mut(call_id).is_some(), worker == receiver);
+                assert_eq!(table.sender_mut(call_id).is_some(), worker == sender);
+                // Calls of its own have their places beside those that it only sends.
+                let own = (65_528..=65_534).find(|id| id % workers == worker).unwrap();
+                assert_eq!(table.install(&spec(own)), Ok(()));
+                let found = table.get(CallId(own)).map(Session::call_id);
+                assert_eq!(found, Some(CallId(own)));
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_half_that_sends_is_looked_up_by_address() {
+        let inner = Ipv4Addr::new(10, 0, 0, 9);
+        for (worker, role) in [(1, Role::Receive), (0, Role::Send)] {
+            let mut table = SessionTable::new(worker, 2, Arc::default());
+            assert_eq!(table.install(&SessionSpec { role, ..spec(1) }), Ok(()));
+            assert!(table.open_network(CallId(1), network(inner), true));
+            let found = table.by_address(inner).is_some();
+            assert_eq!(found, role == Role::Send);
+        }
     }
 
     #[test]

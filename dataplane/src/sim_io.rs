@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::frame::{Frame, Slot, Slots, VecArena};
 use crate::io::{Arrivals, Io, IoError, Route};
@@ -13,7 +14,8 @@ use crate::limits;
 use crate::offload::gather::{Gather, put_header};
 use crate::offload::split::Split;
 use crate::offload::{TunFeatures, VnetHeader};
-use crate::program::TunId;
+use crate::program::{Role, TunId};
+use crate::sys::xdp_socket::XdpSocketError;
 
 /// A GRE packet on its way to the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub struct SimIo {
     tun: VecDeque<(TunId, Vec<u8>)>,
     tuns: Vec<TunId>,
     /// Those among them with virtio-net headers.
-    offloaded: Vec<TunId>,
+    offloaded: Vec<(TunId, TunFeatures)>,
     gather: Gather,
     lost: Vec<TunId>,
     sent: Vec<Sent>,
@@ -130,7 +132,7 @@ impl SimIo {
             self.tuns.push(tun);
         }
         if is_new && features.vnet_header {
-            self.offloaded.push(tun);
+            self.offloaded.push((tun, features));
         }
         is_new
     }
@@ -158,7 +160,8 @@ impl SimIo {
     fn read(&mut self, tun: TunId, bytes: &[u8], arrivals: &mut Arrivals) -> bool {
         let headroom = limits::HEADROOM_BYTES;
         let len_max = limits::SLOT_BYTES - headroom;
-        let split = if self.offloaded.contains(&tun) {
+        let is_offloaded = self.offloaded.iter().any(|(device, _)| *device == tun);
+        let split = if is_offloaded {
             Split::parse(bytes, len_max)
         } else {
             Split::plain(bytes, len_max)
@@ -249,13 +252,20 @@ impl Io for SimIo {
 
     fn attach_packet_socket(&mut self, _fd: OwnedFd) {}
 
+    fn attach_xdp_socket(&mut self, _fd: OwnedFd, _interface: u32) -> Result<(), XdpSocketError> {
+        Err(XdpSocketError::Missing)
+    }
+
+    fn detach_xdp_socket(&mut self, _interface: u32) {}
+
     fn write(&mut self, tun: TunId, mut frame: Frame) {
         if self.gather.join(&self.arena, tun, frame) {
             return;
         }
         self.flush();
-        if self.offloaded.contains(&tun) {
-            if self.gather.begin(&self.arena, tun, frame) {
+        let offloaded = self.offloaded.iter().find(|(device, _)| *device == tun);
+        if let Some(&(_, features)) = offloaded {
+            if self.gather.begin(&self.arena, tun, features, frame) {
                 return;
             }
             if !put_header(&mut self.arena, &mut frame, VnetHeader::default()) {
@@ -266,14 +276,20 @@ impl Io for SimIo {
         self.write_now(tun, &[frame]);
     }
 
-    fn attach(&mut self, tun: TunId, _fd: OwnedFd, features: TunFeatures) -> bool {
+    fn attach(
+        &mut self,
+        tun: TunId,
+        _fd: Arc<OwnedFd>,
+        features: TunFeatures,
+        _role: Role,
+    ) -> bool {
         self.attach_sim_with(tun, features)
     }
 
     fn detach(&mut self, tun: TunId) {
         self.flush();
         self.tuns.retain(|&attached| attached != tun);
-        self.offloaded.retain(|&attached| attached != tun);
+        self.offloaded.retain(|&(attached, _)| attached != tun);
     }
 
     fn close(&mut self) {
@@ -289,10 +305,6 @@ impl Slots for SimIo {
 
     fn slot_mut(&mut self, slot: Slot) -> &mut [u8] {
         self.arena.slot_mut(slot)
-    }
-
-    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
-        self.arena.slots_mut(slots)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::frame::Frame;
 use crate::io::{Arrivals, Io, IoCounters, IoError};
 use crate::limits;
 use crate::mailbox::Mailbox;
+use crate::mppe::look_ahead::Workshop;
 use crate::program::{CallId, Command, Notice, SessionSpec, TunId};
 use crate::punt_budget::PuntBudgets;
 use crate::session::{SessionNotice, SessionTable};
@@ -27,6 +28,7 @@ use crate::session::{SessionNotice, SessionTable};
 /// A worker: sessions, and the world that their packets come from.
 #[derive(Debug)]
 pub struct Worker<I: Io> {
+    index: u16,
     io: I,
     mailbox: Arc<Mailbox>,
     io_counters: Arc<IoCounters>,
@@ -37,6 +39,7 @@ pub struct Worker<I: Io> {
     /// In the order of their ids.
     tuns: Vec<Tun>,
     punt_budgets: PuntBudgets,
+    workshop: Option<Arc<Workshop>>,
     arrivals: Arrivals,
     decided: Batch,
     outgoing: Vec<Outgoing>,
@@ -88,6 +91,7 @@ impl<I: Io> Worker<I> {
         io_counters: Arc<IoCounters>,
     ) -> Self {
         Self {
+            index: spec.index,
             io,
             mailbox,
             io_counters,
@@ -96,6 +100,7 @@ impl<I: Io> Worker<I> {
             stalled: None,
             tuns: Vec::with_capacity(limits::TUNS_MAX.min(spec.max_sessions + 1)),
             punt_budgets: PuntBudgets::new(spec.max_sessions),
+            workshop: None,
             arrivals: Arrivals::with_capacity(spec.slots, limits::TUNS_MAX),
             decided: Batch::new(),
             outgoing: Vec::with_capacity(limits::BATCH_PACKETS),
@@ -105,6 +110,11 @@ impl<I: Io> Worker<I> {
             has_notified: false,
             is_stopping: false,
         }
+    }
+
+    /// Has the key streams of sessions prepared in `workshop` from now on.
+    pub fn look_ahead_in(&mut self, workshop: Arc<Workshop>) {
+        self.workshop = Some(workshop);
     }
 
     /// Turns until it is told to stop or cannot go on, and closes everything.
@@ -133,11 +143,15 @@ impl<I: Io> Worker<I> {
         self.io_counters.turns.add(1);
         self.obey_commands();
         self.forget_lost_tuns();
+        self.tell_of_lost_xdp();
         self.take_gre();
         self.take_tun();
         self.acknowledge_owed();
         self.release_expired();
         self.pass_notices_on();
+        if let Some(workshop) = &self.workshop {
+            workshop.wake();
+        }
         if self.is_stopping {
             return Ok(Flow::Stop);
         }
@@ -189,12 +203,19 @@ impl<I: Io> Worker<I> {
             } => self.with_session(call_id, |s| s.set_peer_call_id(peer_call_id)),
             Command::Inject { call_id, frame } => return self.inject(call_id, frame),
             Command::SetReceiveKey { call_id, mppe } => {
-                self.with_session(call_id, |s| s.set_receive_key(mppe.as_ref()))
+                let session = self.sessions.receiver_mut(call_id);
+                let is_set = session.map(|it| it.set_receive_key(mppe.as_ref()));
+                is_set.is_some() && self.look_ahead(call_id)
             }
             Command::SetSendKey { call_id, mppe } => {
-                self.with_session(call_id, |s| s.set_send_key(mppe.as_ref()))
+                let session = self.sessions.sender_mut(call_id);
+                let is_set = session.map(|it| it.set_send_key(mppe.as_ref()));
+                is_set.is_some() && self.look_ahead(call_id)
             }
-            Command::ResetSendKey { call_id } => self.with_session(call_id, |s| s.reset_send_key()),
+            Command::ResetSendKey { call_id } => {
+                let session = self.sessions.sender_mut(call_id);
+                session.map(|it| it.reset_send_key()).is_some()
+            }
             Command::OpenNetwork { call_id, network } => {
                 let is_shared = self.owner_of(network.tun).is_some_and(|o| o.is_none());
                 self.sessions.open_network(call_id, network, is_shared)
@@ -209,8 +230,9 @@ impl<I: Io> Worker<I> {
                 fd,
                 features,
                 owner,
+                role,
             } => {
-                let is_attached = self.io.attach(tun, fd, features);
+                let is_attached = self.io.attach(tun, fd, features, role);
                 if is_attached && let Err(index) = self.position(tun) {
                     self.tuns.insert(index, Tun { id: tun, owner });
                 }
@@ -222,6 +244,15 @@ impl<I: Io> Worker<I> {
             }
             Command::AttachPacketSocket { fd } => {
                 self.io.attach_packet_socket(fd);
+                true
+            }
+            Command::AttachXdpSocket { fd, interface } => {
+                let attached = self.io.attach_xdp_socket(fd, interface);
+                self.tell_of_xdp(interface, attached.map_err(|error| error.to_string()));
+                true
+            }
+            Command::DetachXdpSocket { interface } => {
+                self.io.detach_xdp_socket(interface);
                 true
             }
             Command::Stop => {
@@ -241,6 +272,17 @@ impl<I: Io> Worker<I> {
         change: impl FnOnce(&mut crate::session::Session),
     ) -> bool {
         self.sessions.get_mut(call_id).map(change).is_some()
+    }
+
+    /// Looks ahead for a session that has been keyed, where that is possible.
+    fn look_ahead(&mut self, call_id: CallId) -> bool {
+        if let Some(workshop) = &self.workshop
+            && let Some(session) = self.sessions.get_mut(call_id)
+            && !session.look_ahead(workshop)
+        {
+            self.io_counters.look_ahead_refused.add(1);
+        }
+        true
     }
 
     fn install(&mut self, spec: &SessionSpec) -> bool {
@@ -265,7 +307,7 @@ impl<I: Io> Worker<I> {
 
     fn inject(&mut self, call_id: CallId, bytes: Bytes) -> Option<Command> {
         let fits = bytes.len() <= limits::SLOT_BYTES - limits::HEADROOM_BYTES;
-        let Some(session) = self.sessions.get_mut(call_id).filter(|_| fits) else {
+        let Some(session) = self.sessions.sender_mut(call_id).filter(|_| fits) else {
             self.io_counters.commands_refused.add(1);
             return None;
         };
@@ -306,6 +348,20 @@ impl<I: Io> Worker<I> {
             if self.forget_tun(tun) {
                 self.notify(Notice::TunLost { tun });
             }
+        }
+    }
+
+    fn tell_of_xdp(&mut self, interface: u32, state: Result<(), String>) {
+        self.notify(Notice::XdpSocket {
+            worker: self.index,
+            interface,
+            state,
+        });
+    }
+
+    fn tell_of_lost_xdp(&mut self) {
+        while let Some((interface, error)) = self.arrivals.xdp_lost.pop() {
+            self.tell_of_xdp(interface, Err(error.to_string()));
         }
     }
 
@@ -466,7 +522,7 @@ mod tests {
     use crate::mppe::keys::{KeyMode, KeyStrength, StartKey};
     use crate::offload::checksum::Sum;
     use crate::offload::{TunFeatures, VnetHeader};
-    use crate::program::{MppeSpec, NetworkSpec};
+    use crate::program::{MppeSpec, NetworkSpec, Role};
     use crate::sim_io::{SimIo, outer_ipv4};
 
     const SLOTS: u16 = 256;
@@ -515,6 +571,7 @@ mod tests {
                 peer: self.peer,
                 local: None,
                 peer_call_id: Some(call_id),
+                role: Role::Both,
                 counters: Arc::new(SessionCounters::default()),
             }));
         }

@@ -23,6 +23,13 @@ pub(crate) enum Figure {
     BothDirectionsRetransmits,
     SmallPackets,
     SmallPacketsOffered,
+    SteadyUdp,
+    SteadyUdpLost,
+    SteadyUdpDroppedSending,
+    SteadyUdpDroppedReceiving,
+    LoadedPingMedian,
+    LoadedPingP99,
+    LoadedPingLost,
 }
 
 impl Figure {
@@ -45,13 +52,24 @@ impl Figure {
             Self::BothDirectionsRetransmits => "TCP, both directions: retransmitted",
             Self::SmallPackets => "UDP, 64 octets each",
             Self::SmallPacketsOffered => "UDP, 64 octets each: sent",
+            Self::SteadyUdp => "UDP, steady flow",
+            Self::SteadyUdpLost => "UDP, steady flow: lost",
+            Self::SteadyUdpDroppedSending => "UDP, steady flow: dropped by interfaces, sending",
+            Self::SteadyUdpDroppedReceiving => "UDP, steady flow: dropped at sockets, receiving",
+            Self::LoadedPingMedian => "ping beside a TCP stream, median",
+            Self::LoadedPingP99 => "ping beside a TCP stream, 99th percentile",
+            Self::LoadedPingLost => "pings lost beside a TCP stream",
         }
     }
 
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Self::PingMedian | Self::PingP99 => "us",
+            Self::PingMedian | Self::PingP99 | Self::LoadedPingMedian | Self::LoadedPingP99 => "us",
+            Self::SteadyUdpLost => "%",
             Self::PingLost
+            | Self::LoadedPingLost
+            | Self::SteadyUdpDroppedSending
+            | Self::SteadyUdpDroppedReceiving
             | Self::OneStreamRetransmits
             | Self::ReverseRetransmits
             | Self::EightStreamsRetransmits
@@ -62,7 +80,7 @@ impl Figure {
     }
 
     /// Those that a table of ratios compares.
-    pub(crate) const HEADLINES: [Self; 7] = [
+    pub(crate) const HEADLINES: [Self; 9] = [
         Self::OneStream,
         Self::Reverse,
         Self::EightStreams,
@@ -70,6 +88,8 @@ impl Figure {
         Self::SmallPackets,
         Self::PingMedian,
         Self::PingP99,
+        Self::LoadedPingMedian,
+        Self::SteadyUdpLost,
     ];
 }
 

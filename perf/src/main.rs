@@ -1,6 +1,6 @@
 //! Whole-system measurements of pptp-fast against the systems it competes with, all through the
 //! same two network namespaces, in turn. `perf/run` installs the peers and starts this.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 
 use crate::figure::{Figure, Sample, Series};
 use crate::machine::Machine;
-use crate::measure::Measurement;
+use crate::measure::{Amount, Measurement};
 use crate::namespaces::Namespaces;
 use crate::process::Process;
 use crate::report::{LeftOut, Measured, Results};
@@ -23,11 +23,14 @@ mod chart;
 mod figure;
 mod flood;
 mod iperf;
+mod kernel_pptp;
 mod machine;
 mod measure;
 mod namespaces;
 mod process;
+mod receive;
 mod report;
+mod sockets;
 mod systems;
 
 /// Measures pptp-fast and its peers between two network namespaces of this machine.
@@ -42,6 +45,9 @@ struct Arguments {
     /// Length of a throughput measurement.
     #[arg(long, default_value_t = 6)]
     seconds: u32,
+    /// Rate of the steady flow of UDP packets, of 1400 octets each.
+    #[arg(long, default_value_t = 500)]
+    udp_mbit: u32,
     /// How often each system is measured, in turn.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
@@ -65,26 +71,50 @@ struct Arguments {
     tools: PathBuf,
 }
 
-/// The two ends of the UDP flood, started by the program itself.
+/// What is measured apart from the comparison, and what the program starts of itself.
 #[derive(Debug, Subcommand)]
 enum Part {
-    /// Send small UDP packets as fast as possible.
+    /// Measure the receiving half alone, beside a loop that takes one packet at a time.
+    Receive {
+        /// Bursts of 512 packets for each, in turn.
+        #[arg(long, default_value_t = 201)]
+        rounds: u32,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Folder for receive.json.
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+    /// Send UDP packets, as fast as possible or at a steady rate.
     #[command(hide = true)]
     Flood {
         to: SocketAddrV4,
-        #[arg(long)]
-        seconds: u64,
+        #[command(flatten)]
+        flow: flood::Flow,
     },
+    /// Set up the kernel's own PPTP between the network namespaces of two processes.
+    #[command(hide = true)]
+    KeepKernelPptp { server: u32, client: u32 },
     /// Keep the port of the flood open.
     #[command(hide = true)]
     Sink,
+    /// What one packet costs to send, by the kind of socket.
+    Sockets,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.part {
-        Some(Part::Flood { to, seconds }) => flood::send(to, Duration::from_secs(seconds)),
+        Some(Part::Flood { to, flow }) => flood::send(to, flow),
+        Some(Part::Receive {
+            rounds,
+            json,
+            ref output,
+        }) => receive::run(rounds, json, output.as_deref()),
+        Some(Part::KeepKernelPptp { server, client }) => kernel_pptp::keep(server, client),
         Some(Part::Sink) => flood::keep_port_open(),
+        Some(Part::Sockets) => compare_sockets(),
         None => compare(&arguments),
     };
     match done {
@@ -94,6 +124,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn compare_sockets() -> Result<()> {
+    let work = absolute("target/perf".as_ref())?;
+    std::fs::create_dir_all(&work).context("cannot make target/perf")?;
+    sockets::compare(&work)
 }
 
 fn compare(arguments: &Arguments) -> Result<()> {
@@ -130,8 +166,12 @@ fn compare(arguments: &Arguments) -> Result<()> {
         troubles: Vec::new(),
     };
     let systems: Vec<_> = systems.into_iter().map(|(system, _)| system).collect();
-    say_how_long(rounds, seconds, systems.len());
-    measure_in_turn(&systems, &place, &mut results)?;
+    let amount = Amount {
+        seconds,
+        udp_mbit: arguments.udp_mbit,
+    };
+    say_how_long(rounds, amount, systems.len());
+    measure_in_turn(&systems, &place, amount, &mut results)?;
 
     let folder = match &arguments.output {
         Some(folder) => folder.clone(),
@@ -194,10 +234,10 @@ fn choose(arguments: &Arguments, place: &Place) -> Result<(Chosen, Vec<LeftOut>)
     Ok((chosen, left_out))
 }
 
-fn say_how_long(rounds: u32, seconds: u32, systems: usize) {
+fn say_how_long(rounds: u32, amount: Amount, systems: usize) {
     let turn: Duration = Measurement::ALL
         .iter()
-        .map(|measurement| measurement.duration(seconds))
+        .map(|measurement| measurement.duration(amount))
         .sum();
     // Starting and ending a tunnel and its programs takes a few seconds more.
     let all = (turn + Duration::from_secs(5)) * rounds * u32::try_from(systems).unwrap_or(1);
@@ -211,6 +251,7 @@ fn say_how_long(rounds: u32, seconds: u32, systems: usize) {
 fn measure_in_turn(
     systems: &[Box<dyn System>],
     place: &Place,
+    amount: Amount,
     results: &mut Results,
 ) -> Result<()> {
     for round in 1..=results.rounds {
@@ -221,6 +262,7 @@ fn measure_in_turn(
                 system: &**system,
                 namespaces: &namespaces,
                 place,
+                amount,
             };
             if let Err(error) = turn.run(index, results) {
                 turn.note(&format!("{error:#}"), results);
@@ -236,6 +278,7 @@ struct Turn<'a> {
     system: &'a dyn System,
     namespaces: &'a Namespaces,
     place: &'a Place,
+    amount: Amount,
 }
 
 impl Turn<'_> {
@@ -247,20 +290,21 @@ impl Turn<'_> {
         results.systems[index].commands.clone_from(&tunnel.commands);
         systems::wait_for_ping(&self.namespaces.client, tunnel.server)?;
         let _receivers = self.start_receivers()?;
-        let (rounds, seconds) = (results.rounds, results.seconds);
+        let (rounds, amount) = (results.rounds, self.amount);
+        let load_log = self.place.log("stream-beside-pings");
         for measurement in Measurement::ALL {
             eprint!(
                 "[{}/{rounds}] {}: {} ({} s): ",
                 self.round,
                 self.system.name(),
                 measurement.title(),
-                measurement.duration(seconds).as_secs()
+                measurement.duration(amount).as_secs()
             );
             let started = Instant::now();
-            match measurement.run(self.namespaces, tunnel.server, seconds) {
+            match measurement.run(self.namespaces, tunnel.server, amount, &load_log) {
                 Ok(samples) => {
                     eprintln!("{}", in_words(&samples));
-                    let command = measurement.command(tunnel.server, seconds);
+                    let command = measurement.command(tunnel.server, amount);
                     record(&mut results.systems[index].figures, &command, &samples);
                 }
                 Err(error) => {

@@ -59,6 +59,11 @@ impl End {
         Ok(Self { holder })
     }
 
+    /// A process that lives in this end.
+    pub(crate) fn pid(&self) -> u32 {
+        self.holder.pid()
+    }
+
     /// A command that will run in this end.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = process::command("nsenter");

@@ -77,7 +77,7 @@ fn only_values<S: serde::Serializer>(
 }
 
 /// A chart: its file, title and figure.
-const CHARTS: [(&str, &str, Figure); 5] = [
+const CHARTS: [(&str, &str, Figure); 6] = [
     (
         "one-stream.svg",
         "TCP, one stream (Mbit/s, more is better)",
@@ -103,6 +103,11 @@ const CHARTS: [(&str, &str, Figure); 5] = [
         "Ping through the idle tunnel, 99th percentile (us, less is better)",
         Figure::PingP99,
     ),
+    (
+        "latency-loaded.svg",
+        "Ping beside one TCP stream, median (us, less is better)",
+        Figure::LoadedPingMedian,
+    ),
 ];
 
 /// Writes `latest.json`, the charts and README.md into `folder`.
@@ -125,7 +130,7 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
 /// The bare cable would dwarf all tunnels in a chart of throughput, so it is in the table alone;
 /// a latency can only be judged beside its own.
 fn bars(results: &Results, figure: Figure) -> Vec<Bar> {
-    let latency = matches!(figure, Figure::PingMedian | Figure::PingP99);
+    let latency = figure.unit() == "us";
     results
         .systems
         .iter()
@@ -154,6 +159,8 @@ pub(crate) fn summary(results: &Results) -> String {
         "UDP 64 B",
         "ping",
         "ping p99",
+        "ping+TCP",
+        "UDP lost",
     ];
     let units = [
         "Mbit/s",
@@ -163,6 +170,8 @@ pub(crate) fn summary(results: &Results) -> String {
         "packets/s",
         "us",
         "us",
+        "us",
+        "%",
     ];
     for name in names {
         let _ = write!(text, "{name:>11}");
@@ -314,7 +323,7 @@ fn ratios(text: &mut String, results: &Results) {
 }
 
 fn steadiness(text: &mut String, results: &Results) {
-    const FIGURES: [Figure; 9] = [
+    const FIGURES: [Figure; 15] = [
         Figure::OneStreamSlowestSecond,
         Figure::OneStreamRetransmits,
         Figure::ReverseSlowestSecond,
@@ -324,6 +333,12 @@ fn steadiness(text: &mut String, results: &Results) {
         Figure::BothDirectionsRetransmits,
         Figure::SmallPacketsOffered,
         Figure::PingLost,
+        Figure::SteadyUdp,
+        Figure::SteadyUdpLost,
+        Figure::SteadyUdpDroppedSending,
+        Figure::SteadyUdpDroppedReceiving,
+        Figure::LoadedPingP99,
+        Figure::LoadedPingLost,
     ];
     let _ = writeln!(text, "## Stalls, retransmissions, losses (medians)\n");
     let _ = write!(text, "| |");

@@ -12,7 +12,7 @@ use control::proto::link::{Addresses, Network};
 use control::proto::{Action, ConnectionId, Event, Time};
 use control::wire::log::describe;
 use dataplane::counters::SessionCounters;
-use dataplane::program::{CallId, Command, NetworkSpec, SessionSpec, TunId};
+use dataplane::program::{CallId, Command, NetworkSpec, Role, SessionSpec, TunId};
 
 use crate::plane::Plane;
 
@@ -72,11 +72,11 @@ impl Node {
         seed: [u8; 32],
         secrets: BTreeMap<String, Secret>,
     ) -> Self {
-        let sessions_max = config.limits.calls_max;
+        let plane = Plane::new(config.worker_count, config.limits.calls_max);
         Self {
             address,
             endpoint: Endpoint::new(config, seed),
-            plane: Plane::new(sessions_max),
+            plane,
             calls: Vec::new(),
             dials_failed: Vec::new(),
             log: Vec::new(),
@@ -175,30 +175,32 @@ impl Node {
             ending: None,
         };
         self.calls.push((call_id, record));
-        self.plane.obey(Command::Install(SessionSpec {
+        let spec = SessionSpec {
             call_id,
             peer,
             local: None,
             peer_call_id,
+            role: Role::Both,
             counters: Arc::new(SessionCounters::default()),
-        }));
+        };
+        self.plane.obey(call_id, Command::Install(spec));
         None
     }
 
     fn program(&mut self, now: Time, command: Command) -> Option<Request> {
-        let from_driver = matches!(
-            command,
-            Command::Install(_)
-                | Command::OpenNetwork { .. }
-                | Command::CloseNetwork { .. }
-                | Command::Remove { .. }
-        );
-        assert!(!from_driver, "the driver's to say: {command:?}");
+        let call_id = match &command {
+            Command::Inject { call_id, .. }
+            | Command::SetPeerCallId { call_id, .. }
+            | Command::SetReceiveKey { call_id, .. }
+            | Command::SetSendKey { call_id, .. }
+            | Command::ResetSendKey { call_id } => *call_id,
+            _ => panic!("the driver's to say: {command:?}"),
+        };
         if let Command::Inject { call_id, frame } = &command {
             let line = format!("{now:?} {call_id:?} sent {}", describe(frame));
             self.log.push(line);
         }
-        self.plane.obey(command);
+        self.plane.obey(call_id, command);
         None
     }
 
@@ -218,19 +220,20 @@ impl Node {
         assert!(record.network.is_none(), "{call_id:?} came up twice");
         record.network = Some(network);
         record.was_up = true;
-        self.plane.obey(Command::OpenNetwork {
+        let open = Command::OpenNetwork {
             call_id,
             network: spec,
-        });
+        };
+        self.plane.obey(call_id, open);
         None
     }
 
     fn network_down(&mut self, call_id: CallId) -> Option<Request> {
         let was = self.record(call_id).network.take();
         assert!(was.is_some(), "{call_id:?} went down and was not up");
-        self.plane.obey(Command::CloseNetwork { call_id });
+        self.plane.obey(call_id, Command::CloseNetwork { call_id });
         let tun = TunId(call_id.0.into());
-        self.plane.obey(Command::DetachTun { tun });
+        self.plane.obey(call_id, Command::DetachTun { tun });
         None
     }
 
@@ -241,7 +244,7 @@ impl Node {
         assert!(record.network.is_none(), "Ended came before NetworkDown");
         record.ending = Some(ending);
         self.live.remove(&call_id);
-        self.plane.obey(Command::Remove { call_id });
+        self.plane.obey(call_id, Command::Remove { call_id });
         None
     }
 

@@ -1,4 +1,5 @@
-//! One host's data plane: a real worker, whose ring and devices are in memory.
+//! One host's data plane: real workers, whose rings and devices are in memory. With two of them,
+//! each carries one direction of every session.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -10,7 +11,7 @@ use dataplane::counters::WorkerCounters;
 use dataplane::io::IoCounters;
 use dataplane::mailbox::Mailbox;
 use dataplane::offload::TunFeatures;
-use dataplane::program::{CallId, Command, Notice, TunId};
+use dataplane::program::{CallId, Command, Notice, Role, TunId};
 use dataplane::sim_io::SimIo;
 use dataplane::wire::ipv4::{HEADER_LEN, PROTOCOL_GRE};
 use dataplane::worker::{Worker, WorkerSpec};
@@ -26,6 +27,12 @@ const PROTOCOL_UDP: u8 = 17;
 /// One host's data plane.
 #[derive(Debug)]
 pub struct Plane {
+    lanes: Vec<Lane>,
+}
+
+/// A worker and the way to it.
+#[derive(Debug)]
+struct Lane {
     worker: Worker<SimIo>,
     mailbox: Arc<Mailbox>,
     /// Orders for which the mailbox has no room yet.
@@ -43,18 +50,13 @@ pub struct Turned {
     pub notices: Vec<Notice>,
 }
 
-impl Plane {
-    /// A data plane without sessions.
-    ///
-    /// # Panics
-    /// When no file descriptor is left.
-    #[must_use]
-    pub fn new(sessions_max: usize) -> Self {
+impl Lane {
+    fn new(index: u16, count: u16, sessions_max: usize) -> Self {
         let mailbox = Mailbox::new(QUEUE_LEN, QUEUE_LEN);
         let mailbox = Arc::new(mailbox.expect("file descriptors are left"));
         let spec = WorkerSpec {
-            index: 0,
-            count: 1,
+            index,
+            count,
             max_sessions: sessions_max,
             slots: usize::from(RECEIVE_SLOTS),
         };
@@ -72,11 +74,6 @@ impl Plane {
         }
     }
 
-    /// Takes an order of control; it is obeyed in the next turn.
-    pub fn obey(&mut self, command: Command) {
-        self.waiting.push_back(command);
-    }
-
     fn post_waiting(&mut self) {
         while let Some(command) = self.waiting.pop_front() {
             if let Err(command) = self.mailbox.post(command) {
@@ -86,40 +83,8 @@ impl Plane {
         }
     }
 
-    /// Gives a call a TUN device of its own.
-    ///
-    /// # Panics
-    /// When no file descriptor is left.
-    pub fn attach(&mut self, call_id: CallId) -> TunId {
-        let tun = TunId(call_id.0.into());
-        let nothing = std::fs::File::open("/dev/null").expect("file descriptors are left");
-        self.obey(Command::AttachTun {
-            tun,
-            fd: OwnedFd::from(nothing),
-            features: TunFeatures::default(),
-            owner: Some(call_id),
-        });
-        tun
-    }
-
-    /// A GRE packet comes from the network.
-    pub fn gre_arrives(&mut self, from: Ipv4Addr, to: Ipv4Addr, packet: &[u8]) {
-        let packet = ipv4_packet(PROTOCOL_GRE, from, to, packet);
-        self.worker.io_mut().gre_arrives(&packet);
-    }
-
-    /// The host sends a datagram through the tunnel.
-    pub fn tun_arrives(&mut self, call_id: CallId, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) {
-        let packet = ipv4_packet(PROTOCOL_UDP, from, to, payload);
-        let tun = TunId(call_id.0.into());
-        self.worker.io_mut().tun_arrives(tun, &packet);
-    }
-
     /// Does everything that there is to do now.
-    ///
-    /// # Panics
-    /// When the worker fails, or finds no end.
-    pub fn turn(&mut self, now: Time) -> Turned {
+    fn turn(&mut self, now: Time, turned: &mut Turned) {
         self.worker.io_mut().set_now_ms(now.0);
         let mut rounds = 0;
         loop {
@@ -135,30 +100,116 @@ impl Plane {
         let io = self.worker.io_mut();
         let sent = io.take_sent().into_iter();
         let written = io.take_written().into_iter();
-        Turned {
-            sent: sent.map(|it| (it.peer, it.packet)).collect(),
-            delivered: written
-                .filter_map(|(tun, packet)| {
-                    let call_id = CallId(u16::try_from(tun.0).ok()?);
-                    Some((call_id, packet.get(HEADER_LEN..)?.to_vec()))
-                })
-                .collect(),
-            notices: std::iter::from_fn(|| self.mailbox.next_notice()).collect(),
+        turned.sent.extend(sent.map(|it| (it.peer, it.packet)));
+        turned.delivered.extend(written.filter_map(|(tun, packet)| {
+            let call_id = CallId(u16::try_from(tun.0).ok()?);
+            Some((call_id, packet.get(HEADER_LEN..)?.to_vec()))
+        }));
+        let notices = std::iter::from_fn(|| self.mailbox.next_notice());
+        turned.notices.extend(notices);
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.worker.next_deadline_ms().map(Time)
+    }
+
+    fn is_empty(&self) -> bool {
+        let io = self.worker.io();
+        let slots = usize::from(RECEIVE_SLOTS) + usize::from(CONTROL_SLOTS);
+        io.free_slots() == slots && io.tuns().is_empty()
+    }
+}
+
+impl Plane {
+    /// A data plane without sessions, of one worker or of two.
+    ///
+    /// # Panics
+    /// When no file descriptor is left.
+    #[must_use]
+    pub fn new(workers: u16, sessions_max: usize) -> Self {
+        let lane = |index| Lane::new(index, workers, sessions_max);
+        Self {
+            lanes: (0..workers).map(lane).collect(),
         }
+    }
+
+    /// Takes an order of control about a call, or about its device; it is obeyed in the next turn.
+    pub fn obey(&mut self, call_id: CallId, command: Command) {
+        if let [alone] = &mut self.lanes[..] {
+            alone.waiting.push_back(command);
+            return;
+        }
+        let halves = command.split();
+        self.receiver(call_id).waiting.extend(halves.receive);
+        self.sender(call_id).waiting.extend(halves.send);
+    }
+
+    fn receiver(&mut self, call_id: CallId) -> &mut Lane {
+        let index = call_id.receiver(self.lanes.len() as u16);
+        &mut self.lanes[usize::from(index)]
+    }
+
+    fn sender(&mut self, call_id: CallId) -> &mut Lane {
+        let index = call_id.sender(self.lanes.len() as u16);
+        &mut self.lanes[usize::from(index)]
+    }
+
+    /// Gives a call a TUN device of its own.
+    ///
+    /// # Panics
+    /// When no file descriptor is left.
+    pub fn attach(&mut self, call_id: CallId) -> TunId {
+        let tun = TunId(call_id.0.into());
+        let nothing = std::fs::File::open("/dev/null").expect("file descriptors are left");
+        let attach = Command::AttachTun {
+            tun,
+            fd: Arc::new(OwnedFd::from(nothing)),
+            features: TunFeatures::default(),
+            owner: Some(call_id),
+            role: Role::Both,
+        };
+        self.obey(call_id, attach);
+        tun
+    }
+
+    /// A GRE packet comes from the network: to every worker, as a kernel without filters has it.
+    pub fn gre_arrives(&mut self, from: Ipv4Addr, to: Ipv4Addr, packet: &[u8]) {
+        let packet = ipv4_packet(PROTOCOL_GRE, from, to, packet);
+        for lane in &mut self.lanes {
+            lane.worker.io_mut().gre_arrives(&packet);
+        }
+    }
+
+    /// The host sends a datagram through the tunnel.
+    pub fn tun_arrives(&mut self, call_id: CallId, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) {
+        let packet = ipv4_packet(PROTOCOL_UDP, from, to, payload);
+        let tun = TunId(call_id.0.into());
+        let sender = self.sender(call_id);
+        sender.worker.io_mut().tun_arrives(tun, &packet);
+    }
+
+    /// Does everything that there is to do now.
+    ///
+    /// # Panics
+    /// When the worker fails, or finds no end.
+    pub fn turn(&mut self, now: Time) -> Turned {
+        let mut turned = Turned::default();
+        for lane in &mut self.lanes {
+            lane.turn(now, &mut turned);
+        }
+        turned
     }
 
     /// When there is something to do, though nothing arrives.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        self.worker.next_deadline_ms().map(Time)
+        self.lanes.iter().filter_map(Lane::next_deadline).min()
     }
 
     /// Nothing is held: no device, and no slot.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let io = self.worker.io();
-        let slots = usize::from(RECEIVE_SLOTS) + usize::from(CONTROL_SLOTS);
-        io.free_slots() == slots && io.tuns().is_empty()
+        self.lanes.iter().all(Lane::is_empty)
     }
 }
 

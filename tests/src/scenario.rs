@@ -102,6 +102,8 @@ pub struct Scenario {
     pub verdict_ms_max: u64,
     /// The end.
     pub farewell: Farewell,
+    /// Workers of the server and of the client: 2 have a direction each.
+    pub workers: [u16; 2],
 }
 
 impl Scenario {
@@ -165,6 +167,7 @@ impl Scenario {
                     Farewell::ConnectionBreaks,
                 ],
             ),
+            workers: [*pick(rng, &[1, 2]), *pick(rng, &[1, 2])],
         }
     }
 

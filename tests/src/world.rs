@@ -100,7 +100,12 @@ impl World {
     /// The world of a scenario: a server and one client, nothing dialled yet.
     #[must_use]
     pub fn new(scenario: &Scenario) -> Self {
-        let mut world = Self::with_clients(scenario.seed, Arc::clone(&scenario.server), 1);
+        let mut world = Self::with_clients(
+            scenario.seed,
+            Arc::clone(&scenario.server),
+            1,
+            scenario.workers,
+        );
         world.faults = scenario.faults;
         world.blocked = scenario.blocked;
         world.verdict_ms_max = scenario.verdict_ms_max;
@@ -110,19 +115,29 @@ impl World {
     }
 
     /// A server whose links are negotiated so, and `count` clients; the network has no faults.
+    /// `workers` are those of the server and of each client.
     #[must_use]
-    pub fn with_clients(seed: u64, server: Arc<LinkConfig>, count: usize) -> Self {
+    pub fn with_clients(
+        seed: u64,
+        server: Arc<LinkConfig>,
+        count: usize,
+        workers: [u16; 2],
+    ) -> Self {
         let mut rng = ChaCha12Rng::seed_from_u64(!seed);
         let secret = Secret::new(PASSWORD.to_vec());
         let secrets = BTreeMap::from([(CLIENT_NAME.to_owned(), secret)]);
         let server = EndpointConfig {
             link: Some(server),
             host_name: "server.example".to_owned(),
+            worker_count: workers[SERVER],
             ..EndpointConfig::default()
         };
         let mut nodes = vec![Node::new(address(SERVER), server, rng.random(), secrets)];
         for index in 1..=count {
-            let config = EndpointConfig::default();
+            let config = EndpointConfig {
+                worker_count: workers[CLIENT],
+                ..EndpointConfig::default()
+            };
             let secrets = BTreeMap::new();
             nodes.push(Node::new(address(index), config, rng.random(), secrets));
         }

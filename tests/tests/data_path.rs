@@ -11,7 +11,7 @@ use dataplane::limits::{
     BATCH_PACKETS, HEADROOM_BYTES, REORDER_TIMEOUT_MS, RESET_REQUEST_INTERVAL_MS, SLOT_BYTES,
 };
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
-use dataplane::program::{CallId, MppeSpec, NetworkSpec, SessionSpec, TunId};
+use dataplane::program::{CallId, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};
 use dataplane::session::{SessionNotice, SessionTable};
 use proptest::prelude::*;
 
@@ -38,6 +38,7 @@ impl End {
             peer,
             local: None,
             peer_call_id: Some(CALL.0),
+            role: Role::Both,
             counters: Arc::clone(&counters),
         };
         table.install(&spec).expect("an empty table");

@@ -12,7 +12,7 @@ use dataplane::encap::{Outgoing, encap};
 use dataplane::frame::{Frame, Slot, VecArena};
 use dataplane::limits::{BATCH_PACKETS, HEADROOM_BYTES, SLOT_BYTES};
 use dataplane::mppe::keys::{KeyMode, KeyStrength};
-use dataplane::program::{CallId, MppeSpec, NetworkSpec, SessionSpec, TunId};
+use dataplane::program::{CallId, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};
 use dataplane::session::SessionTable;
 use dataplane::wire::gre::GreRepr;
 use dataplane::wire::ipv4::{self, Ipv4Repr};
@@ -86,6 +86,7 @@ fn table(call_id: u16, peer: Ipv4Addr, compressed: bool, encrypted: bool) -> Ses
         peer,
         local: None,
         peer_call_id: Some(1),
+        role: Role::Both,
         counters: Arc::default(),
     };
     let network = NetworkSpec {

@@ -1,9 +1,10 @@
 //! Both ends of our own, as processes in two network namespaces: what a person types and sees.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Output;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use control::wire::pptp::codes::{ErrorCode, OutgoingCallResult, StartResult, StopResult};
 use control::wire::pptp::messages::{
@@ -168,6 +169,52 @@ fn the_howto_tunnel_comes_up_carries_packets_and_goes() {
 
 /// Scripts run as pppd runs them: `ip-up` with the how-to's `ipparam` as sixth argument and an
 /// environment of pppd's variables alone, `ip-down` when the tunnel has gone.
+/// Datagrams are joined on their way to the TUN device; whoever reads them does not see it.
+#[test]
+fn datagrams_arrive_one_by_one_as_they_were_sent() {
+    const BURSTS: usize = 20;
+    const BURST: usize = 30;
+    /// Lengths that follow each other in a burst: equal ones are joined, and the rest is not.
+    const LENGTHS: [usize; 6] = [1000, 1000, 1000, 1000, 300, 1];
+    let payload = |number: usize| {
+        let mut payload = vec![number as u8; 4 + LENGTHS[number % LENGTHS.len()]];
+        payload[..4].copy_from_slice(&(number as u32).to_be_bytes());
+        payload
+    };
+    let Some((lab, _server)) = started(SERVER_OPTIONS, HOWTO_OPTIONS) else {
+        return;
+    };
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    assert!(up.status.success(), "{}", text(&up));
+
+    let (opened, is_opened) = channel();
+    let reader = lab.in_namespace(Side::Server, move || {
+        let socket = UdpSocket::bind("192.168.254.230:7777").expect("a free port");
+        let patience = Duration::from_secs(5);
+        socket.set_read_timeout(Some(patience)).expect("a time");
+        opened.send(()).expect("someone waits");
+        let mut buffer = [0; 2048];
+        for number in 0..BURSTS * BURST {
+            let len = socket.recv(&mut buffer).expect("a datagram");
+            assert_eq!(buffer[..len], payload(number), "datagram {number}");
+        }
+    });
+    is_opened.recv().expect("it is open");
+    let writer = lab.in_namespace(Side::Client, move || {
+        let socket = UdpSocket::bind("192.168.254.231:0").expect("a free port");
+        socket.connect("192.168.254.230:7777").expect("a route");
+        for number in 0..BURSTS * BURST {
+            socket.send(&payload(number)).expect("it is sent");
+            if number % BURST == 0 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    });
+    writer.join().expect("all sent");
+    reader.join().expect("all arrived");
+    take_down(&lab);
+}
+
 #[test]
 fn scripts_are_told_of_the_network_as_it_comes_and_goes() {
     if !ready() {
@@ -197,7 +244,7 @@ fn scripts_are_told_of_the_network_as_it_comes_and_goes() {
         if of_client().len() == 3 {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
     }
     let told_each = "ppp0 192.168.254.231 192.168.254.230 192.168.2.0 192.168.254.230 .";
     for (line, name) in of_client().iter().zip(["pre-up", "up", "down"]) {
@@ -410,6 +457,90 @@ fn a_client_that_is_challenged_again_keeps_its_tunnel() {
         assert_pings(&lab, Side::Client, "192.168.254.230");
     }
     take_down(&lab);
+}
+
+/// Both ends with a worker for each direction: streams cross both ways at once and arrive as they
+/// were, `status` counts both directions, and the tunnel ends in order.
+#[test]
+fn a_tunnel_in_two_workers_at_each_end_carries_both_directions() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let secrets = lab.dir.path().join("ppp/chap-secrets");
+    let toml = format!(
+        "[auth]\nname = \"zidler\"\nchap_secrets = \"{}\"\n\
+         [pool]\nlocal = \"192.168.254.230\"\nremote = \"192.168.254.231\"\n\
+         [dataplane]\nworkers = 2\nsplit_directions = true\n",
+        secrets.display()
+    );
+    let conf = lab.write("server.toml", &toml).display().to_string();
+    let mut server = serve(&lab, &conf);
+    let up = lab.run(Side::Client, &["up", "test2", "--workers", "2"]);
+    assert_eq!(up.status.code(), Some(0), "{}", text(&up));
+    for (side, peer) in [
+        (Side::Client, "192.168.254.230"),
+        (Side::Server, "192.168.254.231"),
+    ] {
+        assert_pings(&lab, side, peer);
+    }
+
+    let (listens, is_listening) = channel();
+    let served = lab.in_namespace(Side::Server, move || {
+        let listener = TcpListener::bind("192.168.254.230:5001").unwrap();
+        listens.send(()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        exchange(&stream, b'c', b's');
+    });
+    is_listening.recv().unwrap();
+    let asked = lab.in_namespace(Side::Client, || {
+        let stream = TcpStream::connect("192.168.254.230:5001").unwrap();
+        exchange(&stream, b's', b'c');
+    });
+    asked.join().expect("the client's end gets what was sent");
+    served.join().expect("the server's end gets what was sent");
+
+    let at_client = lab.run(Side::Client, &["status", "test2", "--json"]);
+    let at_client: serde_json::Value = serde_json::from_slice(&at_client.stdout).unwrap();
+    let tunnel = &at_client["tunnels"][0];
+    assert_eq!(tunnel["state"], "up");
+    for direction in ["sent_bytes", "received_bytes"] {
+        let octets = tunnel[direction].as_u64().unwrap();
+        assert!(octets > STREAM_OCTETS as u64, "{direction}: {tunnel}");
+    }
+    // The kernel's router solicitations have no place in an IPv4 tunnel; nothing else is dropped.
+    assert!(tunnel["dropped"].as_u64().unwrap() < 20, "{tunnel}");
+    take_down(&lab);
+    server.wait_for("ended:", 10);
+    assert_bare(&lab, Side::Client);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(15).0, 0);
+    assert_bare(&lab, Side::Server);
+}
+
+/// Octets that cross each way.
+const STREAM_OCTETS: usize = 8 << 20;
+
+/// Sends the stream of one name while that of the other comes in.
+fn exchange(stream: &TcpStream, expected: u8, sent: u8) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut writer = stream;
+            writer.write_all(&octets(sent)).unwrap();
+        });
+        let mut received = vec![0; STREAM_OCTETS];
+        let mut reader = stream;
+        reader.read_exact(&mut received).unwrap();
+        assert!(received == octets(expected), "another stream came out");
+    });
+}
+
+/// A stream that repeats only after 2^32 octets, by its name.
+fn octets(name: u8) -> Vec<u8> {
+    let numbers = 0..STREAM_OCTETS as u32 / 4;
+    let mixed = numbers.map(|number| number.wrapping_mul(0x9E37_79B9) ^ u32::from(name));
+    mixed.flat_map(u32::to_be_bytes).collect()
 }
 
 /// A process without the two capabilities says which are missing, and pppd's status 3.

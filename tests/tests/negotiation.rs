@@ -50,7 +50,7 @@ fn hundreds_of_clients_come_up_at_one_server_and_leave_nothing_behind() {
     let scenario = (0..).map(Scenario::draw);
     let scenario = scenario.into_iter().find(|it| it.expectation() == wanted);
     let scenario = scenario.expect("some seed comes up");
-    let mut world = World::with_clients(1, Arc::clone(&scenario.server), CLIENTS);
+    let mut world = World::with_clients(1, Arc::clone(&scenario.server), CLIENTS, [2, 1]);
     for client in 1..=CLIENTS {
         world.dial(client, Arc::clone(&scenario.client));
     }

@@ -3,16 +3,22 @@
 
 use dataplane::frame::{Frame, Slot, Slots, VecArena};
 use dataplane::limits::{HEADROOM_BYTES, RUN_PACKETS_MAX, SLOT_BYTES};
-use dataplane::offload::VnetHeader;
 use dataplane::offload::coalesce::Run;
 use dataplane::offload::gather::{Gather, put_header};
 use dataplane::offload::split::{Split, SplitError};
+use dataplane::offload::{TunFeatures, VnetHeader};
 use dataplane::program::TunId;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 const TUN: TunId = TunId(1);
+/// Of a device of today's Linux.
+const ALL: TunFeatures = TunFeatures {
+    vnet_header: true,
+    tcp: true,
+    udp: true,
+};
 const LEN_MAX: usize = SLOT_BYTES - HEADROOM_BYTES;
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -64,6 +70,14 @@ impl Packet {
             urgent: 0,
             options: vec![1, 1, 8, 10, 0, 0, 1, 2, 0, 0, 3, 4],
             payload: pattern(payload_len, 0),
+        }
+    }
+
+    /// A datagram.
+    fn udp(payload_len: usize) -> Self {
+        Self {
+            is_udp: true,
+            ..Self::tcp(payload_len)
         }
     }
 
@@ -276,7 +290,7 @@ fn gather(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
             continue;
         }
         all.extend(take(&mut gather, &mut arena));
-        if !gather.begin(&arena, TUN, frame) {
+        if !gather.begin(&arena, TUN, ALL, frame) {
             assert!(put_header(&mut arena, &mut frame, VnetHeader::default()));
             all.push(frame.bytes(&arena).to_vec());
         }
@@ -425,12 +439,13 @@ proptest! {
     #[test]
     fn what_is_joined_and_cut_again_is_what_came(
         is_ipv6 in any::<bool>(),
+        is_udp in any::<bool>(),
         sequence in any::<u32>(),
         id in any::<u16>(),
         len in 2..1400usize,
         events in vec(event(), 1..120),
     ) {
-        let first = Packet { is_ipv6, sequence, id, ..Packet::tcp(len) };
+        let first = Packet { is_ipv6, is_udp, sequence, id, ..Packet::tcp(len) };
         let packets = flow(first, &events);
         let written = gather(&packets);
         let mut again = Vec::new();
@@ -452,8 +467,8 @@ proptest! {
     ) {
         let mut octets = octets;
         let _ = split(&octets);
-        let mut run = Run::begin(&Packet::tcp(50).bytes()).expect("a good one");
-        let _ = (run.join(&octets), Run::begin(&octets));
+        let mut run = Run::begin(&Packet::tcp(50).bytes(), ALL).expect("a good one");
+        let _ = (run.join(&octets), Run::begin(&octets, ALL));
         // Nearer to what is expected, so that more of it is read.
         if octets.len() > VnetHeader::LEN + 9 {
             octets[1] = gso_type;
@@ -462,7 +477,7 @@ proptest! {
         }
         let _ = split(&octets);
         let packet = octets.get(VnetHeader::LEN..).unwrap_or(&[]);
-        let _ = (run.join(packet), Run::begin(packet));
+        let _ = (run.join(packet), Run::begin(packet, ALL));
     }
 
     #[test]
@@ -600,6 +615,64 @@ fn whatever_differs_from_its_neighbours_is_never_joined_to_them() {
 }
 
 #[test]
+fn datagrams_of_one_flow_are_one_write_where_the_device_takes_it() {
+    for is_ipv6 in [false, true] {
+        let first = Packet {
+            is_ipv6,
+            ..Packet::udp(1000)
+        };
+        let flow: Vec<Packet> = std::iter::successors(Some(first.clone()), |p| Some(p.next()))
+            .take(10)
+            .collect();
+        let packets: Vec<_> = flow.iter().map(Packet::bytes).collect();
+        let payload = flow.iter().flat_map(|p| p.payload.clone()).collect();
+        let whole = Packet {
+            payload,
+            ..first.clone()
+        };
+        assert_eq!(gather(&packets), [whole.train(Some(1000))]);
+        let before_6_2 = TunFeatures { udp: false, ..ALL };
+        assert!(Run::begin(&first.bytes(), before_6_2).is_none());
+    }
+}
+
+#[test]
+fn datagrams_that_differ_are_never_joined() {
+    type Change = fn(&mut Packet);
+    let changes: [(&str, Change); 7] = [
+        ("port", |p| p.source_port += 1),
+        ("longer", |p| p.payload.push(0)),
+        ("nothing in it", |p| p.payload.clear()),
+        ("congestion experienced", |p| p.tos = 3),
+        ("TTL", |p| p.ttl -= 1),
+        ("version", |p| p.is_ipv6 = true),
+        ("identification", |p| p.id += 5),
+    ];
+    let first = Packet::udp(1000);
+    let second = first.next();
+    for (what, change) in changes {
+        let mut other = second.clone();
+        change(&mut other);
+        assert_eq!(runs(&[first.bytes(), other.bytes()]), [1, 1], "{what}");
+    }
+    // The last may be shorter, and then it is the last.
+    let mut short = second.clone();
+    short.payload.truncate(10);
+    let after = short.next();
+    assert_eq!(runs(&[first.bytes(), short.bytes(), after.bytes()]), [2, 1]);
+
+    let mut without_checksum = second.bytes();
+    without_checksum[26..28].fill(0);
+    assert_eq!(runs(&[first.bytes(), without_checksum]), [1, 1]);
+    let mut damaged = second.bytes();
+    damaged[500] ^= 1;
+    assert_eq!(runs(&[first.bytes(), damaged]), [1, 1]);
+    let mut short_length = second.bytes();
+    short_length[25] -= 1;
+    assert_eq!(runs(&[first.bytes(), short_length]), [1, 1]);
+}
+
+#[test]
 fn what_is_damaged_is_left_to_the_kernel_as_it_is() {
     let (first, second) = (Packet::tcp(1000), Packet::tcp(1000).next());
     let third = second.next();
@@ -682,7 +755,7 @@ fn packets_without_headroom_are_not_joined_and_keep_their_octets() {
     let mut arena = VecArena::new(1, SLOT_BYTES as u16);
     let packet = Packet::tcp(100).bytes();
     let mut frame: Frame = arena.fill(Slot(0), VnetHeader::LEN as u16 - 1, &packet);
-    assert!(!Gather::new().begin(&arena, TUN, frame));
+    assert!(!Gather::new().begin(&arena, TUN, ALL, frame));
     assert!(!put_header(&mut arena, &mut frame, VnetHeader::default()));
     assert_eq!(frame.bytes(&arena), packet);
     assert_eq!(arena.slot(Slot(0))[..9], [0; 9]);

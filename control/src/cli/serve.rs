@@ -30,6 +30,9 @@ pub(super) struct Serve {
     /// How GRE packets leave this host; wins over the configuration.
     #[arg(long, value_enum)]
     fast_path: Option<FastPathMode>,
+    /// Prepare the key streams of packets to come while nothing else is to be done; 390 kB a session.
+    #[arg(long)]
+    look_ahead: bool,
     /// Print a commented example of the TOML file and end.
     #[arg(long)]
     example: bool,
@@ -51,6 +54,7 @@ impl Serve {
         if let Some(mode) = self.fast_path {
             config.fast_path = mode;
         }
+        config.look_ahead |= self.look_ahead;
         for warning in &config.warnings {
             super::warn(warning);
         }

@@ -84,6 +84,12 @@ struct FlagArguments {
     /// How GRE packets leave this host.
     #[arg(long, value_enum, default_value_t)]
     fast_path: FastPathMode,
+    /// Processors that carry packets: with 2, one for each direction, on a machine with idle ones.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=2))]
+    workers: u16,
+    /// Prepare the key streams of packets to come while nothing else is to be done.
+    #[arg(long)]
+    look_ahead: bool,
     /// Append the log to this file, too.
     #[arg(long)]
     logfile: Option<PathBuf>,
@@ -156,6 +162,8 @@ impl FlagArguments {
             interface: self.ifname.clone(),
             local_bind: self.localbind,
             fast_path: self.fast_path,
+            workers: self.workers,
+            look_ahead: self.look_ahead,
             log_file: self.logfile.clone(),
             foreground,
             options: self.options.clone(),

@@ -98,6 +98,10 @@ pub struct Flags {
     pub local_bind: Option<std::net::Ipv4Addr>,
     /// `--fast-path MODE`.
     pub fast_path: FastPathMode,
+    /// `--workers N`; 0 is 1.
+    pub workers: u16,
+    /// `--look-ahead`.
+    pub look_ahead: bool,
     /// `--rtmark N`.
     pub mark: Option<u32>,
     /// Further words in pppd's grammar: `lcp-echo-interval 10`.
@@ -151,6 +155,10 @@ pub struct ClientConfig {
     pub pptp: PptpOptions,
     /// Whether the fast path was asked for.
     pub fast_path: FastPathMode,
+    /// Workers of the data plane: 1, or 2, one a direction.
+    pub workers: u16,
+    /// Prepare the key streams of packets to come.
+    pub look_ahead: bool,
     /// `lock`: only one process may have this tunnel up.
     pub lock: bool,
     /// `dump`: print [`dump_text`](Self::dump_text) before dialling.
@@ -193,6 +201,8 @@ impl ClientConfig {
         config.warnings.extend(peer.warnings);
         config.routes = peer.routes;
         config.fast_path = flags.fast_path;
+        config.workers = flags.workers.max(1);
+        config.look_ahead = flags.look_ahead;
         Ok(config)
     }
 
@@ -217,6 +227,8 @@ impl ClientConfig {
         let name = server.clone();
         let mut config = Self::new(dir, &name, server, &options, host_name)?;
         config.fast_path = flags.fast_path;
+        config.workers = flags.workers.max(1);
+        config.look_ahead = flags.look_ahead;
         Ok(config)
     }
 
@@ -271,6 +283,8 @@ impl ClientConfig {
             scripts_dir: dir.to_owned(),
             pptp: options.pptp.clone(),
             fast_path: FastPathMode::default(),
+            workers: 1,
+            look_ahead: false,
             lock: options.lock,
             dump: options.dump,
             dry_run: options.dry_run,

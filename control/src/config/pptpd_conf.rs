@@ -238,7 +238,9 @@ impl PptpdConf {
             pool,
             delegate: self.delegate,
             workers: None,
+            split_directions: false,
             fast_path: FastPathMode::default(),
+            look_ahead: false,
             interface_prefix: "pptp".to_owned(),
             interface_per_session: false,
             limits: Limits {

@@ -127,8 +127,12 @@ pub struct ServerConfig {
     pub delegate: bool,
     /// Workers of the data plane; `None` is one a core.
     pub workers: Option<NonZeroUsize>,
+    /// Let two workers share each session, one a direction.
+    pub split_directions: bool,
     /// How GRE packets leave.
     pub fast_path: FastPathMode,
+    /// Prepare the key streams of packets to come.
+    pub look_ahead: bool,
     /// TUN interfaces are called so, with a number.
     pub interface_prefix: String,
     /// Give every session an interface of its own, named `pppN`.
@@ -174,7 +178,9 @@ impl ServerConfig {
             pool,
             delegate: false,
             workers: None,
+            split_directions: false,
             fast_path: FastPathMode::default(),
+            look_ahead: false,
             interface_prefix: "pptp".to_owned(),
             interface_per_session: false,
             limits: Limits::default(),

@@ -357,9 +357,11 @@ struct TimeoutsSection {
 #[serde(deny_unknown_fields, default)]
 struct Dataplane {
     workers: Option<Within<0, 1_024>>,
+    split_directions: bool,
     interface_prefix: Option<InterfacePrefix>,
     interface_per_session: bool,
     fast_path: FastPathMode,
+    look_ahead: bool,
 }
 
 /// Leaves room for a number in the 15 characters of an interface's name.
@@ -439,12 +441,14 @@ impl File {
                 .dataplane
                 .workers
                 .and_then(|count| NonZeroUsize::new(count.0 as usize)),
+            split_directions: self.dataplane.split_directions,
             interface_prefix: self
                 .dataplane
                 .interface_prefix
                 .map_or_else(|| "pptp".to_owned(), |prefix| prefix.0),
             interface_per_session: self.dataplane.interface_per_session,
             fast_path: self.dataplane.fast_path,
+            look_ahead: self.dataplane.look_ahead,
             limits: self.limits.into(),
             timeouts: Timeouts {
                 first_message_ms: ms(times.first_message_s, defaults.first_message_ms),

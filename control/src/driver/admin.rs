@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::driver::drops::Drops;
+
 /// Longest request that is read.
 const REQUEST_BYTES_MAX: u64 = 4096;
 
@@ -68,12 +70,24 @@ pub struct TunnelStatus {
     pub reordered: u64,
     /// Packets dropped, for whatever reason.
     pub dropped: u64,
+    /// The same of the whole process by reason, at worker, kernel queues and devices: see
+    /// `driver::drops`. Only where a process has one tunnel.
+    #[serde(default, skip_serializing_if = "Drops::is_empty")]
+    pub drops: Drops,
     /// Times MPPE had to be brought back into step.
     pub mppe_resyncs: u64,
-    /// How GRE packets leave: `packet socket` or `raw socket`.
+    /// Whether key streams are prepared for packets to come (`--look-ahead`).
+    pub look_ahead: bool,
+    /// Packets, of both directions, whose key streams were ready when they came.
+    pub prepared_packets: u64,
+    /// How GRE packets leave: `AF_XDP socket`, `packet socket` or `raw socket`.
     pub fast_path: String,
     /// Why so.
     pub fast_path_reason: String,
+    /// How GRE packets arrive: `packet ring` or `raw socket`.
+    pub fast_path_receive: String,
+    /// Why so.
+    pub fast_path_receive_reason: String,
     /// The process.
     pub pid: u32,
 }
@@ -85,6 +99,9 @@ pub struct ServerStatus {
     pub pid: u32,
     /// Addresses listened on.
     pub listen: Vec<String>,
+    /// Packets dropped by reason, of all sessions: see `driver::drops`.
+    #[serde(default)]
+    pub drops: Drops,
     /// Tunnels that are up or on the way.
     pub sessions: Vec<TunnelStatus>,
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::SessionCounters;
-use dataplane::program::{CallId, Command, NetworkSpec, TunId};
+use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::admin::{Answer, Asked, Request, TunnelStatus};
+use super::drops;
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
 use super::log::Log;
@@ -29,8 +30,6 @@ use crate::wire::log as packet_log;
 
 /// The one TUN device of a client.
 const TUN: TunId = TunId(0);
-/// The worker that owns it: a client has one.
-const WORKER: usize = 0;
 /// Octets in front of an inner packet: IPv4 (20), GRE with both numbers (16), PPP with MPPE (8).
 const OVERHEAD: u32 = 44;
 /// What every IPv4 host must take.
@@ -146,10 +145,13 @@ impl Client {
         privileges::check().map_err(HostError::from)?;
         let server = resolve(&config.server, config.port).await?;
         let workers = WorkersConfig {
-            count: 1,
+            count: config.workers,
+            // More than one worker is of use to a single tunnel only so.
+            split_directions: true,
             local: config.pptp.local_bind,
             sessions_max: 1,
             fast_path: config.fast_path(),
+            look_ahead: config.look_ahead,
         };
         let transport = TransportConfig {
             local: config.pptp.local_bind,
@@ -275,11 +277,12 @@ impl Client {
         if let Some(device) = self.tun.take() {
             let attach = Command::AttachTun {
                 tun: TUN,
-                fd: device.fd,
+                fd: device.fd.into(),
                 features: device.features,
                 owner: Some(call_id),
+                role: Role::Both,
             };
-            self.engine.workers.send_to(WORKER, attach);
+            self.engine.command(call_id, attach);
         }
     }
 
@@ -453,6 +456,10 @@ impl Client {
             peer_ip: network.map(|standing| standing.agreed.remote.to_string()),
             cipher: network.map(|standing| standing.agreed.cipher.clone()),
             uptime_s: network.map(|standing| standing.since.elapsed().as_secs()),
+            drops: drops::count(
+                &self.engine.workers,
+                std::iter::once(self.interface.as_str()),
+            ),
             pid: std::process::id(),
             ..TunnelStatus::default()
         };
@@ -482,9 +489,10 @@ impl Client {
             }
         });
         let _ = farewell.await;
-        self.engine
-            .workers
-            .send_to(WORKER, Command::DetachTun { tun: TUN });
+        if let Some((call_id, _)) = self.call {
+            let detach = Command::DetachTun { tun: TUN };
+            self.engine.command(call_id, detach);
+        }
         self.engine.stop(FAREWELL).await;
         for answer in self.waiting.drain(..) {
             let _ = answer.send(Answer::Ended);
@@ -501,8 +509,9 @@ impl TunnelStatus {
         self.sent_packets = counters.sent_packets.get();
         self.lost = counters.lost.get();
         self.reordered = counters.reordered.get();
-        self.dropped = counters.dropped.get();
+        self.dropped = counters.dropped.get() + counters.send_dropped.get();
         self.mppe_resyncs = counters.resyncs.get();
+        self.prepared_packets = counters.prepared.get();
     }
 }
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use dataplane::counters::SessionCounters;
 use dataplane::handle::StartError;
-use dataplane::program::{CallId, Command, Notice, SessionSpec};
+use dataplane::program::{CallId, Command, Notice, Role, SessionSpec};
 use dataplane::sys::packet_socket;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
 
 use super::admin::TunnelStatus;
 use super::clock::Clock;
-use super::fast_path::{Decision, FastPath, RAW_SOCKET};
+use super::fast_path::{FastPath, RAW_SOCKET};
 use super::transport::{Transport, TransportConfig, TransportInput};
 use super::workers::{Workers, WorkersConfig};
 use crate::config::fast_path::FastPathMode;
@@ -71,6 +71,7 @@ pub(crate) struct Engine {
     queue_full: bool,
     trace: Option<Trace>,
     local: Option<Ipv4Addr>,
+    look_ahead: bool,
     /// Or why there is none.
     fast_path: Result<FastPath, String>,
 }
@@ -82,7 +83,7 @@ impl Engine {
         workers: WorkersConfig,
         trace: Option<Trace>,
     ) -> Result<Self, StartError> {
-        let (local, mode) = (workers.local, workers.fast_path);
+        let (local, mode, look_ahead) = (workers.local, workers.fast_path, workers.look_ahead);
         let (mut workers, notices) = Workers::start(workers)?;
         let fast_path = open_fast_path(mode, &mut workers);
         config.worker_count = workers.count();
@@ -100,6 +101,7 @@ impl Engine {
             queue_full: false,
             trace,
             local,
+            look_ahead,
             fast_path,
         })
     }
@@ -213,6 +215,15 @@ impl Engine {
             Notice::MppeLost { call_id } => {
                 self.endpoint.handle(now, Event::MppeLost { call_id });
             }
+            Notice::XdpSocket {
+                worker,
+                interface,
+                state,
+            } => {
+                if let Ok(fast_path) = &mut self.fast_path {
+                    fast_path.hear_of_xdp(worker, interface, state);
+                }
+            }
             Notice::TunLost { .. } | Notice::Stopped => {}
             Notice::Failed { reason } => tracing::error!("{reason}"),
         }
@@ -255,6 +266,7 @@ impl Engine {
                     peer,
                     local: None,
                     peer_call_id,
+                    role: Role::Both,
                     counters: Arc::clone(&counters),
                 };
                 self.sessions.insert(call_id, Session { counters, seen: 0 });
@@ -286,23 +298,34 @@ impl Engine {
 
     fn pass_next_hops_on(&mut self) {
         while let Ok(fast_path) = &mut self.fast_path
-            && let Some((call_id, next_hop)) = fast_path.next_order()
+            && let Some((worker, command)) = fast_path.next_order()
         {
-            if self.sessions.contains_key(&call_id) {
-                self.command(call_id, Command::SetNextHop { call_id, next_hop });
+            match command {
+                Command::SetNextHop { call_id, .. } => self.workers.send(call_id, command),
+                command => self.workers.send_to(usize::from(worker), command),
             }
+            self.queue_full = !self.workers.flush();
         }
     }
 
-    /// Fills in how a session's packets leave.
+    /// Fills in how a session's packets leave and arrive.
     pub(crate) fn describe_way(&self, call_id: CallId, status: &mut TunnelStatus) {
+        status.look_ahead = self.look_ahead;
         let decision = match &self.fast_path {
-            Ok(fast_path) => fast_path.decision(call_id).map(Decision::describe),
+            Ok(fast_path) => fast_path.describe(call_id),
             Err(reason) => Some((RAW_SOCKET, reason.clone())),
         };
         if let Some((socket, reason)) = decision {
             status.fast_path = socket.to_owned();
             status.fast_path_reason = reason;
+        }
+        let receive = match &self.fast_path {
+            Ok(fast_path) => fast_path.describe_receive(call_id),
+            Err(reason) => Some((RAW_SOCKET, reason.clone())),
+        };
+        if let Some((socket, reason)) = receive {
+            status.fast_path_receive = socket.to_owned();
+            status.fast_path_receive_reason = reason;
         }
     }
 
@@ -324,7 +347,7 @@ impl Engine {
         self.command(call_id, command);
     }
 
-    /// Sends a command to the worker that owns the call.
+    /// Sends a command to the worker, or the workers, of the call.
     pub(crate) fn command(&mut self, call_id: CallId, command: Command) {
         self.workers.send(call_id, command);
         self.queue_full = !self.workers.flush();
@@ -338,13 +361,15 @@ impl Engine {
     }
 }
 
-/// Watches the network and gives each worker a packet socket; or says why not.
+/// Watches the network, takes the packet rings over, and gives each worker a packet socket; or says
+/// why not.
 fn open_fast_path(mode: FastPathMode, workers: &mut Workers) -> Result<FastPath, String> {
     if mode == FastPathMode::Off {
         return Err("the fast path is switched off (--fast-path)".to_owned());
     }
     let words = |error: &dyn std::fmt::Display| error.to_string();
-    let fast_path = FastPath::open().map_err(|error| words(&error))?;
+    let senders = workers.senders();
+    let fast_path = FastPath::open(senders, workers.take_gates()).map_err(|error| words(&error))?;
     for worker in 0..workers.count() {
         let fd = packet_socket::open().map_err(|error| words(&error))?;
         workers.send_to(usize::from(worker), Command::AttachPacketSocket { fd });

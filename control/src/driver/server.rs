@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::program::{CallId, Command, NetworkSpec, TunId};
+use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -149,9 +149,11 @@ impl Server {
         privileges::check().map_err(HostError::from)?;
         let workers = WorkersConfig {
             count: worker_count(&config),
+            split_directions: config.split_directions,
             local: None,
             sessions_max: config.limits.sessions_max as usize,
             fast_path: config.fast_path,
+            look_ahead: config.look_ahead,
         };
         let endpoint = endpoint_config(&config);
         let trace = config.log.debug.then(|| trace_to(log.clone()));
@@ -170,6 +172,11 @@ impl Server {
         server.open_tuns().await?;
         server.listen()?;
         server.write_pid_file()?;
+        if server.config.split_directions && server.engine.workers.count() == 1 {
+            server
+                .log
+                .line("split_directions does nothing: it needs two workers");
+        }
         if server.config.proxy_arp {
             server
                 .log
@@ -192,11 +199,13 @@ impl Server {
             let tun = TunId(u32::from(worker));
             let attach = Command::AttachTun {
                 tun,
-                fd,
+                fd: fd.into(),
                 features,
                 owner: None,
+                role: Role::Both,
             };
-            self.engine.workers.send_to(usize::from(worker), attach);
+            // The device of the calls that this worker receives.
+            self.engine.command(CallId(worker), attach);
             self.tuns.push(SharedTun { index, name });
         }
         Ok(())
@@ -272,7 +281,7 @@ impl Server {
     }
 
     async fn network_up(&mut self, call_id: CallId, network: Network) {
-        let worker = usize::from(call_id.0 % self.engine.workers.count());
+        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         let spec = NetworkSpec {
             tun: TunId(worker as u32),
             local: network.local,
@@ -329,7 +338,7 @@ impl Server {
         else {
             return;
         };
-        let worker = usize::from(call_id.0 % self.engine.workers.count());
+        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         self.run_script(Script::Down, call_id, &network);
         self.netlink
             .remove_host_route(self.tuns[worker].index, network.remote)
@@ -395,7 +404,7 @@ impl Server {
         else {
             return;
         };
-        let worker = usize::from(call_id.0 % self.engine.workers.count());
+        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         let carried = self.engine.counters(call_id).map(|counters| {
             let since = session
                 .network
@@ -442,11 +451,10 @@ impl Server {
             }
         };
         let _ = tokio::time::timeout(limit, orderly).await;
-        for worker in 0..self.tuns.len() {
-            let detach = Command::DetachTun {
-                tun: TunId(worker as u32),
-            };
-            self.engine.workers.send_to(worker, detach);
+        for worker in 0..self.engine.workers.count() {
+            let tun = TunId(u32::from(worker));
+            let detach = Command::DetachTun { tun };
+            self.engine.command(CallId(worker), detach);
         }
         self.engine.stop(limit).await;
         if let Some(path) = &self.config.pid_file {

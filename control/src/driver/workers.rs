@@ -1,17 +1,23 @@
-//! The data plane's workers as control sees them: commands to the owner of a call, notices back.
+//! The data plane's workers as control sees them: commands to the owner of a call, or to the two
+//! that share it by direction, and notices back.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
-use dataplane::handle::{self, SendError, StartError, WorkerConfig, WorkerHandle};
+use dataplane::counters::WorkerCounters;
+use dataplane::handle::{self, GateResult, SendError, StartError, WorkerConfig, WorkerHandle};
+use dataplane::io::IoCounters;
 use dataplane::program::{CallId, Command, Notice};
 use dataplane::sys::affinity::permitted_processors;
+use dataplane::sys::packet_ring::Gate;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::fast_path::Senders;
 use crate::config::fast_path::FastPathMode;
 
 /// Notices that may wait for the control loop; more stay in the workers' own bounded queues.
@@ -20,22 +26,30 @@ const NOTICES_MAX: usize = 1024;
 /// How the data plane is laid out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WorkersConfig {
-    /// Threads; call ID mod `count` is the owner.
+    /// Threads: see [`CallId::receiver`].
     pub count: u16,
+    /// Each session has a worker for each direction, when there are two workers or more.
+    pub split_directions: bool,
     /// Outer source address; `None` lets the routes choose.
     pub local: Option<Ipv4Addr>,
     /// Sessions that one worker may hold.
     pub sessions_max: usize,
     /// Whether the fast path may be taken.
     pub fast_path: FastPathMode,
+    /// Whether the workers prepare key streams.
+    pub look_ahead: bool,
 }
 
 /// All workers of this process.
 pub(crate) struct Workers {
     handles: Vec<Rc<WorkerHandle>>,
-    /// Commands that did not fit into a worker's queue, oldest first.
-    waiting: Vec<VecDeque<Command>>,
+    is_split: bool,
+    /// Commands that did not fit into the queue of the worker of this index, or had others before
+    /// them, oldest first. They keep their order also between workers: what permits the peer to
+    /// send must not overtake what prepares another worker to receive it.
+    waiting: VecDeque<(usize, Command)>,
     readers: Vec<JoinHandle<()>>,
+    gates: Result<Vec<Gate>, String>,
 }
 
 impl Workers {
@@ -45,20 +59,26 @@ impl Workers {
         let (notices, receiver) = mpsc::channel(NOTICES_MAX);
         let mut workers = Self {
             handles: Vec::new(),
-            waiting: Vec::new(),
+            is_split: config.split_directions && config.count > 1,
+            waiting: VecDeque::new(),
             readers: Vec::new(),
+            gates: Ok(Vec::new()),
         };
         let processors = processors(config.count);
         for index in 0..config.count {
-            let handle = Rc::new(handle::spawn(WorkerConfig {
+            let mut handle = handle::spawn(WorkerConfig {
                 index,
                 count: config.count,
                 pin_to: processors.get(usize::from(index)).copied(),
                 is_urgent: true,
+                look_ahead: config.look_ahead,
                 local: config.local,
+                wants_packet_ring: config.fast_path == FastPathMode::Auto,
                 max_sessions: config.sessions_max,
                 ..WorkerConfig::default()
-            })?);
+            })?;
+            workers.keep_gate(handle.take_gate());
+            let handle = Rc::new(handle);
             let wake =
                 handle
                     .notice_fd()
@@ -70,42 +90,79 @@ impl Workers {
             let task = read_notices(Rc::downgrade(&handle), wake, notices.clone());
             workers.readers.push(tokio_uring::spawn(task));
             workers.handles.push(handle);
-            workers.waiting.push(VecDeque::new());
         }
         Ok((workers, receiver))
+    }
+
+    /// One worker without a ring is enough for none to be used: the rule is for all.
+    fn keep_gate(&mut self, gate: Option<GateResult>) {
+        match (&mut self.gates, gate) {
+            (Ok(gates), Some(Ok(gate))) => gates.push(gate),
+            (gates @ Ok(_), Some(Err(refusal))) => *gates = Err(refusal),
+            _ => {}
+        }
+    }
+
+    /// The gates of all packet rings, once; or why there are none.
+    pub(crate) fn take_gates(&mut self) -> Result<Vec<Gate>, String> {
+        std::mem::replace(&mut self.gates, Ok(Vec::new()))
+    }
+
+    /// Which of them send.
+    pub(crate) fn senders(&self) -> Senders {
+        Senders {
+            workers: self.count().max(1),
+            is_split: self.is_split,
+        }
     }
 
     pub(crate) fn count(&self) -> u16 {
         u16::try_from(self.handles.len()).unwrap_or(u16::MAX)
     }
 
-    /// Sends `command` to the worker that owns `call_id`.
+    /// What each worker has counted, live.
+    pub(crate) fn counters(&self) -> impl Iterator<Item = (Arc<WorkerCounters>, Arc<IoCounters>)> {
+        let handles = self.handles.iter();
+        handles.map(|handle| (handle.counters(), handle.io_counters()))
+    }
+
+    /// Sends a command about `call_id`, or about a TUN device of its worker, to the worker that
+    /// owns the call; where directions are split, to the one that it concerns, or to both.
     pub(crate) fn send(&mut self, call_id: CallId, command: Command) {
-        self.send_to(usize::from(call_id.0 % self.count()), command);
+        let count = self.count();
+        let receiver = usize::from(call_id.receiver(count));
+        if !self.is_split {
+            self.send_to(receiver, command);
+            return;
+        }
+        let halves = command.split();
+        let sender = usize::from(call_id.sender(count));
+        for (index, half) in [(receiver, halves.receive), (sender, halves.send)] {
+            if let Some(half) = half {
+                self.send_to(index, half);
+            }
+        }
     }
 
     /// Sends `command` to worker `index`.
     pub(crate) fn send_to(&mut self, index: usize, command: Command) {
-        self.waiting[index].push_back(command);
+        self.waiting.push_back((index, command));
         self.flush();
     }
 
     /// Tries again what did not fit; true when nothing waits any more.
     pub(crate) fn flush(&mut self) -> bool {
-        for (handle, waiting) in self.handles.iter().zip(&mut self.waiting) {
-            while let Some(command) = waiting.pop_front() {
-                match handle.send(command) {
-                    Ok(()) => {}
-                    Err(SendError::QueueFull(command)) => {
-                        waiting.push_front(command);
-                        break;
-                    }
-                    // Its last notice has said why; there is nobody left to command.
-                    Err(SendError::Stopped(_)) => {}
+        while let Some((index, command)) = self.waiting.pop_front() {
+            match self.handles.get(index).map(|handle| handle.send(command)) {
+                Some(Err(SendError::QueueFull(command))) => {
+                    self.waiting.push_front((index, command));
+                    return false;
                 }
+                // When it has stopped, its last notice has said why; there is nobody to command.
+                Some(Ok(()) | Err(SendError::Stopped(_))) | None => {}
             }
         }
-        self.waiting.iter().all(VecDeque::is_empty)
+        true
     }
 }
 

@@ -5,12 +5,15 @@
 //! be derived before the first of them is deciphered; when one proves false, those that it made
 //! look late are tried again from the *committed* position.
 
+use std::sync::Arc;
+
 use zeroize::Zeroize;
 
 use super::keys::{KeyMode, SessionKey, StartKey};
+use super::look_ahead::{LookAhead, Mark, Workshop};
 use super::plaintext::{self, EVIDENCE_LEN};
 use super::rc4::Rc4;
-use super::rekey::KeySchedule;
+use super::rekey::{KeySchedule, Step};
 use crate::counters::DropReason;
 use crate::limits;
 use crate::wire::mppe::{COHERENCY_COUNTS, MppeHeader};
@@ -19,9 +22,20 @@ use crate::wire::mppe::{COHERENCY_COUNTS, MppeHeader};
 #[derive(Clone, Copy, Debug)]
 struct Position {
     key: SessionKey,
+    /// Steps from the first key of the chain to this one.
+    index: u64,
     coherency_count: u16,
     /// GRE sequence number of that packet; `None` before the first.
     sequence: Option<u32>,
+}
+
+impl Position {
+    const fn mark(&self) -> Mark {
+        Mark {
+            index: self.index,
+            key: self.key,
+        }
+    }
 }
 
 /// The key of one packet, and the place that it commits when it proves good.
@@ -76,6 +90,7 @@ pub struct Decryptor {
     schedule: KeySchedule,
     committed: Position,
     pending: Position,
+    ahead: Option<LookAhead>,
     /// Stateful: the cipher that runs on from packet to packet.
     running: Option<Box<Rc4>>,
     budget: Budget,
@@ -94,6 +109,7 @@ impl Decryptor {
         let mut schedule = KeySchedule::new(start_key);
         let start = Position {
             key: schedule.initial(),
+            index: 0,
             coherency_count: COHERENCY_COUNTS - 1,
             sequence: None,
         };
@@ -101,6 +117,7 @@ impl Decryptor {
             schedule,
             committed: start,
             pending: start,
+            ahead: None,
             running: match mode {
                 KeyMode::Stateless => None,
                 KeyMode::Stateful => Some(Box::new(Rc4::new(start.key.as_bytes()))),
@@ -114,11 +131,29 @@ impl Decryptor {
         }
     }
 
+    /// Stateless: has the key streams prepared from now on. False when `workshop` has no room.
+    pub fn look_ahead(&mut self, workshop: &Arc<Workshop>) -> bool {
+        if self.running.is_none() && self.ahead.is_none() {
+            let mark = self.committed.mark();
+            self.ahead = LookAhead::begin(workshop, &self.schedule, mark);
+            return self.ahead.is_some();
+        }
+        true
+    }
+
     /// Whether every packet has a key of its own, to be had from [`Self::derive`]; otherwise
     /// packets go through [`Self::decrypt_next`] in order.
     #[must_use]
     pub const fn is_stateless(&self) -> bool {
         self.running.is_none()
+    }
+
+    /// The chain of keys and the latest of them, when the next packet takes the next one.
+    pub(crate) const fn chain(&mut self) -> Option<(&mut KeySchedule, SessionKey)> {
+        match (&self.running, &self.ahead) {
+            (None, None) => Some((&mut self.schedule, self.pending.key)),
+            _ => None,
+        }
     }
 
     /// Stateless: derives the key of a packet, and moves the pending position to it. `sequence` is
@@ -132,7 +167,21 @@ impl Decryptor {
         sequence: u32,
         now_ms: u64,
     ) -> Result<Derived, Refusal> {
-        let derived = self.derive_from(self.pending, header, sequence, now_ms)?;
+        self.derive_with(None, header, sequence, now_ms)
+    }
+
+    /// The same; `step` may be the next step of the chain, taken already.
+    ///
+    /// # Errors
+    /// As [`Self::derive`].
+    pub fn derive_with(
+        &mut self,
+        step: Option<&Step>,
+        header: MppeHeader,
+        sequence: u32,
+        now_ms: u64,
+    ) -> Result<Derived, Refusal> {
+        let derived = self.derive_from(self.pending, step, header, sequence, now_ms)?;
         self.pending = derived.position;
         Ok(derived)
     }
@@ -149,7 +198,7 @@ impl Decryptor {
         now_ms: u64,
     ) -> Result<Derived, DropReason> {
         self.pending = self.committed;
-        match self.derive_from(self.committed, header, sequence, now_ms) {
+        match self.derive_from(self.committed, None, header, sequence, now_ms) {
             Ok(derived) => Ok(derived),
             Err(Refusal::Drop(reason)) => Err(reason),
             Err(Refusal::Undecided) => Err(DropReason::BadMppe),
@@ -159,6 +208,7 @@ impl Decryptor {
     fn derive_from(
         &mut self,
         from: Position,
+        step: Option<&Step>,
         header: MppeHeader,
         sequence: u32,
         now_ms: u64,
@@ -189,19 +239,41 @@ impl Decryptor {
         if skipped > limits::KEYS_SKIPPED_MAX || !self.budget.spend(skipped, now_ms) {
             return Err(Refusal::Drop(DropReason::KeyBudget));
         }
-        let mut key = from.key;
-        for _ in 0..steps {
-            key = self.schedule.next(&key);
-        }
+        let index = from.index + u64::from(steps);
         Ok(Derived {
             position: Position {
-                key,
+                key: self.key_at(index, from.mark(), step),
+                index,
                 coherency_count: header.coherency_count,
                 sequence: Some(sequence),
             },
             base: from.key,
             skipped,
         })
+    }
+
+    /// The key at place `index`, found from the one at `from` or nearer.
+    fn key_at(&mut self, index: u64, from: Mark, step: Option<&Step>) -> SessionKey {
+        let ahead = self.ahead.as_mut().and_then(|ahead| ahead.nearest(index));
+        let Mark { index: at, mut key } = match (ahead, step) {
+            (Some(mark), _) if mark.index > from.index => mark,
+            (_, Some(step)) if step.from == from.key && from.index < index => Mark {
+                index: from.index + 1,
+                key: step.to,
+            },
+            _ => from,
+        };
+        for _ in at..index {
+            key = self.schedule.next(&key);
+        }
+        key
+    }
+
+    /// Deciphers a packet, if its key stream has been prepared. False, and nothing has happened,
+    /// otherwise.
+    pub fn decipher_prepared(&self, derived: &Derived, text: &mut [u8]) -> bool {
+        let ahead = self.ahead.as_ref();
+        ahead.is_some_and(|ahead| ahead.apply(derived.position.index, text))
     }
 
     /// Judges a deciphered packet. Good: commits its key. False: nothing has happened, but that
@@ -211,6 +283,9 @@ impl Decryptor {
         let proved = plaintext::is_packet(plain, plain.len(), expected);
         if proved {
             self.committed = derived.position;
+            if let Some(ahead) = &mut self.ahead {
+                ahead.pass(&self.committed.mark());
+            }
             self.succeed(now_ms);
         } else {
             self.fail(now_ms);
@@ -230,7 +305,7 @@ impl Decryptor {
     /// Stateless: whether a packet far out of sequence is the peer's, without touching it or any
     /// state but the budget.
     pub fn vouch(&mut self, header: MppeHeader, cipher: &[u8], sequence: u32, now_ms: u64) -> bool {
-        let Ok(derived) = self.derive_from(self.committed, header, sequence, now_ms) else {
+        let Ok(derived) = self.derive_from(self.committed, None, header, sequence, now_ms) else {
             return false;
         };
         let mut copy = [0; EVIDENCE_LEN];
@@ -386,11 +461,15 @@ impl Budget {
         if keys <= limits::KEYS_SKIPPED_FREE {
             return true;
         }
-        if now_ms >= self.since_ms + limits::KEY_BUDGET_INTERVAL_MS {
-            self.since_ms = now_ms;
-            self.spent = 0;
-        }
-        if keys > limits::KEY_BUDGET - self.spent {
+        let intervals = now_ms.saturating_sub(self.since_ms) / limits::KEY_BUDGET_INTERVAL_MS;
+        self.since_ms += intervals * limits::KEY_BUDGET_INTERVAL_MS;
+        let earned = intervals.saturating_mul(limits::KEY_BUDGET as u64);
+        self.spent = if earned < self.spent as u64 {
+            self.spent - earned as u32
+        } else {
+            0
+        };
+        if keys > limits::KEYS_SKIPPED_MAX - self.spent {
             return false;
         }
         self.spent += keys;
@@ -431,7 +510,7 @@ mod tests {
         let (header, cipher) = encryptor.prepare();
         match cipher {
             Cipher::Own(key) => Rc4::new(key.as_bytes()).apply(&mut text),
-            Cipher::Running => encryptor.encrypt_next(&mut text),
+            Cipher::Running | Cipher::Prepared => encryptor.encrypt_next(&mut text),
         }
         (header, text)
     }
@@ -567,6 +646,24 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_of_fifty_thousand_packets_is_caught_up_with_at_once() {
+        let (mut encryptor, mut decryptor) = both(KeyMode::Stateless);
+        let (header, mut text) = encrypt(&mut encryptor);
+        let first = decryptor.derive(header, 1, 0).expect("the first packet");
+        Rc4::new(first.key().as_bytes()).apply(&mut text);
+        assert!(decryptor.prove(&first, &text, 0));
+        for _ in 0..50_000 {
+            encryptor.prepare();
+        }
+        let (header, text) = encrypt(&mut encryptor);
+        assert!(decryptor.vouch(header, &text, 50_002, 0));
+        let derived = decryptor
+            .derive(header, 50_002, 0)
+            .expect("within the budget");
+        assert_eq!(derived.skipped, 50_000);
+    }
+
+    #[test]
     fn skipping_many_keys_is_bounded_in_time() {
         let (_, mut decryptor) = both(KeyMode::Stateless);
         let mut refused = 0;
@@ -584,6 +681,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(100 - refused, limits::KEY_BUDGET / 2000);
+        assert_eq!(100 - refused, limits::KEYS_SKIPPED_MAX / 2000);
     }
 }

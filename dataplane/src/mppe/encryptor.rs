@@ -1,10 +1,13 @@
 //! The sending half of MPPE (RFC 3078 5 to 8).
 
+use std::sync::Arc;
+
 use zeroize::Zeroize;
 
 use super::keys::{KeyMode, SessionKey, StartKey};
+use super::look_ahead::{LookAhead, Mark, Workshop};
 use super::rc4::Rc4;
-use super::rekey::KeySchedule;
+use super::rekey::{KeySchedule, Step};
 use crate::wire::mppe::{COHERENCY_COUNTS, MppeHeader};
 
 /// Keys and counts of the direction from us to the peer.
@@ -16,6 +19,9 @@ pub struct Encryptor {
     /// Stateful: the cipher that runs on from packet to packet.
     running: Option<Box<Rc4>>,
     reset: bool,
+    /// Changes of the key: the place of `key` in the chain.
+    changes: u64,
+    ahead: Option<LookAhead>,
 }
 
 /// How the next packet is enciphered.
@@ -25,6 +31,8 @@ pub enum Cipher {
     Own(SessionKey),
     /// Stateful: with [`Encryptor::encrypt_next`], before the next packet is prepared.
     Running,
+    /// Stateless, and the key stream is ready: likewise.
+    Prepared,
 }
 
 impl Encryptor {
@@ -42,7 +50,18 @@ impl Encryptor {
                 KeyMode::Stateful => Some(Box::new(Rc4::new(key.as_bytes()))),
             },
             reset: false,
+            changes: 0,
+            ahead: None,
         }
+    }
+
+    /// Stateless: has the key streams prepared from now on. False when `workshop` has no room.
+    pub fn look_ahead(&mut self, workshop: &Arc<Workshop>) -> bool {
+        if self.running.is_none() && self.ahead.is_none() {
+            self.ahead = LookAhead::begin(workshop, &self.schedule, self.mark());
+            return self.ahead.is_some();
+        }
+        true
     }
 
     /// Moves keys and counts on to the next packet.
@@ -51,6 +70,11 @@ impl Encryptor {
     /// bit. Stateful: the key changes with every flag packet, whose count ends in FF (7.2), and
     /// flag packets carry the flushed bit, because the peers in the field insist on it.
     pub fn prepare(&mut self) -> (MppeHeader, Cipher) {
+        self.prepare_with(None)
+    }
+
+    /// The same; `step` may be the next step of the chain, taken already.
+    pub fn prepare_with(&mut self, step: Option<&Step>) -> (MppeHeader, Cipher) {
         if self.reset {
             // After a Reset-Request, peers disagree on whether the flushed packet has the current
             // key (RFC 3078 8.2) or the next one (ppp_mppe). In a flag packet it has the next key
@@ -64,10 +88,23 @@ impl Encryptor {
         let is_flag = coherency_count & 0x00FF == 0x00FF;
 
         let flushed = self.running.is_none() || is_flag;
+        let mut is_ready = false;
         if flushed {
-            self.key = self.schedule.next(&self.key);
+            let ready = self.take_ahead();
+            is_ready = ready.is_some();
+            self.key = match (ready, step) {
+                (Some(key), _) => key,
+                (None, Some(step)) if step.from == self.key => step.to,
+                _ => self.schedule.next(&self.key),
+            };
+            self.changes += 1;
+            let mark = self.mark();
+            if let Some(ahead) = self.ahead.as_mut().filter(|_| !is_ready) {
+                ahead.pass(&mark);
+            }
         }
         let cipher = match &mut self.running {
+            None if is_ready => Cipher::Prepared,
             None => Cipher::Own(self.key),
             Some(running) => {
                 if flushed {
@@ -84,10 +121,39 @@ impl Encryptor {
         (header, cipher)
     }
 
-    /// Enciphers the packet just prepared as [`Cipher::Running`].
+    /// The chain of keys and the latest of them, when the next packet takes the next one.
+    pub(crate) const fn chain(&mut self) -> Option<(&mut KeySchedule, SessionKey)> {
+        match (&self.running, &self.ahead) {
+            (None, None) => Some((&mut self.schedule, self.key)),
+            _ => None,
+        }
+    }
+
+    /// Enciphers the packet just prepared as [`Cipher::Running`] or [`Cipher::Prepared`].
     pub fn encrypt_next(&mut self, text: &mut [u8]) {
         if let Some(running) = &mut self.running {
             running.apply(text);
+        } else if let Some(ahead) = &self.ahead
+            && !ahead.apply(self.changes, text)
+        {
+            // It is longer than what is prepared.
+            Rc4::new(self.key.as_bytes()).apply(text);
+        }
+    }
+
+    /// The next key, if it is ready, and its key stream with it.
+    fn take_ahead(&mut self) -> Option<SessionKey> {
+        let mark = self.mark();
+        let ahead = self.ahead.as_mut()?;
+        ahead.pass(&mark);
+        let next = ahead.nearest(mark.index + 1)?;
+        (next.index == mark.index + 1).then_some(next.key)
+    }
+
+    const fn mark(&self) -> Mark {
+        Mark {
+            index: self.changes,
+            key: self.key,
         }
     }
 

@@ -89,6 +89,12 @@ impl SessionKey {
         Self::doubled(&octets)
     }
 
+    /// The key that a digest becomes when it is enciphered with the stream of itself.
+    pub(super) fn enciphered(&self, strength: KeyStrength, stream: &[u8; 16]) -> Self {
+        let octets = std::array::from_fn(|at| self.0[at] ^ stream[at]);
+        Self::reduce(strength, &octets)
+    }
+
     /// The first 8 octets, twice.
     pub(super) const fn doubled(octets: &[u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = *octets;

@@ -5,6 +5,7 @@ pub mod cipher_batch;
 pub mod decryptor;
 pub mod encryptor;
 pub mod keys;
+pub mod look_ahead;
 pub mod plaintext;
 pub mod rc4;
 pub mod rekey;

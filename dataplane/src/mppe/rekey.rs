@@ -62,8 +62,9 @@ impl KeySchedule {
     /// The session key that follows `key`.
     #[must_use]
     pub fn next(&mut self, key: &SessionKey) -> SessionKey {
-        let [next] = next_abreast([self], [key]);
-        next
+        let interim = self.interim(key);
+        let [stream] = rc4::first_octets([interim.as_bytes()]);
+        interim.enciphered(self.strength, &stream)
     }
 
     /// The digest that is enciphered under itself.
@@ -91,24 +92,81 @@ impl KeySchedule {
     }
 }
 
-/// The session keys that follow `keys`, each in its own schedule: chains of several sessions move
-/// on together faster than one after another.
-#[must_use]
-pub fn next_abreast<const N: usize>(
-    schedules: [&mut KeySchedule; N],
-    keys: [&SessionKey; N],
-) -> [SessionKey; N] {
-    let strengths = schedules.each_ref().map(|schedule| schedule.strength);
-    let mut lane = 0;
-    let interims = schedules.map(|schedule| {
-        lane += 1;
-        schedule.interim(keys[lane - 1])
-    });
-    let streams = rc4::first_octets(interims.each_ref().map(SessionKey::as_bytes));
-    std::array::from_fn(|lane| {
-        let octets = std::array::from_fn(|at| interims[lane].as_bytes()[at] ^ streams[lane][at]);
-        SessionKey::reduce(strengths[lane], &octets)
-    })
+/// A key, and the one that follows it in its chain.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// The key that is known.
+    pub from: SessionKey,
+    /// Its successor.
+    pub to: SessionKey,
+}
+
+/// Steps of several chains taken together: SHA-1 in series, RC4 abreast, which is faster than one
+/// chain after another.
+#[derive(Debug)]
+pub struct StepsAbreast {
+    /// Once `run`, the keys that the steps lead to.
+    steps: [Step; rc4::LANES_MAX],
+    strengths: [KeyStrength; rc4::LANES_MAX],
+    len: usize,
+}
+
+impl StepsAbreast {
+    /// No chain.
+    #[must_use]
+    pub const fn new() -> Self {
+        const NOWHERE: SessionKey = SessionKey::whole(&[0; 16]);
+        let step = Step {
+            from: NOWHERE,
+            to: NOWHERE,
+        };
+        Self {
+            steps: [step; rc4::LANES_MAX],
+            strengths: [KeyStrength::Bits128; rc4::LANES_MAX],
+            len: 0,
+        }
+    }
+
+    /// Begins the step that follows `key`, and returns its number, from 0.
+    ///
+    /// # Panics
+    /// After [`rc4::LANES_MAX`] of them.
+    pub fn begin(&mut self, schedule: &mut KeySchedule, key: &SessionKey) -> usize {
+        let lane = self.len;
+        self.steps[lane] = Step {
+            from: *key,
+            to: schedule.interim(key),
+        };
+        self.strengths[lane] = schedule.strength;
+        self.len += 1;
+        lane
+    }
+
+    /// Ends all steps.
+    pub fn run(&mut self) -> &[Step] {
+        match self.len {
+            0 => {}
+            1 => self.finish::<1>(),
+            2 => self.finish::<2>(),
+            3 => self.finish::<3>(),
+            _ => self.finish::<{ rc4::LANES_MAX }>(),
+        }
+        &self.steps[..self.len]
+    }
+
+    fn finish<const N: usize>(&mut self) {
+        let interims = std::array::from_fn::<_, N, _>(|lane| self.steps[lane].to);
+        let streams = rc4::first_octets(interims.each_ref().map(SessionKey::as_bytes));
+        for (lane, (interim, stream)) in interims.iter().zip(&streams).enumerate() {
+            self.steps[lane].to = interim.enciphered(self.strengths[lane], stream);
+        }
+    }
+}
+
+impl Default for StepsAbreast {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl std::fmt::Debug for KeySchedule {
@@ -216,6 +274,25 @@ mod tests {
                     prop_assert_eq!(&key.as_bytes()[..strength.key_len()], &expected[..]);
                 }
             }
+        }
+
+        #[test]
+        fn steps_abreast_are_those_of_each_chain_alone(
+            chains in proptest::collection::vec((0..3_usize, any::<[u8; 16]>()), 0..=4),
+        ) {
+            const STRENGTHS: [KeyStrength; 3] =
+                [KeyStrength::Bits40, KeyStrength::Bits56, KeyStrength::Bits128];
+            let mut steps = StepsAbreast::new();
+            let mut expected = Vec::new();
+            for (strength, octets) in &chains {
+                let start_key = StartKey::new(STRENGTHS[*strength], octets);
+                let mut schedule = KeySchedule::new(&start_key);
+                let key = schedule.initial();
+                steps.begin(&mut schedule, &key);
+                expected.push((key, schedule.next(&key)));
+            }
+            let taken: Vec<_> = steps.run().iter().map(|step| (step.from, step.to)).collect();
+            prop_assert_eq!(taken, expected);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Joins packets on their way to TUN devices, where they lie: only headers are written.
 
-use super::VnetHeader;
 use super::coalesce::Run;
+use super::{TunFeatures, VnetHeader};
 use crate::frame::{Frame, Slots};
 use crate::limits::RUN_PACKETS_MAX;
 use crate::program::TunId;
@@ -60,17 +60,24 @@ impl Gather {
     }
 
     /// Opens a run with a packet. False when nothing can follow this packet, or there is no room
-    /// for a virtio-net header in front of it: then it is to be written alone.
+    /// for a virtio-net header in front of it: then it is to be written alone. `features` are those
+    /// of the device.
     ///
     /// # Panics
     /// When a run is open.
     #[must_use]
-    pub fn begin(&mut self, slots: &impl Slots, tun: TunId, frame: Frame) -> bool {
+    pub fn begin(
+        &mut self,
+        slots: &impl Slots,
+        tun: TunId,
+        features: TunFeatures,
+        frame: Frame,
+    ) -> bool {
         assert!(self.open.is_none(), "what was open has been taken");
         if usize::from(frame.start) < VnetHeader::LEN {
             return false;
         }
-        self.open = Run::begin(frame.bytes(slots)).map(|run| (tun, run));
+        self.open = Run::begin(frame.bytes(slots), features).map(|run| (tun, run));
         self.frames[0] = frame;
         self.open.is_some()
     }

@@ -22,7 +22,7 @@ pub struct TunFeatures {
     pub vnet_header: bool,
     /// What is read may be a TCP super-packet, or lack its checksum.
     pub tcp: bool,
-    /// What is read may be a train of UDP datagrams (Linux 6.2).
+    /// What is read, and what is written, may be a train of UDP datagrams (Linux 6.2).
     pub udp: bool,
 }
 

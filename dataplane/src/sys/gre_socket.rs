@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -129,8 +129,32 @@ fn enlarge_queues(socket: &Socket) -> Result<(), GreSocketError> {
     Ok(())
 }
 
+/// Packets that the kernel had for this socket and dropped, since its queue was full: a number that
+/// wraps around.
+///
+/// # Errors
+/// The kernel does not tell (it does since Linux 4.12).
+pub fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    /// Where the number stands among those of `SO_MEMINFO` (`enum sk_meminfo_vars`, sock_diag.h).
+    const DROPS: usize = 8;
+    let mut values = [0_u32; DROPS + 1];
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and pointer and length describe `values`, which outlives the
+    // call; the kernel writes no more than that.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(result)?;
+    Ok(values[DROPS])
+}
+
 fn set_no_path_mtu_discovery(socket: &Socket) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     let value: libc::c_int = libc::IP_PMTUDISC_DONT;
     // SAFETY: the descriptor is open, and pointer and length describe `value`, which outlives the
     // call; the kernel only reads it.

@@ -2,8 +2,11 @@
 
 pub mod affinity;
 pub mod gre_socket;
+pub mod packet_ring;
 pub mod packet_socket;
 pub mod priority;
 pub mod probe;
+pub(crate) mod resident;
 pub mod tun;
 pub mod wake;
+pub mod xdp_socket;

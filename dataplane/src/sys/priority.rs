@@ -18,3 +18,15 @@ pub fn raise_current_thread() -> io::Result<()> {
     Errno::result(result)?;
     Ok(())
 }
+
+/// Lets the calling thread run only when nobody else wants its processor.
+///
+/// # Errors
+/// What the kernel says; the thread goes on as before.
+pub fn idle_current_thread() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters are read only, and live; 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+    Errno::result(result)?;
+    Ok(())
+}

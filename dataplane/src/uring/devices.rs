@@ -1,6 +1,7 @@
 //! The TUN devices of one worker, from attachment until the kernel has given every operation back.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -8,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::io::Arrivals;
 use crate::limits::TUNS_MAX;
 use crate::offload::TunFeatures;
-use crate::program::TunId;
+use crate::program::{Role, TunId};
 
 /// Reads that one device has in flight where one of them reads one packet (before Linux 6.7).
 pub(super) const SINGLE_READS: u16 = 16;
@@ -17,8 +18,9 @@ pub(super) const SINGLE_READS: u16 = 16;
 #[derive(Debug)]
 struct Device {
     tun: TunId,
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     features: TunFeatures,
+    is_read: bool,
     reads: u16,
     writes: u32,
     is_detached: bool,
@@ -48,7 +50,13 @@ impl Devices {
 
     /// Adds a device. Gives nothing back when the id is in use or there are too many: then it is
     /// closed.
-    pub(super) fn attach(&mut self, tun: TunId, fd: OwnedFd, features: TunFeatures) -> bool {
+    pub(super) fn attach(
+        &mut self,
+        tun: TunId,
+        fd: Arc<OwnedFd>,
+        features: TunFeatures,
+        role: Role,
+    ) -> bool {
         let Err(position) = self.position(tun) else {
             return false;
         };
@@ -64,6 +72,7 @@ impl Devices {
             tun,
             fd,
             features,
+            is_read: role.sends(),
             reads: 0,
             writes: 0,
             is_detached: false,
@@ -132,7 +141,8 @@ impl Devices {
     pub(super) fn begin_read(&mut self) -> Option<(u16, RawFd)> {
         while let Some(&index) = self.to_read.last() {
             let device = self.devices[usize::from(index)].as_mut();
-            let lacking = device.filter(|d| !d.is_detached && d.reads < self.reads_wanted);
+            let lacking =
+                device.filter(|d| d.is_read && !d.is_detached && d.reads < self.reads_wanted);
             if let Some(device) = lacking {
                 device.reads += 1;
                 return Some((index, device.fd.as_raw_fd()));
@@ -225,15 +235,15 @@ mod tests {
         udp: false,
     };
 
-    fn null() -> OwnedFd {
-        File::open("/dev/null").unwrap().into()
+    fn null() -> Arc<OwnedFd> {
+        Arc::new(File::open("/dev/null").unwrap().into())
     }
 
     #[test]
     fn a_device_closes_when_nothing_of_it_is_in_flight() {
         let mut devices = Devices::new(1);
-        assert!(devices.attach(TunId(9), null(), NONE));
-        assert!(!devices.attach(TunId(9), null(), NONE));
+        assert!(devices.attach(TunId(9), null(), NONE, Role::Both));
+        assert!(!devices.attach(TunId(9), null(), NONE, Role::Both));
         let (index, _) = devices.begin_read().unwrap();
         assert_eq!(devices.begin_read(), None);
         assert!(devices.begin_write(TunId(9)).is_some());
@@ -249,24 +259,34 @@ mod tests {
     #[test]
     fn an_index_names_another_device_only_after_the_first_is_closed() {
         let mut devices = Devices::new(2);
-        assert!(devices.attach(TunId(1), null(), NONE));
+        assert!(devices.attach(TunId(1), null(), NONE, Role::Both));
         let (first, _) = devices.begin_read().unwrap();
         devices.detach(TunId(1));
-        assert!(devices.attach(TunId(1), null(), NONE));
+        assert!(devices.attach(TunId(1), null(), NONE, Role::Both));
         let (second, _) = devices.begin_read().unwrap();
         assert_ne!(first, second);
         devices.end_read(first, false);
-        assert!(devices.attach(TunId(0), null(), NONE));
+        assert!(devices.attach(TunId(0), null(), NONE, Role::Both));
         assert_eq!(devices.tun(first), Some((TunId(0), NONE)));
         assert_eq!(devices.any(), Some(TunId(0)));
+    }
+
+    #[test]
+    fn who_only_receives_from_the_peer_does_not_read() {
+        let mut devices = Devices::new(1);
+        assert!(devices.attach(TunId(1), null(), NONE, Role::Receive));
+        assert_eq!(devices.begin_read(), None);
+        assert!(devices.begin_write(TunId(1)).is_some());
+        assert!(devices.attach(TunId(2), null(), NONE, Role::Send));
+        assert!(devices.begin_read().is_some());
     }
 
     #[test]
     fn only_a_device_with_an_error_is_lost() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let mut devices = Devices::new(1);
-        assert!(devices.attach(TunId(1), null(), NONE));
-        assert!(devices.attach(TunId(2), writer, NONE));
+        assert!(devices.attach(TunId(1), null(), NONE, Role::Both));
+        assert!(devices.attach(TunId(2), writer.into(), NONE, Role::Receive));
         let mut arrivals = Arrivals::default();
         devices.look_for_lost(&mut arrivals);
         assert!(arrivals.tuns_lost.is_empty());

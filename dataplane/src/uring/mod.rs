@@ -3,9 +3,13 @@
 //! Slots are parted once, by what they are for, so that no direction can starve another:
 //!
 //! ```text
-//! 0 ............... receive_slots ............... 2 * receive_slots ...... + CONTROL_SLOTS
-//! | filled by the GRE socket    | cut out of reads from TUN    | filled by the worker   |
+//! 0 .......... receive_slots .......... 2 * receive_slots .. + CONTROL .. + KEPT ... + RING_FRAMES
+//! | filled by GRE socket | cut out of TUN reads | the worker's | held     | packet ring |
 //! ```
+//!
+//! GRE arrives through the raw socket or through the packet ring (see `tap`), whichever control
+//! has chosen; the raw socket is always open. What a session holds while it waits for an earlier
+//! packet moves out of the ring, which cannot go on past a frame that is in use.
 //!
 //! TUN devices are read into buffers of their own, since a read may bring a whole train of packets
 //! (see `reads`). A slot that is released goes back to where it came from. While packets wait
@@ -17,14 +21,17 @@ mod buffers;
 mod devices;
 mod direct;
 mod outbox;
+mod outer;
 mod reads;
 mod ring;
 mod runs;
 mod setup;
+mod tap;
 mod token;
+mod xdp;
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,18 +43,24 @@ use self::buffers::BufferRing;
 use self::devices::{Devices, ReadFailure, SINGLE_READS};
 use self::direct::Direct;
 use self::outbox::Outbox;
+use self::outer::Outer;
 use self::reads::Reads;
 use self::ring::Ring;
 use self::runs::Runs;
+use self::tap::Tap;
 use self::token::Token;
+use self::xdp::Xdp;
 use crate::frame::{Frame, Slot, Slots};
 use crate::io::{Arrivals, Io, IoCounters, IoError, Route};
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::offload::gather::{Gather, Gathered, put_header};
 use crate::offload::{TunFeatures, VnetHeader};
-use crate::program::TunId;
+use crate::program::{Role, TunId};
+use crate::sys::gre_socket;
+use crate::sys::packet_ring::PacketRing;
 use crate::sys::probe::{RingError, RingFeatures};
+use crate::sys::xdp_socket::XdpSocketError;
 
 /// Buffer group of the GRE socket.
 const GROUP_GRE: u16 = 0;
@@ -59,14 +72,20 @@ const GROUP_TUN: u16 = 1;
 /// together: with longer batches come longer runs, fewer system calls and fewer wake-ups.
 const BUSY_PACKETS: usize = 8;
 
-/// GRE packets that a busy worker waits for.
+/// GRE packets in one turn below which it is not busy any more.
+const QUIET_PACKETS: usize = 4;
+
+/// GRE packets of which a busy worker does not wait for more.
 const GATHER_PACKETS: usize = 32;
 
 /// How long a busy worker waits for packets to come together: what it costs in delay at most.
 const GATHER_NS: u64 = 200_000;
 
-/// How often in this time it looks whether something else has come, which ends the wait.
+/// How often in this time it looks into the packet ring.
 const GATHER_SLICES: u64 = 4;
+
+/// Sweeps at once: the kernel ends one after some 32 packets.
+const SWEEPS: usize = 2;
 
 /// Rounds, of `CLOSE_ROUND_NS` each at most, in which what is in flight must end when a worker
 /// closes.
@@ -80,24 +99,37 @@ const CLOSE_ROUND_NS: u64 = 10_000_000;
 pub struct Uring {
     ring: Ring,
     gre: OwnedFd,
+    outer: Outer,
     direct: Direct,
+    tap: Tap,
+    xdp: Xdp,
+    /// Slots that it has done with.
+    xdp_done: Vec<Slot>,
+    /// Interfaces that have failed, to be told with the next arrivals.
+    xdp_lost: Vec<(u32, std::io::Error)>,
     devices: Devices,
     gather: Gather,
     memory: ManuallyDrop<Memory>,
     receive_slots: u16,
     control_free: Vec<Slot>,
+    kept_free: Vec<Slot>,
     mailbox: Arc<Mailbox>,
     counters: Arc<IoCounters>,
     has_read_multishot: bool,
     completed: Vec<cqueue::Entry>,
     is_receiving: bool,
     is_polling: bool,
+    is_polling_tap: bool,
     is_busy: bool,
+    /// Most of it came through the packet ring.
+    is_ring_busy: bool,
     /// Sends that have not completed.
     sends: usize,
     /// Errors since the last packet, and the latest of them.
     receive_errors: (u32, i32),
-    /// When to look for deleted devices next.
+    /// What the kernel had dropped when it was last asked.
+    receive_dropped: u32,
+    /// When to look for deleted devices and such drops next.
     check_ms: u64,
     started: Instant,
 }
@@ -113,10 +145,10 @@ struct Memory {
 }
 
 impl Uring {
-    /// Slots of an arena with so many for each direction.
+    /// Slots of an arena with so many for each direction, beside the packet ring.
     #[must_use]
     pub const fn slots(receive_slots: u16) -> usize {
-        2 * receive_slots as usize + limits::CONTROL_SLOTS as usize
+        2 * receive_slots as usize + limits::CONTROL_SLOTS as usize + limits::KEPT_SLOTS as usize
     }
 
     /// Sets up the ring of the calling thread, which alone may use it: `receive_slots` slots, a
@@ -131,8 +163,9 @@ impl Uring {
         mailbox: Arc<Mailbox>,
         counters: Arc<IoCounters>,
     ) -> Result<Self, RingError> {
-        let slots = Self::slots(receive_slots);
-        let ring = Ring::new(slots + limits::TUNS_MAX + usize::from(limits::READ_BUFFERS))?;
+        let (slots, frames) = (Self::slots(receive_slots), usize::from(limits::RING_FRAMES));
+        let operations = slots + frames + limits::TUNS_MAX + usize::from(limits::READ_BUFFERS);
+        let ring = Ring::new(operations)?;
         let gre_buffers = BufferRing::register(&ring.submitter(), GROUP_GRE, receive_slots)?;
         let reads = Reads::new(&ring.submitter(), GROUP_TUN, receive_slots.into())?;
         let memory = Memory {
@@ -140,7 +173,7 @@ impl Uring {
             reads,
             runs: Runs::new(),
             outbox: Outbox::new(slots),
-            arena: Arena::new(slots),
+            arena: Arena::with_ring(slots, frames),
         };
         let reads_wanted = if features.read_multishot {
             1
@@ -151,20 +184,29 @@ impl Uring {
             completed: Vec::with_capacity(ring.completions_max()),
             ring,
             gre,
+            outer: Outer::default(),
             direct: Direct::new(),
+            tap: Tap::new(),
+            xdp: Xdp::new(),
+            xdp_done: Vec::with_capacity(slots),
+            xdp_lost: Vec::with_capacity(limits::XDP_SOCKETS_MAX),
             devices: Devices::new(reads_wanted),
             gather: Gather::new(),
             memory: ManuallyDrop::new(memory),
             receive_slots,
             control_free: Vec::with_capacity(usize::from(limits::CONTROL_SLOTS)),
+            kept_free: Vec::with_capacity(usize::from(limits::KEPT_SLOTS)),
             mailbox,
             counters,
             has_read_multishot: features.read_multishot,
             is_receiving: false,
             is_polling: false,
+            is_polling_tap: false,
             is_busy: false,
+            is_ring_busy: false,
             sends: 0,
             receive_errors: (0, 0),
+            receive_dropped: 0,
             check_ms: 0,
             started: Instant::now(),
         };
@@ -174,11 +216,23 @@ impl Uring {
         Ok(uring)
     }
 
+    /// Receives through this packet ring too from now on. There is one at most.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn attach_packet_ring(&mut self, ring: PacketRing) -> std::io::Result<()> {
+        self.tap.attach(&mut self.memory.arena, ring)
+    }
+
     /// Starts what must always be in flight and is not.
     fn arm(&mut self) {
         self.memory.gre_buffers.publish();
         self.memory.reads.buffers().publish();
-        if !self.is_receiving && self.memory.gre_buffers.has_available() {
+        let is_sweeping = self.is_busy && !self.is_ring_busy;
+        if !self.is_receiving && !is_sweeping && self.memory.gre_buffers.has_available() {
             let group = self.memory.gre_buffers.group();
             let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group).build();
             // SAFETY: it fills buffers of the group only, which the arena has lent.
@@ -214,40 +268,114 @@ impl Uring {
         unsafe { self.ring.push(entry, Token::Read { device }) };
     }
 
-    fn enter(&mut self, deadline_ms: Option<u64>) -> Result<(), IoError> {
+    fn enter(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<(), IoError> {
         let now_ms = self.now_ms();
         let check_ms = (!self.devices.is_empty()).then_some(self.check_ms);
-        let deadline_ms = deadline_ms.into_iter().chain(check_ms).min();
+        // Neither a driver that takes something again nor one that is done with it ends the wait.
+        let retry_ms = (self.xdp.lent() > 0).then_some(now_ms + limits::XDP_RETRY_MS);
+        let waits = deadline_ms.into_iter().chain(check_ms).chain(retry_ms);
+        let deadline_ms = waits.min();
+        let has_work = self.memory.reads.has_work() || self.has_waiting(1);
         let (want, timeout_ns) = match deadline_ms {
+            _ if has_work && !self.is_busy => (1, Some(0)),
             _ if self.memory.reads.has_work() => (1, Some(0)),
             Some(deadline_ms) if deadline_ms <= now_ms => (1, Some(0)),
             _ if self.is_busy => return self.gather_packets(),
+            _ if !self.arm_tap(arrivals)? => return Ok(()),
             Some(deadline_ms) => (1, Some((deadline_ms - now_ms).saturating_mul(1_000_000))),
             None => (1, None),
         };
         self.ring.enter(want, timeout_ns).map_err(IoError::Ring)
     }
 
-    /// Waits until packets have come together, something else has come, or for `GATHER_NS`.
+    fn has_waiting(&self, count: usize) -> bool {
+        self.tap.has_waiting(&self.memory.arena, count)
+    }
+
+    /// Lets the packet ring end the wait. False when it need not begin: something has come.
+    fn arm_tap(&mut self, arrivals: &mut Arrivals) -> Result<bool, IoError> {
+        let Some(fd) = self.tap.fd().filter(|_| !self.is_polling_tap) else {
+            return Ok(true);
+        };
+        if self.tap.has_outstanding() {
+            // The ring looks readable until its newest frame is back: this is what is being
+            // written, and mostly is at once.
+            self.ring.enter(0, Some(0)).map_err(IoError::Ring)?;
+            if self.reap(arrivals) {
+                return Ok(false);
+            }
+        }
+        let entry = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build();
+        // SAFETY: it touches no memory.
+        unsafe { self.ring.push(entry, Token::Tap) };
+        self.is_polling_tap = true;
+        Ok(true)
+    }
+
+    /// Sweeps up what has come, and unless that is much or something else has come as well, sleeps
+    /// for `GATHER_NS` and does it again.
+    ///
+    /// Nobody waits on the socket meanwhile: whoever delivers a packet, often in the time of the
+    /// peer's sender on the same machine, has nobody to wake.
     fn gather_packets(&mut self) -> Result<(), IoError> {
-        // What is queued mostly completes at once, which is not what is waited for.
-        let mut want = self.ring.queued() + GATHER_PACKETS;
+        if self.is_ring_busy {
+            return self.gather_in_ring();
+        }
+        if self.is_receiving {
+            self.cancel(CancelBuilder::user_data(Token::Receive.to_bits()));
+        }
+        let is_enough = self.sweep()?;
+        if is_enough {
+            return Ok(());
+        }
+        self.ring.enter(1, Some(GATHER_NS)).map_err(IoError::Ring)?;
+        self.sweep()?;
+        Ok(())
+    }
+
+    /// Receives what is there. True when that is no reason to wait for more.
+    fn sweep(&mut self) -> Result<bool, IoError> {
+        if self.memory.gre_buffers.has_available() {
+            for _ in 0..SWEEPS {
+                let group = self.memory.gre_buffers.group();
+                let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group)
+                    .flags(libc::MSG_DONTWAIT)
+                    .build();
+                // SAFETY: it fills buffers of the group only, which the arena has lent.
+                unsafe { self.ring.push(entry, Token::Sweep) };
+            }
+        }
+        self.ring.enter(0, Some(0)).map_err(IoError::Ring)?;
+        let before = self.completed.len();
+        self.ring.collect(&mut self.completed);
+        let new = &self.completed[before..];
+        let token = |entry: &cqueue::Entry| Token::from_bits(entry.user_data());
+        let packets = new.iter().filter(|it| token(it) == Some(Token::Sweep));
+        let ends_wait = |it| matches!(token(it), Some(Token::Read { .. } | Token::Wake));
+        Ok(packets.count() >= GATHER_PACKETS || new.iter().any(ends_wait))
+    }
+
+    /// The same for packets that come through the packet ring: they complete nothing, so whatever
+    /// completes beside what is queued ends the wait.
+    fn gather_in_ring(&mut self) -> Result<(), IoError> {
+        let mut want = self.ring.queued() + 1;
         for _ in 0..GATHER_SLICES {
-            let slice_ns = GATHER_NS / GATHER_SLICES;
+            let is_enough = self.has_waiting(GATHER_PACKETS);
+            let slice_ns = if is_enough {
+                0
+            } else {
+                GATHER_NS / GATHER_SLICES
+            };
             self.ring
                 .enter(want, Some(slice_ns))
                 .map_err(IoError::Ring)?;
             let before = self.completed.len();
             self.ring.collect(&mut self.completed);
-            let new = &self.completed[before..];
-            let ends_wait = |entry: &cqueue::Entry| {
-                let token = Token::from_bits(entry.user_data());
-                matches!(token, Some(Token::Read { .. } | Token::Wake))
-            };
-            if new.len() >= want || new.iter().any(ends_wait) {
+            let new = self.completed.len() - before;
+            if is_enough || new >= want {
                 break;
             }
-            want -= new.len();
+            want -= new;
         }
         Ok(())
     }
@@ -256,13 +384,20 @@ impl Uring {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Does with every completion what is to be done.
-    fn reap(&mut self, arrivals: &mut Arrivals) {
+    /// Does with every completion what is to be done. Whether there is more than ends of writes.
+    fn reap(&mut self, arrivals: &mut Arrivals) -> bool {
         let mut completed = std::mem::take(&mut self.completed);
         self.ring.collect(&mut completed);
+        let mut has_news = false;
         for entry in completed.drain(..) {
-            match Token::from_bits(entry.user_data()) {
-                Some(Token::Receive) => self.received(&entry, arrivals),
+            let token = Token::from_bits(entry.user_data());
+            has_news |= !matches!(token, Some(Token::Write { .. } | Token::WriteRun { .. }));
+            match token {
+                Some(Token::Receive) => {
+                    self.is_receiving &= cqueue::more(entry.flags());
+                    self.received(&entry, arrivals);
+                }
+                Some(Token::Sweep) => self.received(&entry, arrivals),
                 Some(Token::Read { device }) => self.have_read(device, &entry, arrivals),
                 Some(Token::Send { slot }) => self.sent(slot, entry.result()),
                 Some(Token::Write { device, slot }) => {
@@ -282,15 +417,20 @@ impl Uring {
                     self.is_polling = false;
                     self.mailbox.clear_command();
                 }
+                Some(Token::Tap) => {
+                    self.is_polling_tap = false;
+                    if entry.result() & libc::c_int::from(libc::POLLERR) != 0 {
+                        self.tap.clear_error();
+                    }
+                }
                 Some(Token::Cancel) | None => {}
             }
         }
         self.completed = completed;
-        self.is_busy = arrivals.gre.len() >= BUSY_PACKETS;
+        has_news || !arrivals.tuns_lost.is_empty()
     }
 
     fn received(&mut self, entry: &cqueue::Entry, arrivals: &mut Arrivals) {
-        self.is_receiving &= cqueue::more(entry.flags());
         match self.take_buffer(entry) {
             Ok(frame) => {
                 self.receive_errors.0 = 0;
@@ -300,6 +440,14 @@ impl Uring {
             Err(libc::ENOBUFS) => self.counters.shortages.add(1),
             Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
             Err(errno) => self.receive_errors = (self.receive_errors.0 + 1, errno),
+        }
+    }
+
+    fn count_receive_drops(&mut self) {
+        if let Ok(dropped) = gre_socket::dropped(self.gre.as_fd()) {
+            let new = dropped.wrapping_sub(self.receive_dropped);
+            self.counters.receive_dropped.add(new.into());
+            self.receive_dropped = dropped;
         }
     }
 
@@ -341,8 +489,9 @@ impl Uring {
         }
     }
 
-    /// Hands over what waits for the packet socket, and gives to the raw socket what is refused.
+    /// Hands over what waits for a next hop, and gives to the raw socket what is refused.
     fn flush_direct(&mut self) {
+        self.flush_xdp();
         let (mut waiting, sent) = self.direct.flush(&self.memory.arena);
         self.counters.gre_sent.add(sent as u64);
         self.counters.gre_sent_directly.add(sent as u64);
@@ -350,10 +499,38 @@ impl Uring {
             if index < sent {
                 self.release(packet.frame.slot);
             } else {
-                self.send_raw(packet.frame, packet.route);
+                self.send_raw(packet.without_header(), packet.route);
             }
         }
         self.direct.recycle(waiting);
+    }
+
+    /// What an interface that has failed had not taken is lost, as if it had been on its wire.
+    fn flush_xdp(&mut self) {
+        if self.xdp.lent() == 0 {
+            return;
+        }
+        let now_ms = self.now_ms();
+        if let Some(flushed) = self.xdp.flush(now_ms) {
+            self.counters.gre_sent.add(flushed.sent as u64);
+            self.counters.gre_sent_by_xdp.add(flushed.sent as u64);
+            self.counters.send_failed.add(flushed.dropped as u64);
+            self.xdp_lost.extend(flushed.failure);
+        }
+        self.reap_xdp(now_ms);
+    }
+
+    fn reap_xdp(&mut self, now_ms: u64) {
+        if self.xdp.lent() == 0 {
+            return;
+        }
+        let mut done = std::mem::take(&mut self.xdp_done);
+        self.xdp.reap(now_ms, |slot| done.push(slot));
+        for slot in done.drain(..) {
+            self.memory.arena.take_back(slot);
+            self.release(slot);
+        }
+        self.xdp_done = done;
     }
 
     fn send_raw(&mut self, frame: Frame, route: Route) {
@@ -453,6 +630,7 @@ impl Uring {
     /// One round of closing: what arrives is thrown away. False when the ring does not work.
     fn close_round(&mut self, arrivals: &mut Arrivals) -> bool {
         let is_entered = self.ring.enter(1, Some(CLOSE_ROUND_NS)).is_ok();
+        self.reap_xdp(self.now_ms());
         self.reap(arrivals);
         let gre = arrivals.gre.drain(..);
         for frame in gre.chain(arrivals.tun.drain(..).map(|(_, frame)| frame)) {
@@ -468,19 +646,32 @@ impl Io for Uring {
         self.flush_direct();
         self.flush();
         self.arm();
-        self.enter(deadline_ms)?;
+        self.enter(deadline_ms, arrivals)?;
         self.direct.begin_turn();
         self.reap(arrivals);
+        arrivals.xdp_lost.append(&mut self.xdp_lost);
         let Memory { reads, arena, .. } = &mut *self.memory;
+        let before = arrivals.gre.len();
+        self.tap.take(arena, arrivals, &self.counters);
+        self.is_ring_busy = arrivals.gre.len() - before >= BUSY_PACKETS;
+        let enough = if self.is_busy {
+            QUIET_PACKETS
+        } else {
+            BUSY_PACKETS
+        };
+        self.is_busy = arrivals.gre.len() >= enough;
         reads.split(arena, arrivals, &self.counters);
         let (errors, errno) = self.receive_errors;
         if errors > limits::RECEIVE_ERRORS_MAX {
             return Err(IoError::Receive(std::io::Error::from_raw_os_error(errno)));
         }
         let now_ms = self.now_ms();
+        self.reap_xdp(now_ms);
         if now_ms >= self.check_ms {
             self.check_ms = now_ms + limits::TUN_CHECK_MS;
             self.devices.look_for_lost(arrivals);
+            self.tap.count_drops(&self.counters);
+            self.count_receive_drops();
         }
         Ok(now_ms)
     }
@@ -490,7 +681,12 @@ impl Io for Uring {
     }
 
     fn release(&mut self, slot: Slot) {
-        if slot.0 >= 2 * self.receive_slots {
+        let control_first = 2 * self.receive_slots;
+        if self.memory.arena.is_of_ring(slot) {
+            self.tap.give_back(&mut self.memory.arena, slot);
+        } else if slot.0 >= control_first + limits::CONTROL_SLOTS {
+            self.kept_free.push(slot);
+        } else if slot.0 >= control_first {
             self.control_free.push(slot);
         } else if slot.0 >= self.receive_slots {
             self.memory.reads.release(slot);
@@ -507,15 +703,35 @@ impl Io for Uring {
     }
 
     fn send(&mut self, frame: Frame, route: Route) {
-        if !self.direct.queue(&mut self.memory.arena, frame, route) {
+        let arena = &mut self.memory.arena;
+        let Some(packet) = self.outer.address(arena, frame, route) else {
             self.send_raw(frame, route);
-        } else if self.direct.is_full() {
-            self.flush_direct();
+            return;
+        };
+        match self.xdp.queue(arena, packet) {
+            Some(false) => {}
+            Some(true) => self.flush_xdp(),
+            None if self.direct.queue(packet) => {
+                if self.direct.is_full() {
+                    self.flush_direct();
+                }
+            }
+            None => self.send_raw(frame, route),
         }
     }
 
     fn attach_packet_socket(&mut self, fd: OwnedFd) {
         self.direct.attach(fd);
+    }
+
+    fn attach_xdp_socket(&mut self, fd: OwnedFd, interface: u32) -> Result<(), XdpSocketError> {
+        self.detach_xdp_socket(interface);
+        self.xdp.attach(&self.memory.arena, fd, interface)
+    }
+
+    fn detach_xdp_socket(&mut self, interface: u32) {
+        self.flush_xdp();
+        self.xdp.retire(interface, self.now_ms());
     }
 
     fn write(&mut self, tun: TunId, mut frame: Frame) {
@@ -524,9 +740,9 @@ impl Io for Uring {
             return;
         }
         self.flush();
-        let has_header = self.devices.features(tun).is_some_and(|f| f.vnet_header);
-        if has_header {
-            if self.gather.begin(&self.memory.arena, tun, frame) {
+        let features = self.devices.features(tun).unwrap_or_default();
+        if features.vnet_header {
+            if self.gather.begin(&self.memory.arena, tun, features, frame) {
                 return;
             }
             let header = VnetHeader::default();
@@ -538,8 +754,8 @@ impl Io for Uring {
         self.write_one(tun, frame);
     }
 
-    fn attach(&mut self, tun: TunId, fd: OwnedFd, features: TunFeatures) -> bool {
-        self.devices.attach(tun, fd, features)
+    fn attach(&mut self, tun: TunId, fd: Arc<OwnedFd>, features: TunFeatures, role: Role) -> bool {
+        self.devices.attach(tun, fd, features, role)
     }
 
     fn detach(&mut self, tun: TunId) {
@@ -555,7 +771,9 @@ impl Io for Uring {
         self.flush();
         let mut arrivals = Arrivals::default();
         let mut rounds_left = CLOSE_ROUNDS;
-        while self.sends > 0 && rounds_left > 0 && self.close_round(&mut arrivals) {
+        self.xdp.close(self.now_ms());
+        let is_sending = |it: &Self| it.sends > 0 || it.xdp.lent() > 0;
+        while is_sending(self) && rounds_left > 0 && self.close_round(&mut arrivals) {
             rounds_left -= 1;
         }
         while let Some(tun) = self.devices.any() {
@@ -578,17 +796,26 @@ impl Slots for Uring {
         self.memory.arena.slot_mut(slot)
     }
 
-    fn slots_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [u8]; N] {
-        self.memory.arena.slots_mut(slots)
+    fn keep(&mut self, frame: Frame) -> Frame {
+        let arena = &mut self.memory.arena;
+        if !arena.is_of_ring(frame.slot) {
+            return frame;
+        }
+        let Some(slot) = self.kept_free.pop() else {
+            return frame;
+        };
+        arena.copy(frame, slot);
+        self.release(frame.slot);
+        Frame { slot, ..frame }
     }
 }
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        if self.ring.in_flight() > 0 {
+        if self.ring.in_flight() > 0 || self.xdp.lent() > 0 {
             self.close();
         }
-        if self.ring.in_flight() > 0 {
+        if self.ring.in_flight() > 0 || self.xdp.lent() > 0 {
             // The kernel may still write into this memory: it is given up, never freed.
             return;
         }

@@ -15,8 +15,12 @@ use crate::frame::Slot;
 pub(super) enum Token {
     /// Multishot receive on the GRE socket.
     Receive,
+    /// Receive of what is there on the GRE socket.
+    Sweep,
     /// Poll of the command queue's eventfd.
     Wake,
+    /// Poll of the packet ring.
+    Tap,
     /// Cancellation of other operations.
     Cancel,
     /// Read from a TUN device.
@@ -40,6 +44,8 @@ impl Token {
             Self::Write { device, slot } => (5, device, slot),
             Self::Send { slot } => (6, 0, slot),
             Self::WriteRun { device, record } => (7, device, Slot(record)),
+            Self::Sweep => (8, 0, Slot(0)),
+            Self::Tap => (9, 0, Slot(0)),
         };
         (kind << 56) | ((device as u64) << 16) | slot.0 as u64
     }
@@ -59,6 +65,8 @@ impl Token {
                 device,
                 record: slot.0,
             },
+            8 => Self::Sweep,
+            9 => Self::Tap,
             _ => return None,
         })
     }
@@ -75,6 +83,7 @@ mod tests {
             Token::Receive,
             Token::Wake,
             Token::Cancel,
+            Token::Tap,
             Token::Read { device: 0 },
             Token::Read { device: u16::MAX },
             Token::Write {
@@ -91,6 +100,7 @@ mod tests {
             },
             Token::Send { slot: low },
             Token::Send { slot: high },
+            Token::Sweep,
         ];
         for (index, token) in tokens.iter().enumerate() {
             assert_eq!(Token::from_bits(token.to_bits()), Some(*token));
@@ -105,7 +115,7 @@ mod tests {
 
     #[test]
     fn foreign_user_data_is_no_token() {
-        for bits in [0, 8 << 56, u64::MAX] {
+        for bits in [0, 10 << 56, u64::MAX] {
             assert_eq!(Token::from_bits(bits), None);
         }
     }

@@ -50,6 +50,13 @@ fn ones_complement_sum(header: &[u8]) -> u16 {
     ((folded & 0xFFFF) + (folded >> 16)) as u16
 }
 
+/// Whether the checksum of the header that `packet` begins with holds, for one without options.
+#[must_use]
+pub fn plain_checksum_holds(packet: &[u8]) -> bool {
+    let header = packet.first_chunk::<HEADER_LEN>();
+    header.is_some_and(|header| ones_complement_sum(header) == 0xFFFF)
+}
+
 /// What the data plane needs to know of an IPv4 packet. Made by [`Ipv4Repr::parse`] alone, so its
 /// lengths fit the bytes that it was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

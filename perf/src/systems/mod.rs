@@ -15,6 +15,7 @@ use crate::process::{self, Process};
 
 mod bare;
 mod how_to;
+mod kernel_pptp;
 mod openvpn;
 mod pptp_fast;
 mod wireguard;
@@ -73,6 +74,8 @@ pub(crate) struct Tunnel {
     /// What was started, as a person would type it.
     pub(crate) commands: Vec<String>,
     processes: Vec<Process>,
+    /// Run when the programs have ended.
+    afterwards: Vec<Command>,
 }
 
 impl Tunnel {
@@ -81,7 +84,13 @@ impl Tunnel {
             server,
             commands: Vec::new(),
             processes: Vec::new(),
+            afterwards: Vec::new(),
         }
+    }
+
+    /// Has a command run when all programs have ended.
+    fn afterwards(&mut self, command: Command) {
+        self.afterwards.push(command);
     }
 
     /// Starts a program that belongs to the tunnel; those started last are ended first.
@@ -99,6 +108,17 @@ impl Tunnel {
     }
 }
 
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.processes.drain(..).for_each(drop);
+        for command in &mut self.afterwards {
+            if let Err(error) = process::quick(command) {
+                eprintln!("  trouble: {error:#}");
+            }
+        }
+    }
+}
+
 /// What a command was started as, without the words that put it into an end.
 fn words(command: &Command) -> String {
     let words: Vec<_> = command
@@ -107,8 +127,8 @@ fn words(command: &Command) -> String {
         .collect();
     let own = words
         .iter()
-        .rposition(|word| word == "--mount")
-        .map_or(0, |index| index + 2);
+        .rposition(|word| word == "--")
+        .map_or(0, |index| index + 1);
     let program = words[own].rsplit('/').next().unwrap_or_default();
     let all: Vec<&str> = std::iter::once(program)
         .chain(words[own + 1..].iter().map(AsRef::as_ref))
@@ -140,14 +160,18 @@ pub(crate) fn wait_for_ping(client: &End, server: Ipv4Addr) -> Result<()> {
 
 /// All systems that can be asked for; those without a tunnel and of today's kind come first.
 pub(crate) fn all() -> Vec<Box<dyn System>> {
-    vec![
-        Box::new(pptp_fast::PptpFast { fast_path: false }),
-        Box::new(pptp_fast::PptpFast { fast_path: true }),
+    let ours = pptp_fast::VARIANTS.iter();
+    let others: [Box<dyn System>; 8] = [
         Box::new(wireguard::GOTATUN),
+        Box::new(wireguard::GOTATUN_0_8_1),
         Box::new(wireguard::BORINGTUN),
         Box::new(wireguard::WIREGUARD_GO),
         Box::new(openvpn::OpenVpn),
         Box::new(how_to::HowTo),
+        Box::new(kernel_pptp::KernelPptp),
         Box::new(bare::Bare),
-    ]
+    ];
+    ours.map(|variant| Box::new(variant) as Box<dyn System>)
+        .chain(others)
+        .collect()
 }

@@ -9,38 +9,56 @@ use super::{Place, READY_LIMIT, System, Tunnel};
 use crate::namespaces::{INNER_CLIENT, INNER_SERVER, Namespaces, SERVER, TUNNEL_MTU};
 use crate::process;
 
+/// One way to run it: a row of the comparison.
 pub(super) struct PptpFast {
-    /// With `--fast-path auto`, where the program knows it.
-    pub(super) fast_path: bool,
+    name: &'static str,
+    description: &'static str,
+    /// For `serve` and `up` alike. A word that their help does not know leaves the variant out.
+    options: &'static [&'static str],
 }
 
-impl System for PptpFast {
+/// To add a variant, add it here.
+pub(super) const VARIANTS: [PptpFast; 4] = [
+    PptpFast {
+        name: "pptp-fast",
+        description: "ours, MPPE 128 stateless, default settings",
+        options: &[],
+    },
+    PptpFast {
+        name: "pptp-fast-fast-path",
+        description: "ours with --fast-path auto at both ends",
+        options: &["--fast-path", "auto"],
+    },
+    PptpFast {
+        name: "pptp-fast-look-ahead",
+        description: "ours with --look-ahead at both ends",
+        options: &["--look-ahead"],
+    },
+    PptpFast {
+        name: "pptp-fast-workers-2",
+        description: "ours with --workers 2 at both ends",
+        options: &["--workers", "2"],
+    },
+];
+
+impl System for &PptpFast {
     fn name(&self) -> &'static str {
-        if self.fast_path {
-            "pptp-fast-fast-path"
-        } else {
-            "pptp-fast"
-        }
+        self.name
     }
 
     fn description(&self) -> &'static str {
-        if self.fast_path {
-            "ours, MPPE 128 stateless, --fast-path auto at both ends"
-        } else {
-            "ours, MPPE 128 stateless, default settings"
-        }
+        self.description
     }
 
     fn version(&self, place: &Place) -> Result<String> {
         let version = process::quick(process::command(&place.pptp_fast).arg("--version"))
             .context("cannot run pptp-fast; build it with: cargo build --release")?;
-        if self.fast_path {
-            for command in ["up", "serve"] {
-                let help =
-                    process::quick(process::command(&place.pptp_fast).args([command, "--help"]))?;
-                if !help.contains("--fast-path") {
-                    bail!("this pptp-fast has no option --fast-path for {command}");
-                }
+        for command in ["up", "serve"] {
+            let mut help = process::command(&place.pptp_fast);
+            let help = process::quick(help.args([command, "--help"]))?;
+            let unknown = self.options.iter().find(|word| !help.contains(**word));
+            if let Some(unknown) = unknown {
+                bail!("this pptp-fast knows no {unknown} for {command}");
             }
         }
         Ok(version.trim().to_owned())
@@ -78,10 +96,8 @@ impl System for PptpFast {
 
 impl PptpFast {
     fn finish(&self, command: &mut Command, folder: &Path) {
-        if self.fast_path {
-            command.args(["--fast-path", "auto"]);
-        }
         command
+            .args(self.options)
             .env("PPPDIR", folder)
             .env_remove("PPTP_FAST_RUN_DIR");
     }

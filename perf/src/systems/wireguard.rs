@@ -14,6 +14,7 @@ const INTERFACE: &str = "wg0";
 pub(super) struct WireGuard {
     name: &'static str,
     description: &'static str,
+    /// A name, or a path from the folder of the programs that `perf/run` installs.
     program: &'static str,
     arguments: &'static [&'static str],
 }
@@ -23,6 +24,14 @@ pub(super) const GOTATUN: WireGuard = WireGuard {
     description: "Mullvad's WireGuard in Rust, default settings",
     program: "gotatun",
     arguments: &["--foreground", "--disable-drop-privileges", INTERFACE],
+};
+
+/// The version that older comparisons name, kept to tell its speed from the machine's.
+pub(super) const GOTATUN_0_8_1: WireGuard = WireGuard {
+    name: "gotatun-0.8.1",
+    description: "the same as it was in version 0.8.1",
+    program: "../gotatun-0.8.1/bin/gotatun",
+    arguments: GOTATUN.arguments,
 };
 
 pub(super) const BORINGTUN: WireGuard = WireGuard {

@@ -13,7 +13,7 @@ use dataplane::limits;
 use dataplane::mailbox::Mailbox;
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::offload::checksum::Sum;
-use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, SessionSpec, TunId};
+use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};
 use dataplane::sys::gre_socket::{self, GreSocketConfig};
 use dataplane::sys::probe;
 use dataplane::sys::tun::{self, TunDevice};
@@ -83,6 +83,7 @@ fn commands(number: u8, peer: u8) -> [Command; 5] {
         peer: outer(peer),
         local: Some(outer(number)),
         peer_call_id: Some(peer.into()),
+        role: Role::Both,
         counters: Arc::new(SessionCounters::default()),
     };
     let (tun, owner) = (network.tun, Some(call_id));
@@ -98,9 +99,10 @@ fn commands(number: u8, peer: u8) -> [Command; 5] {
         },
         Command::AttachTun {
             tun,
-            fd,
+            fd: fd.into(),
             features,
             owner,
+            role: Role::Both,
         },
         Command::OpenNetwork { call_id, network },
     ]

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use dataplane::counters::{DropReason, SessionCounters};
 use dataplane::handle::{SendError, StartError, WorkerConfig, WorkerHandle, spawn};
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
-use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Notice, SessionSpec, TunId};
+use dataplane::program::{
+    CallId, Command, MppeSpec, NetworkSpec, Notice, Role, SessionSpec, TunId,
+};
 use dataplane::sys::tun::{self, TunDevice};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -74,6 +76,7 @@ impl Side {
             peer: peer.outer,
             local: Some(end.outer),
             peer_call_id: Some(peer.call_id.0),
+            role: Role::Both,
             counters: Arc::clone(&counters),
         };
         worker.send(Command::Install(spec)).unwrap();
@@ -117,9 +120,10 @@ impl Side {
             },
             Command::AttachTun {
                 tun: TUN,
-                fd,
+                fd: fd.into(),
                 features,
                 owner: end.owns_tun.then_some(call_id),
+                role: Role::Both,
             },
             Command::OpenNetwork { call_id, network },
         ];

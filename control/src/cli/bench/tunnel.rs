@@ -8,9 +8,8 @@ use serde::Serialize;
 
 use crate::cli::demo::ping::ping;
 use crate::cli::demo::throughput::{Measurement, measure_down, measure_together, measure_up};
-use crate::cli::demo::{Progress, in_thread, rounded, with_tunnel};
+use crate::cli::demo::{DataPlaneArguments, Progress, in_thread, rounded, with_tunnel};
 use crate::cli::{fail, print_line, table};
-use crate::config::fast_path::FastPathMode;
 use crate::driver::client::Up;
 use crate::driver::log::Log;
 
@@ -32,9 +31,8 @@ pub(super) struct Tunnel {
     /// How often every pattern is measured.
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// How GRE packets leave, at both ends.
-    #[arg(long, value_enum, default_value_t)]
-    fast_path: FastPathMode,
+    #[command(flatten)]
+    data_plane: DataPlaneArguments,
     /// One JSON object.
     #[arg(long)]
     json: bool,
@@ -88,7 +86,7 @@ struct Report {
 impl Tunnel {
     pub(super) fn run(&self) -> ExitCode {
         let measure = async |up| self.measure(up).await;
-        let measured = with_tunnel(Log::default(), self.fast_path, measure);
+        let measured = with_tunnel(Log::default(), self.data_plane, measure);
         let measured = measured.map(|(report, fast_path)| Report {
             fast_path,
             ..report

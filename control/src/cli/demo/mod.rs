@@ -49,15 +49,25 @@ pub(super) struct Demo {
     /// How long TCP is measured, each way.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
-    /// How GRE packets leave, at both ends.
-    #[arg(long, value_enum, default_value_t)]
-    fast_path: FastPathMode,
+    #[command(flatten)]
+    data_plane: DataPlaneArguments,
     /// Print one JSON object instead of the log and the table.
     #[arg(long)]
     json: bool,
     /// Which of the two processes this is.
     #[arg(long, hide = true, value_enum, default_value_t = Role::Client)]
     role: Role,
+}
+
+/// What the data plane is like, at both ends.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct DataPlaneArguments {
+    /// How GRE packets leave, at both ends.
+    #[arg(long, value_enum, default_value_t)]
+    fast_path: FastPathMode,
+    /// Processors that carry the tunnel's packets, at each end: with 2, one for each direction.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=2))]
+    workers: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -78,14 +88,15 @@ impl Demo {
     pub(super) fn run(&self) -> ExitCode {
         let result = match self.role {
             Role::Client => self.run_client(),
-            Role::Server => run_server(self.fast_path),
+            Role::Server => run_server(self.data_plane),
         };
         result.unwrap_or_else(|error| fail(format_args!("{error:#}"), 1))
     }
 
     fn run_client(&self) -> anyhow::Result<ExitCode> {
         let log = Log::new((!self.json).then_some(Terminal::Stdout));
-        let (outcome, way) = with_tunnel(log, self.fast_path, async |up| self.measure(up).await)?;
+        let measure = async |up| self.measure(up).await;
+        let (outcome, way) = with_tunnel(log, self.data_plane, measure)?;
         self.show(&outcome, &way);
         Ok(ExitCode::SUCCESS)
     }
@@ -166,13 +177,13 @@ impl Demo {
 /// left through, and why. To be called once, before there are threads.
 pub(super) fn with_tunnel<T>(
     log: Log,
-    fast_path: FastPathMode,
+    data_plane: DataPlaneArguments,
     measure: impl AsyncFnOnce(Up) -> anyhow::Result<T>,
 ) -> anyhow::Result<(T, String)> {
     namespaces::enter()?;
-    let mut server = ServerProcess::start(fast_path)?;
+    let mut server = ServerProcess::start(data_plane)?;
     server.expect("entered")?;
-    let outcome = runtime::block_on(run_tunnel(&mut server, log, fast_path, measure))?;
+    let outcome = runtime::block_on(run_tunnel(&mut server, log, data_plane, measure))?;
     let left = server.end();
     let outcome = outcome?;
     left?;
@@ -182,7 +193,7 @@ pub(super) fn with_tunnel<T>(
 async fn run_tunnel<T>(
     server: &mut ServerProcess,
     log: Log,
-    fast_path: FastPathMode,
+    data_plane: DataPlaneArguments,
     measure: impl AsyncFnOnce(Up) -> anyhow::Result<T>,
 ) -> anyhow::Result<(T, String)> {
     let netlink = Netlink::open()?;
@@ -196,7 +207,8 @@ async fn run_tunnel<T>(
     let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
     let (up, stands) = oneshot::channel();
     let mut config = configuration::client()?;
-    config.fast_path = fast_path;
+    config.fast_path = data_plane.fast_path;
+    config.workers = data_plane.workers;
     let tunnel = client::run(&config, log, receiver, up);
     let measured = async {
         let measured = match stands.await {
@@ -299,13 +311,14 @@ struct ServerProcess {
 }
 
 impl ServerProcess {
-    fn start(fast_path: FastPathMode) -> anyhow::Result<Self> {
-        let mode = match fast_path {
+    fn start(data_plane: DataPlaneArguments) -> anyhow::Result<Self> {
+        let mode = match data_plane.fast_path {
             FastPathMode::Auto => "auto",
             FastPathMode::Off => "off",
         };
         let mut process = Command::new("/proc/self/exe")
             .args(["demo", "--role", "server", "--fast-path", mode])
+            .args(["--workers", &data_plane.workers.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -361,7 +374,7 @@ impl Drop for ServerProcess {
     }
 }
 
-fn run_server(fast_path: FastPathMode) -> anyhow::Result<ExitCode> {
+fn run_server(data_plane: DataPlaneArguments) -> anyhow::Result<ExitCode> {
     namespaces::enter()?;
     print_line("entered");
     let mut go = String::new();
@@ -370,17 +383,18 @@ fn run_server(fast_path: FastPathMode) -> anyhow::Result<ExitCode> {
         // The client gave up before the network stood.
         return Ok(ExitCode::SUCCESS);
     }
-    runtime::block_on(serve(fast_path))??;
+    runtime::block_on(serve(data_plane))??;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(fast_path: FastPathMode) -> anyhow::Result<()> {
+async fn serve(data_plane: DataPlaneArguments) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
     configure(&netlink, SERVER_LINK, SERVER_OUTER).await?;
     let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
     let (ready, is_ready) = oneshot::channel();
     let mut config = configuration::server()?;
-    config.fast_path = fast_path;
+    config.fast_path = data_plane.fast_path;
+    config.split_directions = data_plane.workers > 1;
     let announce = async {
         if is_ready.await.is_err() {
             return Ok(());

@@ -25,6 +25,7 @@ use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM};
 use rtnetlink::sys::{Socket, SocketAddr};
 
 use super::decision::{Finding, HostFacts, LinkFacts, NeighbourFacts, RouteFacts};
+use super::ingress::is_own_table;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE`, with an `nfgenmsg` of zeros: of any family.
 const NFT_GET_TABLE: (u16, usize) = (10 << 8 | 1, 4);
@@ -66,13 +67,13 @@ impl Kernel {
             Err(error) => Finding::Unknown(error.to_string()),
         };
         let firewall = match iptables() {
-            Finding::Absent => has_any(NETLINK_NETFILTER, NFT_GET_TABLE),
+            Finding::Absent => nftables(),
             found => found,
         };
         HostFacts {
             rules,
             firewall,
-            policies: has_any(NETLINK_XFRM, XFRM_GET_POLICY),
+            policies: ipsec(),
         }
     }
 
@@ -286,12 +287,14 @@ fn link_facts(link: &LinkMessage, qdiscs: Vec<String>) -> LinkFacts {
         resolves: !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
         is_port: false,
         mtu: 0,
+        mac: None,
         qdiscs,
     };
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => facts.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
+            LinkAttribute::Address(mac) => facts.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Controller(_) => facts.is_port = true,
             LinkAttribute::LinkInfo(infos) => {
                 facts.kind = infos.iter().find_map(|info| match info {
@@ -337,17 +340,35 @@ pub(super) fn iptables() -> Finding {
     }
 }
 
-/// Whether a dump of this protocol has anything in it.
-fn has_any(protocol: isize, question: (u16, usize)) -> Finding {
-    match first_answer(protocol, question) {
+/// Whether nftables has tables here, other than ours.
+fn nftables() -> Finding {
+    has_any(NETLINK_NETFILTER, NFT_GET_TABLE, |entry| {
+        !is_own_table(entry)
+    })
+}
+
+/// Whether IPsec policies are in force.
+fn ipsec() -> Finding {
+    has_any(NETLINK_XFRM, XFRM_GET_POLICY, |_| true)
+}
+
+/// Whether a dump of this protocol has an entry that counts. Entries are without netlink header.
+fn has_any(protocol: isize, question: (u16, usize), counts: impl Fn(&[u8]) -> bool) -> Finding {
+    let found = dump(protocol, question, |datagram| judge(datagram, &counts));
+    match found {
         // Without the protocol in the kernel there is nothing of it.
         Err(error) if error.raw_os_error() == Some(nix::libc::EPROTONOSUPPORT) => Finding::Absent,
         Err(error) => Finding::Unknown(error.to_string()),
-        Ok(datagram) => judge(&datagram),
+        Ok(finding) => finding,
     }
 }
 
-fn first_answer(protocol: isize, question: (u16, usize)) -> io::Result<Vec<u8>> {
+/// Asks, and reads datagrams until `read` has found something.
+fn dump(
+    protocol: isize,
+    question: (u16, usize),
+    read: impl Fn(&[u8]) -> Option<Finding>,
+) -> io::Result<Finding> {
     let (message_type, payload_len) = question;
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
@@ -361,26 +382,42 @@ fn first_answer(protocol: isize, question: (u16, usize)) -> io::Result<Vec<u8>> 
     octets[4..6].copy_from_slice(&header.message_type.to_ne_bytes());
     octets[6..8].copy_from_slice(&header.flags.to_ne_bytes());
     socket.send_to(&octets, &SocketAddr::new(0, 0), 0)?;
-    Ok(socket.recv_from_full()?.0)
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        if let Some(finding) = read(&datagram) {
+            return Ok(finding);
+        }
+    }
 }
 
-/// A dump begins with its first entry, or ends at once, or was refused.
-fn judge(datagram: &[u8]) -> Finding {
-    let Some([_, _, _, _, low, high]) = datagram.first_chunk() else {
-        return Finding::Unknown("the kernel's answer is cut short".to_owned());
-    };
-    match u16::from_ne_bytes([*low, *high]) {
-        NLMSG_DONE => Finding::Absent,
-        NLMSG_ERROR => {
-            let code = datagram[HEADER_LEN.min(datagram.len())..].first_chunk();
-            let code = code.map_or(0, |code| i32::from_ne_bytes(*code));
-            let error = io::Error::from_raw_os_error(code.saturating_neg());
-            match error.raw_os_error() {
-                // nfnetlink is there, and nftables is not.
-                Some(nix::libc::EINVAL | nix::libc::EOPNOTSUPP) => Finding::Absent,
-                _ => Finding::Unknown(error.to_string()),
-            }
+/// A dump is one entry after the other, and an end; or it is refused. `None` when it goes on.
+fn judge(datagram: &[u8], counts: impl Fn(&[u8]) -> bool) -> Option<Finding> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let Some(&[a, b, c, d, low, high]) = rest.first_chunk() else {
+            let words = "the kernel's answer is cut short";
+            return Some(Finding::Unknown(words.to_owned()));
+        };
+        let len = (u32::from_ne_bytes([a, b, c, d]) as usize).max(HEADER_LEN);
+        let payload = rest.get(HEADER_LEN..len).unwrap_or_default();
+        match u16::from_ne_bytes([low, high]) {
+            NLMSG_DONE => return Some(Finding::Absent),
+            NLMSG_ERROR => return Some(refusal(payload)),
+            _ if counts(payload) => return Some(Finding::Present),
+            _ => rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default(),
         }
-        _ => Finding::Present,
+    }
+    None
+}
+
+fn refusal(payload: &[u8]) -> Finding {
+    let code = payload
+        .first_chunk()
+        .map_or(0, |code| i32::from_ne_bytes(*code));
+    let error = io::Error::from_raw_os_error(code.saturating_neg());
+    match error.raw_os_error() {
+        // nfnetlink is there, and nftables is not.
+        Some(nix::libc::EINVAL | nix::libc::EOPNOTSUPP) => Finding::Absent,
+        _ => Finding::Unknown(error.to_string()),
     }
 }

@@ -1,9 +1,12 @@
-//! The fast path: GRE packets leave through a packet socket while the next hop is known for
-//! certain, and through the raw socket, where the kernel finds the way, otherwise.
+//! The fast path: GRE packets leave through an AF_XDP socket, or else a packet socket, while the
+//! next hop is known for certain, and through the raw socket, where the kernel finds the way,
+//! otherwise. They arrive through a packet ring while nothing on this host has to see them before,
+//! and through the raw socket otherwise.
 //!
 //! ```text
 //! kernel: routes, links, neighbours, rules, firewall  --events-->  which sessions does it touch?
 //!     --questions--> facts --decide--> Use(next hop) | Raw(reason) --order--> worker
+//!                          --place---> gates of the packet rings, rule at the ingress (receive)
 //! ```
 //!
 //! Whenever something changes, the facts are asked for again; an event only says what to look at.
@@ -11,32 +14,64 @@
 
 mod decision;
 mod events;
+mod ingress;
 mod kernel;
+mod receive;
+mod xdp;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use dataplane::program::{CallId, NextHop};
+use dataplane::program::{CallId, Command, NextHop};
+use dataplane::sys::packet_ring::Gate;
+use dataplane::sys::xdp_socket;
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use tokio::time::{Interval, MissedTickBehavior};
 
-pub(crate) use self::decision::{Decision, Reason};
-use self::decision::{Facts, Finding, HostFacts, LinkFacts, NeighbourFacts, RouteFacts, decide};
+use self::decision::{
+    Decision, Facts, Finding, HostFacts, LinkFacts, NeighbourFacts, Reason, RouteFacts, decide,
+    place,
+};
 use self::events::{Event, Events};
+use self::ingress::Call;
 use self::kernel::Kernel;
+use self::receive::{NamedPlace, Receive};
+use self::xdp::{Seat, XdpSockets};
 
 /// Through which socket packets leave, as `status` says it.
 pub(crate) const RAW_SOCKET: &str = "raw socket";
 const PACKET_SOCKET: &str = "packet socket";
+/// Through what they arrive.
+const PACKET_RING: &str = "packet ring";
+const XDP_SOCKET: &str = "AF_XDP socket";
 
 /// How often is looked for what no event tells: tables of iptables.
 const LOOK: Duration = Duration::from_secs(1);
 /// After so many looks everything is asked for again: a path MTU learned, an event missed.
 const LOOKS_UNTIL_ALL: u32 = 15;
 
-/// A worker is to send a session's packets to this next hop from now on.
-pub(crate) type Order = (CallId, Option<NextHop>);
+/// What a worker is to do.
+pub(crate) type Order = (u16, Command);
+
+/// Which worker sends the data of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Senders {
+    /// How many workers there are, 1 or more.
+    pub(crate) workers: u16,
+    /// The directions of a call are parted.
+    pub(crate) is_split: bool,
+}
+
+impl Senders {
+    const fn worker(self, call_id: CallId) -> u16 {
+        if self.is_split {
+            call_id.sender(self.workers)
+        } else {
+            call_id.receiver(self.workers)
+        }
+    }
+}
 
 /// Watches the ways to the peers of all sessions.
 pub(crate) struct FastPath {
@@ -44,11 +79,14 @@ pub(crate) struct FastPath {
     events: Events,
     looks: Interval,
     looks_left: u32,
+    senders: Senders,
+    xdp: XdpSockets,
     host: HostFacts,
     /// At the last look.
     iptables: Finding,
     sessions: HashMap<CallId, Watched>,
     orders: VecDeque<Order>,
+    receive: Receive,
 }
 
 /// One session.
@@ -57,6 +95,7 @@ struct Watched {
     local: Option<Ipv4Addr>,
     route: Result<RouteFacts, String>,
     decision: Decision,
+    place: Result<NamedPlace, Reason>,
 }
 
 /// Links and neighbours that have been asked for: many sessions share them.
@@ -67,11 +106,15 @@ struct Survey {
 }
 
 impl FastPath {
-    /// Begins to watch the network namespace of the calling thread.
+    /// Begins to watch the network namespace of the calling thread. `gates` are those of the packet
+    /// rings of all workers, or why they have none.
     ///
     /// # Errors
     /// When the kernel gives no netlink socket.
-    pub(crate) fn open() -> std::io::Result<Self> {
+    pub(crate) fn open(
+        senders: Senders,
+        gates: Result<Vec<Gate>, String>,
+    ) -> std::io::Result<Self> {
         // Events first: what changes after a question has been answered is not missed.
         let events = Events::open()?;
         let mut kernel = Kernel::open()?;
@@ -83,10 +126,13 @@ impl FastPath {
             events,
             looks,
             looks_left: LOOKS_UNTIL_ALL,
+            senders,
+            xdp: XdpSockets::default(),
             host,
             iptables: kernel::iptables(),
             sessions: HashMap::new(),
             orders: VecDeque::new(),
+            receive: Receive::new(gates),
         })
     }
 
@@ -97,6 +143,7 @@ impl FastPath {
             local,
             route: Err(String::new()),
             decision: Decision::Raw(Reason::Unresolved(peer)),
+            place: Err(Reason::Unresolved(peer)),
         };
         self.sessions.insert(call_id, watched);
         self.reconsider(|id, _| id == call_id, true);
@@ -105,11 +152,45 @@ impl FastPath {
     /// The session has ended.
     pub(crate) fn forget(&mut self, call_id: CallId) {
         self.sessions.remove(&call_id);
+        let is_of_it = |command: &Command| matches!(command, Command::SetNextHop { call_id: id, .. } if *id == call_id);
+        self.orders.retain(|(_, command)| !is_of_it(command));
+        self.arrange_receive(false);
     }
 
-    /// How the packets of a session leave, and why.
-    pub(crate) fn decision(&self, call_id: CallId) -> Option<&Decision> {
-        self.sessions.get(&call_id).map(|watched| &watched.decision)
+    /// A worker has said what has become of its AF_XDP socket.
+    pub(crate) fn hear_of_xdp(&mut self, worker: u16, interface: u32, state: Result<(), String>) {
+        self.xdp.answer((worker, interface), state);
+    }
+
+    /// Through which socket the packets of a session leave, and why.
+    pub(crate) fn describe(&self, call_id: CallId) -> Option<(&'static str, String)> {
+        let next_hop = match &self.sessions.get(&call_id)?.decision {
+            Decision::Use(next_hop) => next_hop,
+            Decision::Raw(reason) => return Some((RAW_SOCKET, reason.to_string())),
+        };
+        let octets = next_hop.mac.map(|octet| format!("{octet:02x}"));
+        let (mac, index) = (octets.join(":"), next_hop.interface);
+        let way = format!("the next hop is {mac} on interface {index}");
+        let xdp = match next_hop.local_mac {
+            Some(_) => self.xdp.state((self.senders.worker(call_id), index)),
+            None => Err("interfaces of this kind have none"),
+        };
+        Some(match xdp {
+            Ok(()) => (XDP_SOCKET, way),
+            Err(reason) => (PACKET_SOCKET, format!("{way}; no AF_XDP socket: {reason}")),
+        })
+    }
+
+    /// Through what the packets of a session arrive, and why.
+    pub(crate) fn describe_receive(&self, call_id: CallId) -> Option<(&'static str, String)> {
+        let watched = self.sessions.get(&call_id)?;
+        Some(match &watched.place {
+            Err(reason) => (RAW_SOCKET, reason.to_string()),
+            Ok((place, name)) => match self.receive.obstacle(*place) {
+                Some(obstacle) => (RAW_SOCKET, obstacle),
+                None => (PACKET_RING, format!("for {} from {name}", place.address)),
+            },
+        })
     }
 
     /// What a worker is to be told next.
@@ -144,6 +225,15 @@ impl FastPath {
             self.host = self.kernel.host();
             self.reconsider(|_, _| true, is_all);
         }
+        if is_all {
+            self.arrange_receive(true);
+            self.xdp.hope(|_| true);
+            self.close_unused_sockets();
+        }
+        if self.xdp.look() || is_all {
+            let places: HashSet<_> = self.sockets_of_use().collect();
+            self.open_sockets(places);
+        }
     }
 
     fn hear(&mut self, event: Event) {
@@ -153,10 +243,17 @@ impl FastPath {
                 self.reconsider(|_, _| true, true);
             }
             Event::Host => {
-                self.host = self.kernel.host();
-                self.reconsider(|_, _| true, false);
+                // It may have been our own rule.
+                let before = std::mem::replace(&mut self.host, self.kernel.host());
+                if before != self.host {
+                    self.reconsider(|_, _| true, false);
+                }
             }
-            Event::Link(index) => self.reconsider(|_, it| it.leaves_through(index), true),
+            Event::Link(index) => {
+                self.xdp.hope(|interface| interface == index);
+                self.reconsider(|_, it| it.leaves_through(index), true);
+                self.close_unused_sockets();
+            }
             Event::Queueing(index) => self.reconsider(|_, it| it.leaves_through(index), false),
             Event::Route(prefix) => self.reconsider(|_, it| prefix.contains(it.peer), true),
             Event::Neighbour(index, address) => {
@@ -169,6 +266,8 @@ impl FastPath {
     /// route first.
     fn reconsider(&mut self, which: impl Fn(CallId, &Watched) -> bool, is_route_in_doubt: bool) {
         let mut survey = Survey::default();
+        let mut has_moved = false;
+        let mut places = HashSet::new();
         for (call_id, watched) in &mut self.sessions {
             if !which(*call_id, watched) {
                 continue;
@@ -177,14 +276,66 @@ impl FastPath {
                 let route = self.kernel.route(watched.peer, watched.local);
                 watched.route = route.map_err(|error| error.to_string());
             }
-            let decision = survey.decide(&mut self.kernel, &self.host, watched);
+            let (decision, place) = survey.decide(&mut self.kernel, &self.host, watched);
+            has_moved |= place != watched.place;
+            watched.place = place;
             let (before, after) = (watched.decision.next_hop(), decision.next_hop());
             watched.decision = decision;
+            let worker = self.senders.worker(*call_id);
+            places.extend(watched.decision.socket_of_use(worker));
             if before != after {
-                self.orders.push_back((*call_id, after));
+                let (call_id, next_hop) = (*call_id, after);
+                let command = Command::SetNextHop { call_id, next_hop };
+                self.orders.push_back((worker, command));
             }
         }
         survey.keep_alive(&mut self.kernel);
+        self.open_sockets(places);
+        if has_moved {
+            self.arrange_receive(false);
+        }
+    }
+
+    /// Receives every session through the packet rings that may be.
+    fn arrange_receive(&mut self, is_retry: bool) {
+        let (mut places, mut calls) = (Vec::new(), HashSet::new());
+        for (&call_id, watched) in &self.sessions {
+            if let Ok(place) = &watched.place {
+                places.push(place.clone());
+                let peer = watched.peer;
+                calls.insert(Call { peer, call_id });
+            }
+        }
+        self.receive.arrange(places, calls, is_retry);
+    }
+
+    fn sockets_of_use(&self) -> impl Iterator<Item = Seat> {
+        let sessions = self.sessions.iter();
+        sessions
+            .filter_map(|(call_id, it)| it.decision.socket_of_use(self.senders.worker(*call_id)))
+    }
+
+    fn open_sockets(&mut self, places: HashSet<Seat>) {
+        for (worker, interface) in places {
+            if !self.xdp.ask((worker, interface)) {
+                continue;
+            }
+            match xdp_socket::open() {
+                Ok(fd) => {
+                    let command = Command::AttachXdpSocket { fd, interface };
+                    self.orders.push_back((worker, command));
+                }
+                Err(error) => self.xdp.answer((worker, interface), Err(error.to_string())),
+            }
+        }
+    }
+
+    fn close_unused_sockets(&mut self) {
+        let used = self.sockets_of_use().collect();
+        for (worker, interface) in self.xdp.keep(&used) {
+            let command = Command::DetachXdpSocket { interface };
+            self.orders.push_back((worker, command));
+        }
     }
 }
 
@@ -203,7 +354,12 @@ impl Watched {
 }
 
 impl Survey {
-    fn decide(&mut self, kernel: &mut Kernel, host: &HostFacts, watched: &Watched) -> Decision {
+    fn decide(
+        &mut self,
+        kernel: &mut Kernel,
+        host: &HostFacts,
+        watched: &Watched,
+    ) -> (Decision, Result<NamedPlace, Reason>) {
         let no_way = || (Err(String::new()), Err(String::new()));
         let (mut link, mut neighbour) = no_way();
         if let Ok(route) = &watched.route {
@@ -214,13 +370,14 @@ impl Survey {
             let of_hop = || kernel.neighbour(hop.0, hop.1).map_err(|e| e.to_string());
             neighbour = self.neighbours.entry(hop).or_insert_with(of_hop).clone();
         }
-        decide(Facts {
+        let facts = Facts {
             host,
             peer: watched.peer,
             route: &watched.route,
             link: &link,
             neighbour: &neighbour,
-        })
+        };
+        (decide(facts), place(facts))
     }
 
     /// The kernel confirms an entry that its own packets use. Ours do not pass it, so it is told.
@@ -236,23 +393,16 @@ impl Survey {
 }
 
 impl Decision {
-    /// Which socket, and why.
-    pub(crate) fn describe(&self) -> (&'static str, String) {
-        match self {
-            Self::Use(next_hop) => {
-                let octets = next_hop.mac.map(|octet| format!("{octet:02x}"));
-                let (mac, index) = (octets.join(":"), next_hop.interface);
-                let way = format!("the next hop is {mac} on interface {index}");
-                (PACKET_SOCKET, way)
-            }
-            Self::Raw(reason) => (RAW_SOCKET, reason.to_string()),
-        }
-    }
-
     const fn next_hop(&self) -> Option<NextHop> {
         match self {
             Self::Use(next_hop) => Some(*next_hop),
             Self::Raw(_) => None,
         }
+    }
+
+    /// The AF_XDP socket of this worker that the packets could leave through.
+    fn socket_of_use(&self, worker: u16) -> Option<Seat> {
+        let next_hop = self.next_hop()?;
+        next_hop.local_mac.map(|_| (worker, next_hop.interface))
     }
 }

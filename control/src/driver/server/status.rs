@@ -4,6 +4,7 @@ use dataplane::program::CallId;
 
 use super::{Server, Session};
 use crate::driver::admin::{ServerStatus, TunnelStatus};
+use crate::driver::drops;
 
 impl Server {
     pub(super) fn status(&self) -> ServerStatus {
@@ -16,6 +17,10 @@ impl Server {
         ServerStatus {
             pid: std::process::id(),
             listen: self.config.listen.iter().map(ToString::to_string).collect(),
+            drops: drops::count(
+                &self.engine.workers,
+                self.tuns.iter().map(|tun| tun.name.as_str()),
+            ),
             sessions: sessions
                 .into_iter()
                 .map(|(call_id, session)| self.session_status(call_id, session))
@@ -24,7 +29,7 @@ impl Server {
     }
 
     fn session_status(&self, call_id: CallId, session: &Session) -> TunnelStatus {
-        let worker = usize::from(call_id.0 % self.engine.workers.count());
+        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         let network = session.network.as_ref();
         let mut status = TunnelStatus {
             name: session.user.clone(),
