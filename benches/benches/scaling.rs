@@ -23,6 +23,7 @@ use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::offload::TunFeatures;
 use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};
 use dataplane::sys::affinity::{permitted_processors, pin_current_thread};
+use dataplane::sys::xdp_socket::XdpSocketError;
 use dataplane::wire::ipv4;
 use dataplane::worker::{Worker, WorkerSpec};
 use pptp_fast_benches::{PEER, START_KEY, inner_packet};
@@ -113,6 +114,12 @@ impl Io for Loop {
     fn detach(&mut self, _: TunId) {}
 
     fn attach_packet_socket(&mut self, _: OwnedFd) {}
+
+    fn attach_xdp_socket(&mut self, _: OwnedFd, _: u32) -> Result<(), XdpSocketError> {
+        Err(XdpSocketError::Missing)
+    }
+
+    fn detach_xdp_socket(&mut self, _: u32) {}
 
     fn close(&mut self) {}
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use crate::counters::Counter;
 use crate::frame::{Frame, Slot, Slots};
+use crate::limits;
 use crate::offload::TunFeatures;
 use crate::program::{NextHop, Role, TunId};
+use crate::sys::xdp_socket::XdpSocketError;
 
 /// The ring, or what stands for it.
 ///
@@ -49,6 +51,16 @@ pub trait Io: Slots {
     /// Has a packet socket (`sys::packet_socket`) for routes with a next hop from now on.
     fn attach_packet_socket(&mut self, fd: OwnedFd);
 
+    /// Has an AF_XDP socket (`sys::xdp_socket`) for routes with a next hop behind this interface
+    /// from now on.
+    ///
+    /// # Errors
+    /// It cannot be used; packets go as they did before.
+    fn attach_xdp_socket(&mut self, fd: OwnedFd, interface: u32) -> Result<(), XdpSocketError>;
+
+    /// Closes the AF_XDP socket of this interface, if there is one.
+    fn detach_xdp_socket(&mut self, interface: u32);
+
     /// Lets what was queued with `send` go out, closes all devices, and stops receiving.
     fn close(&mut self);
 }
@@ -60,7 +72,7 @@ pub struct Route {
     pub peer: Ipv4Addr,
     /// Outer source address, when it must be a particular one.
     pub local: Option<Ipv4Addr>,
-    /// When it is known, packets may leave for it through the packet socket.
+    /// When it is known, packets may leave for it through an AF_XDP or the packet socket.
     pub next_hop: Option<NextHop>,
 }
 
@@ -74,6 +86,8 @@ pub struct Arrivals {
     pub tun: Vec<(TunId, Frame)>,
     /// TUN devices that someone has deleted.
     pub tuns_lost: Vec<TunId>,
+    /// Interfaces, by index, whose AF_XDP socket has failed and is closed.
+    pub xdp_lost: Vec<(u32, std::io::Error)>,
 }
 
 impl Arrivals {
@@ -84,6 +98,7 @@ impl Arrivals {
             gre: Vec::with_capacity(slots),
             tun: Vec::with_capacity(slots),
             tuns_lost: Vec::with_capacity(tuns),
+            xdp_lost: Vec::with_capacity(limits::XDP_SOCKETS_MAX),
         }
     }
 
@@ -99,6 +114,7 @@ impl Arrivals {
         self.gre.clear();
         self.tun.clear();
         self.tuns_lost.clear();
+        self.xdp_lost.clear();
     }
 }
 
@@ -135,6 +151,8 @@ pub struct IoCounters {
     pub gre_sent: Counter,
     /// Those of `gre_sent` that left through the packet socket.
     pub gre_sent_directly: Counter,
+    /// Those of `gre_sent` that left through AF_XDP sockets.
+    pub gre_sent_by_xdp: Counter,
     /// GRE packets that the kernel refused: no route, no memory, too long, firewall.
     pub send_failed: Counter,
     /// Packets read from TUN devices.

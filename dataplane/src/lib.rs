@@ -9,7 +9,7 @@
 //! out  TUN read (uring) -> cut into packets (offload)
 //!        -> session of the device, or by inner destination (session)
 //!        -> encap batch [ppp | keys in series | rc4 n abreast | gre] -> GRE send (uring):
-//!           raw socket, or packet socket where control has named the next hop
+//!           raw socket, or AF_XDP or packet socket where control has named the next hop
 //!
 //! in   GRE receive (uring) -> session by call ID (session)
 //!        -> decap batch [sequence | keys in series | rc4 n abreast | ppp]

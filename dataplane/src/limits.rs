@@ -4,14 +4,27 @@
 /// lanes abreast, so 64 is far beyond the point of diminishing returns and keeps a batch in L1/L2.
 pub const BATCH_PACKETS: usize = 64;
 
-/// Packets that one system call hands to the packet socket.
+/// Packets that are handed at once to the packet socket, or an AF_XDP socket.
 pub const DIRECT_PACKETS: usize = 64;
+
+/// AF_XDP sockets of a worker, one for each interface that packets leave through. A host has one or
+/// two such interfaces; further ones use the packet socket.
+pub const XDP_SOCKETS_MAX: usize = 4;
+
+/// While an AF_XDP socket has packets, how often it is looked at: nothing wakes the worker when the
+/// driver takes more of them or has sent them.
+pub const XDP_RETRY_MS: u64 = 1;
+
+/// How long a driver has time to be done with what an AF_XDP socket that is not used any more had
+/// given it. A driver that is down has nothing left.
+pub const XDP_RETIRE_MS: u64 = 400;
 
 /// Octets of one arena slot: an Ethernet-sized packet with all its headers, and room to spare.
 pub const SLOT_BYTES: usize = 2048;
 
 /// Headroom that a packet read from TUN needs in its slot: GRE (16), FF 03 (2), protocol (2),
-/// MPPE (2), inner protocol (2) are 24; a virtio-net header and an outer IPv4 header may precede.
+/// MPPE (2), inner protocol (2) are 24; a virtio-net header, or an outer IPv4 header with an
+/// Ethernet header, may precede.
 pub const HEADROOM_BYTES: usize = 64;
 
 /// Octets of the largest PPP information field (RFC 1661 2) that a slot holds behind the headroom
@@ -106,7 +119,7 @@ const _: () = assert!(HELD_PACKETS_MAX >= REORDER_PACKETS);
 const _: () = assert!(SLOT_BYTES <= u16::MAX as usize);
 const _: () = assert!(KEYS_SKIPPED_MAX >= KEY_BUDGET);
 const _: () = assert!(KEYS_SKIPPED_FREE as usize > REORDER_PACKETS);
-const _: () = assert!(HEADROOM_BYTES >= 24 + crate::wire::ipv4::HEADER_LEN);
+const _: () = assert!(HEADROOM_BYTES >= 24 + crate::wire::ipv4::HEADER_LEN + 14);
 
 /// Receive buffers of a worker that are for GRE, and as many more that are for TUN, unless
 /// configured: 8 MiB, and twice what sessions may hold for reordering.

@@ -103,6 +103,9 @@ pub struct NextHop {
     pub interface: u32,
     /// Ethernet address of the router, or of the peer itself.
     pub mac: [u8; 6],
+    /// Ethernet address of the interface itself, when it may be given whole frames through an
+    /// AF_XDP socket; with `None`, or without such a socket, packets go through the packet socket.
+    pub local_mac: Option<[u8; 6]>,
     /// Outer source address: the one that the route chooses.
     pub source: Ipv4Addr,
     /// Octets of the longest IPv4 packet that goes this way; longer ones go over the raw socket,
@@ -179,8 +182,9 @@ pub enum Command {
         /// Session.
         call_id: CallId,
     },
-    /// From now on the session's packets go to this next hop through the packet socket; `None`, as
-    /// at the start, is the raw socket, where the kernel finds the way.
+    /// From now on the session's packets go to this next hop, through the AF_XDP socket of its
+    /// interface or else the packet socket; `None`, as at the start, is the raw socket, where the
+    /// kernel finds the way.
     SetNextHop {
         /// Session.
         call_id: CallId,
@@ -215,6 +219,19 @@ pub enum Command {
         /// The socket.
         fd: OwnedFd,
     },
+    /// Sends through this socket (`sys::xdp_socket`) what leaves through this interface. The worker
+    /// says with [`Notice::XdpSocket`] what has become of it.
+    AttachXdpSocket {
+        /// The socket, as it was opened.
+        fd: OwnedFd,
+        /// Index of the interface.
+        interface: u32,
+    },
+    /// Closes the AF_XDP socket of this interface, if there is one.
+    DetachXdpSocket {
+        /// Index of the interface.
+        interface: u32,
+    },
     /// Ends the worker after what is queued has been done.
     Stop,
 }
@@ -231,7 +248,7 @@ pub struct Halves {
 impl Command {
     /// Parts an order that concerns a whole session, or its TUN device, into those for its halves.
     /// What is about one direction has one half; what is a worker's own (`AttachPacketSocket`,
-    /// `Stop`) goes to the receiver's worker as it is.
+    /// `AttachXdpSocket`, `DetachXdpSocket`, `Stop`) goes to the receiver's worker as it is.
     ///
     /// Who gives the receiver its half first keeps promises to the peer: a frame that goes out
     /// later, at the sender, may permit what was prepared for at the receiver.
@@ -303,6 +320,8 @@ impl Command {
             }
             receive @ (Self::SetReceiveKey { .. }
             | Self::AttachPacketSocket { .. }
+            | Self::AttachXdpSocket { .. }
+            | Self::DetachXdpSocket { .. }
             | Self::Stop) => Halves {
                 receive: Some(receive),
                 ..Halves::default()
@@ -337,6 +356,15 @@ pub enum Notice {
     TunLost {
         /// Which.
         tun: TunId,
+    },
+    /// An AF_XDP socket is in use, or is not any more: the packet socket does its work then.
+    XdpSocket {
+        /// Whose it is.
+        worker: u16,
+        /// Index of the interface.
+        interface: u32,
+        /// The error is in words, for a person.
+        state: Result<(), String>,
     },
     /// The worker cannot go on, with the reason in words that name the remedy.
     Failed {

@@ -15,6 +15,7 @@ use crate::offload::gather::{Gather, put_header};
 use crate::offload::split::Split;
 use crate::offload::{TunFeatures, VnetHeader};
 use crate::program::{Role, TunId};
+use crate::sys::xdp_socket::XdpSocketError;
 
 /// A GRE packet on its way to the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,6 +251,12 @@ impl Io for SimIo {
     }
 
     fn attach_packet_socket(&mut self, _fd: OwnedFd) {}
+
+    fn attach_xdp_socket(&mut self, _fd: OwnedFd, _interface: u32) -> Result<(), XdpSocketError> {
+        Err(XdpSocketError::Missing)
+    }
+
+    fn detach_xdp_socket(&mut self, _interface: u32) {}
 
     fn write(&mut self, tun: TunId, mut frame: Frame) {
         if self.gather.join(&self.arena, tun, frame) {

@@ -28,6 +28,7 @@ use crate::session::{SessionNotice, SessionTable};
 /// A worker: sessions, and the world that their packets come from.
 #[derive(Debug)]
 pub struct Worker<I: Io> {
+    index: u16,
     io: I,
     mailbox: Arc<Mailbox>,
     io_counters: Arc<IoCounters>,
@@ -90,6 +91,7 @@ impl<I: Io> Worker<I> {
         io_counters: Arc<IoCounters>,
     ) -> Self {
         Self {
+            index: spec.index,
             io,
             mailbox,
             io_counters,
@@ -141,6 +143,7 @@ impl<I: Io> Worker<I> {
         self.io_counters.turns.add(1);
         self.obey_commands();
         self.forget_lost_tuns();
+        self.tell_of_lost_xdp();
         self.take_gre();
         self.take_tun();
         self.acknowledge_owed();
@@ -243,6 +246,15 @@ impl<I: Io> Worker<I> {
                 self.io.attach_packet_socket(fd);
                 true
             }
+            Command::AttachXdpSocket { fd, interface } => {
+                let attached = self.io.attach_xdp_socket(fd, interface);
+                self.tell_of_xdp(interface, attached.map_err(|error| error.to_string()));
+                true
+            }
+            Command::DetachXdpSocket { interface } => {
+                self.io.detach_xdp_socket(interface);
+                true
+            }
             Command::Stop => {
                 self.is_stopping = true;
                 true
@@ -336,6 +348,20 @@ impl<I: Io> Worker<I> {
             if self.forget_tun(tun) {
                 self.notify(Notice::TunLost { tun });
             }
+        }
+    }
+
+    fn tell_of_xdp(&mut self, interface: u32, state: Result<(), String>) {
+        self.notify(Notice::XdpSocket {
+            worker: self.index,
+            interface,
+            state,
+        });
+    }
+
+    fn tell_of_lost_xdp(&mut self) {
+        while let Some((interface, error)) = self.arrivals.xdp_lost.pop() {
+            self.tell_of_xdp(interface, Err(error.to_string()));
         }
     }
 

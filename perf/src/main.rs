@@ -30,6 +30,7 @@ mod namespaces;
 mod process;
 mod receive;
 mod report;
+mod sockets;
 mod systems;
 
 /// Measures pptp-fast and its peers between two network namespaces of this machine.
@@ -98,6 +99,8 @@ enum Part {
     /// Keep the port of the flood open.
     #[command(hide = true)]
     Sink,
+    /// What one packet costs to send, by the kind of socket.
+    Sockets,
 }
 
 fn main() -> ExitCode {
@@ -111,6 +114,7 @@ fn main() -> ExitCode {
         }) => receive::run(rounds, json, output.as_deref()),
         Some(Part::KeepKernelPptp { server, client }) => kernel_pptp::keep(server, client),
         Some(Part::Sink) => flood::keep_port_open(),
+        Some(Part::Sockets) => compare_sockets(),
         None => compare(&arguments),
     };
     match done {
@@ -120,6 +124,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn compare_sockets() -> Result<()> {
+    let work = absolute("target/perf".as_ref())?;
+    std::fs::create_dir_all(&work).context("cannot make target/perf")?;
+    sockets::compare(&work)
 }
 
 fn compare(arguments: &Arguments) -> Result<()> {

@@ -11,6 +11,7 @@ use sim::lab::{Lab, Running, Side, ready};
 
 const SERVER_INNER: &str = "192.168.254.230";
 const CLIENT_INNER: &str = "192.168.254.231";
+const FAST: &str = "AF_XDP socket";
 const PACKET: &str = "packet socket";
 const RAW: &str = "raw socket";
 const RING: &str = "packet ring";
@@ -132,6 +133,15 @@ impl Tunnel {
         format!("on interface {}", index.join().expect("no panic"))
     }
 
+    /// AF_XDP sockets in a namespace: the kernel counts the sockets of each kind.
+    fn xdp_sockets(&self, side: Side) -> u32 {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/protocols").expect("a table");
+        let table = self.lab.in_namespace(side, read).join().expect("no panic");
+        let line = table.lines().find(|line| line.starts_with("XDP "));
+        let count = line.and_then(|line| line.split_whitespace().nth(2));
+        count.map_or(0, |count| count.parse().expect("a number"))
+    }
+
     /// IPv4 packets that the client's IP output has seen.
     fn ip_output(&self) -> u64 {
         self.ip_counter("OutRequests")
@@ -164,6 +174,10 @@ impl Tunnel {
             let table = self.lab.in_namespace(side, read).join().expect("no panic");
             assert_eq!(table.lines().count(), 1, "packet sockets remain: {table}");
             assert_eq!(tables(&self.lab, side), 0, "tables of nftables remain");
+            let deadline = Instant::now() + WAIT;
+            while self.xdp_sockets(side) > 0 {
+                assert!(Instant::now() < deadline, "AF_XDP sockets remain");
+            }
         }
     }
 }
@@ -183,7 +197,7 @@ fn packets_pass_the_ip_stack_by_only_where_it_is_asked_for() {
         return;
     }
     const PINGS: u32 = 40;
-    for (mode, socket, each) in [("auto", PACKET, 1), ("off", RAW, 2)] {
+    for (mode, socket, each) in [("auto", FAST, 1), ("off", RAW, 2)] {
         let tunnel = Tunnel::new(mode);
         tunnel.wait_for(Side::Client, socket, "");
         tunnel.wait_for(Side::Server, socket, "");
@@ -217,23 +231,23 @@ fn traffic_goes_on_when_the_next_hop_moves() {
         return;
     }
     let tunnel = Tunnel::new("auto");
-    tunnel.wait_for(Side::Client, PACKET, "the next hop is");
+    tunnel.wait_for(Side::Client, FAST, "the next hop is");
     tunnel.assert_traffic();
 
     let mac = "02:00:00:00:77:01";
     tunnel.run(Side::Server, &format!("ip link set outer address {mac}"));
-    tunnel.wait_for(Side::Client, PACKET, mac);
-    tunnel.wait_for(Side::Server, PACKET, "");
+    tunnel.wait_for(Side::Client, FAST, mac);
+    tunnel.wait_for(Side::Server, FAST, "");
     tunnel.assert_traffic();
 
     tunnel.run(Side::Client, "ip neigh del 10.77.0.1 dev outer");
     tunnel.assert_traffic();
-    tunnel.wait_for(Side::Client, PACKET, mac);
+    tunnel.wait_for(Side::Client, FAST, mac);
 
     // Nobody but us uses the entry, and still it is confirmed.
     let stale = format!("ip neigh replace 10.77.0.1 lladdr {mac} dev outer nud stale");
     tunnel.run(Side::Client, &stale);
-    tunnel.wait_for(Side::Client, PACKET, mac);
+    tunnel.wait_for(Side::Client, FAST, mac);
     let entry = tunnel
         .lab
         .command(Side::Client, "ip")
@@ -245,7 +259,7 @@ fn traffic_goes_on_when_the_next_hop_moves() {
     tunnel.run(Side::Client, "ip link set outer down");
     tunnel.wait_for(Side::Client, RAW, "");
     tunnel.run(Side::Client, "ip link set outer up");
-    tunnel.wait_for(Side::Client, PACKET, mac);
+    tunnel.wait_for(Side::Client, FAST, mac);
     tunnel.assert_traffic();
 
     tunnel.lab.join("other", ["10.78.0.2", "10.78.0.1"]);
@@ -254,15 +268,36 @@ fn traffic_goes_on_when_the_next_hop_moves() {
     let there = "ip route add 10.77.0.2/32 dev other src 10.77.0.1";
     tunnel.run(Side::Client, here);
     tunnel.run(Side::Server, there);
-    tunnel.wait_for(Side::Client, PACKET, &other);
+    tunnel.wait_for(Side::Client, FAST, &other);
     tunnel.assert_traffic();
     tunnel.run(Side::Client, "ip link del other");
-    tunnel.wait_for(
-        Side::Client,
-        PACKET,
-        &tunnel.interface(Side::Client, "outer"),
-    );
+    tunnel.wait_for(Side::Client, FAST, &tunnel.interface(Side::Client, "outer"));
     tunnel.assert_traffic();
+    tunnel.end();
+}
+
+/// Where there is no AF_XDP socket to be had the packet socket is used, and an AF_XDP socket again
+/// where there is one. A worker has one for each interface that it uses, and none for others.
+#[test]
+fn the_packet_socket_is_used_where_there_is_no_xdp_socket() {
+    if !ready() {
+        return;
+    }
+    let tunnel = Tunnel::new("auto");
+    tunnel.wait_for(Side::Client, FAST, "the next hop is");
+    assert_eq!(tunnel.xdp_sockets(Side::Client), 1);
+    tunnel.run(Side::Client, "ip link add over link outer type macvlan");
+    tunnel.run(Side::Client, "ip link set over up");
+    let route = "ip route add 10.77.0.1/32 dev over src 10.77.0.2";
+    tunnel.run(Side::Client, route);
+    tunnel.wait_for(Side::Client, PACKET, "interfaces of this kind have none");
+    tunnel.assert_traffic();
+    tunnel.run(Side::Client, "ip link del over");
+    // The server has learned an Ethernet address that is gone.
+    tunnel.run(Side::Server, "ip neigh flush dev outer");
+    tunnel.wait_for(Side::Client, FAST, "the next hop is");
+    tunnel.assert_traffic();
+    assert_eq!(tunnel.xdp_sockets(Side::Client), 1);
     tunnel.end();
 }
 
@@ -273,7 +308,7 @@ fn firewall_rules_and_shaping_keep_packets_on_the_raw_socket() {
         return;
     }
     let tunnel = Tunnel::new("auto");
-    tunnel.wait_for(Side::Client, PACKET, "");
+    tunnel.wait_for(Side::Client, FAST, "");
 
     let (done, is_done) = std::sync::mpsc::channel::<()>();
     let (loaded, is_loaded) = std::sync::mpsc::channel();
@@ -289,26 +324,26 @@ fn firewall_rules_and_shaping_keep_packets_on_the_raw_socket() {
     tunnel.assert_traffic();
     drop(done);
     firewall.join().expect("no panic");
-    tunnel.wait_for(Side::Client, PACKET, "");
+    tunnel.wait_for(Side::Client, FAST, "");
 
     tunnel.run(Side::Client, "ip rule add to 10.0.0.0/8 lookup 77");
     tunnel.wait_for(Side::Client, RAW, "ip rule");
     tunnel.assert_traffic();
     tunnel.run(Side::Client, "ip rule del to 10.0.0.0/8 lookup 77");
-    tunnel.wait_for(Side::Client, PACKET, "");
+    tunnel.wait_for(Side::Client, FAST, "");
 
     let shape = "tc qdisc add dev outer root tbf rate 100mbit burst 100k latency 50ms";
     tunnel.run(Side::Client, shape);
     tunnel.wait_for(Side::Client, RAW, "tbf");
     tunnel.assert_traffic();
     tunnel.run(Side::Client, "tc qdisc del dev outer root");
-    tunnel.wait_for(Side::Client, PACKET, "");
+    tunnel.wait_for(Side::Client, FAST, "");
 
     let policy = "ip xfrm policy add src 10.9.0.0/24 dst 10.9.1.0/24 dir out action block";
     tunnel.run(Side::Client, policy);
     tunnel.wait_for(Side::Client, RAW, "IPsec");
     tunnel.run(Side::Client, "ip xfrm policy flush");
-    tunnel.wait_for(Side::Client, PACKET, "");
+    tunnel.wait_for(Side::Client, FAST, "");
     tunnel.end();
 }
 

@@ -1,12 +1,12 @@
 //! `pptp-fast up`: brings up one tunnel.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{fail, host_name, ppp_directory, print_line, warn};
+use super::{fail, host_name, password, ppp_directory, print_line, warn};
 use crate::config::client::{ClientConfig, Flags};
 use crate::config::fast_path::FastPathMode;
 use crate::config::pppd_options::Detach;
@@ -144,7 +144,7 @@ impl Up {
 impl FlagArguments {
     fn read(&self, foreground: bool) -> Result<Flags, String> {
         let password = match &self.password_file {
-            Some(path) => Some(read_password(path)?),
+            Some(path) => Some(password::from_file(path)?),
             None => None,
         };
         Ok(Flags {
@@ -170,23 +170,6 @@ impl FlagArguments {
             ..Flags::default()
         })
     }
-}
-
-fn read_password(path: &Path) -> Result<crate::proto::auth::Secret, String> {
-    let text = std::fs::read(path)
-        .map_err(|error| format!("cannot read the password file {}: {error}", path.display()))?;
-    let line = text
-        .split(|octet| *octet == b'\n')
-        .next()
-        .unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.is_empty() {
-        return Err(format!(
-            "the first line of {} is empty: put the password there",
-            path.display()
-        ));
-    }
-    Ok(crate::proto::auth::Secret::new(line.to_vec()))
 }
 
 async fn bring_up(config: &ClientConfig, json: bool) -> ExitCode {

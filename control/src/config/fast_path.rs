@@ -8,8 +8,9 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum FastPathMode {
-    /// Through a packet socket while the next hop is known for certain, and through a packet ring,
-    /// as long as nothing on this host has to see the packets; through the raw socket otherwise.
+    /// Through an AF_XDP or packet socket while the next hop is known for certain, and through a
+    /// packet ring, as long as nothing on this host has to see the packets; through the raw socket
+    /// otherwise.
     Auto,
     /// Through the raw socket, always.
     #[default]

@@ -80,7 +80,7 @@ pub struct TunnelStatus {
     pub look_ahead: bool,
     /// Packets, of both directions, whose key streams were ready when they came.
     pub prepared_packets: u64,
-    /// How GRE packets leave: `packet socket` or `raw socket`.
+    /// How GRE packets leave: `AF_XDP socket`, `packet socket` or `raw socket`.
     pub fast_path: String,
     /// Why so.
     pub fast_path_reason: String,

@@ -16,7 +16,7 @@ use tokio::time::Interval;
 
 use super::admin::TunnelStatus;
 use super::clock::Clock;
-use super::fast_path::{Decision, FastPath, RAW_SOCKET};
+use super::fast_path::{FastPath, RAW_SOCKET};
 use super::transport::{Transport, TransportConfig, TransportInput};
 use super::workers::{Workers, WorkersConfig};
 use crate::config::fast_path::FastPathMode;
@@ -215,6 +215,15 @@ impl Engine {
             Notice::MppeLost { call_id } => {
                 self.endpoint.handle(now, Event::MppeLost { call_id });
             }
+            Notice::XdpSocket {
+                worker,
+                interface,
+                state,
+            } => {
+                if let Ok(fast_path) = &mut self.fast_path {
+                    fast_path.hear_of_xdp(worker, interface, state);
+                }
+            }
             Notice::TunLost { .. } | Notice::Stopped => {}
             Notice::Failed { reason } => tracing::error!("{reason}"),
         }
@@ -289,11 +298,13 @@ impl Engine {
 
     fn pass_next_hops_on(&mut self) {
         while let Ok(fast_path) = &mut self.fast_path
-            && let Some((call_id, next_hop)) = fast_path.next_order()
+            && let Some((worker, command)) = fast_path.next_order()
         {
-            if self.sessions.contains_key(&call_id) {
-                self.command(call_id, Command::SetNextHop { call_id, next_hop });
+            match command {
+                Command::SetNextHop { call_id, .. } => self.workers.send(call_id, command),
+                command => self.workers.send_to(usize::from(worker), command),
             }
+            self.queue_full = !self.workers.flush();
         }
     }
 
@@ -301,7 +312,7 @@ impl Engine {
     pub(crate) fn describe_way(&self, call_id: CallId, status: &mut TunnelStatus) {
         status.look_ahead = self.look_ahead;
         let decision = match &self.fast_path {
-            Ok(fast_path) => fast_path.decision(call_id).map(Decision::describe),
+            Ok(fast_path) => fast_path.describe(call_id),
             Err(reason) => Some((RAW_SOCKET, reason.clone())),
         };
         if let Some((socket, reason)) = decision {
@@ -357,7 +368,8 @@ fn open_fast_path(mode: FastPathMode, workers: &mut Workers) -> Result<FastPath,
         return Err("the fast path is switched off (--fast-path)".to_owned());
     }
     let words = |error: &dyn std::fmt::Display| error.to_string();
-    let fast_path = FastPath::open(workers.take_gates()).map_err(|error| words(&error))?;
+    let senders = workers.senders();
+    let fast_path = FastPath::open(senders, workers.take_gates()).map_err(|error| words(&error))?;
     for worker in 0..workers.count() {
         let fd = packet_socket::open().map_err(|error| words(&error))?;
         workers.send_to(usize::from(worker), Command::AttachPacketSocket { fd });

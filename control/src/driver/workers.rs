@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::fast_path::Senders;
 use crate::config::fast_path::FastPathMode;
 
 /// Notices that may wait for the control loop; more stay in the workers' own bounded queues.
@@ -105,6 +106,14 @@ impl Workers {
     /// The gates of all packet rings, once; or why there are none.
     pub(crate) fn take_gates(&mut self) -> Result<Vec<Gate>, String> {
         std::mem::replace(&mut self.gates, Ok(Vec::new()))
+    }
+
+    /// Which of them send.
+    pub(crate) fn senders(&self) -> Senders {
+        Senders {
+            workers: self.count().max(1),
+            is_split: self.is_split,
+        }
     }
 
     pub(crate) fn count(&self) -> u16 {

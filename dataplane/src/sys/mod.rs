@@ -9,3 +9,4 @@ pub mod probe;
 pub(crate) mod resident;
 pub mod tun;
 pub mod wake;
+pub mod xdp_socket;

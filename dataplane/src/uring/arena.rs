@@ -144,6 +144,11 @@ impl<const SLOT_BYTES: usize> Arena<SLOT_BYTES> {
         unsafe { AtomicU32::from_ptr(self.address(slot).as_ptr().cast()) }
     }
 
+    /// Where the worker's own slots lie, one behind the other, and their length in octets.
+    pub(super) const fn memory(&self) -> (NonNull<u8>, usize) {
+        (self.base, self.ring_first * SLOT_BYTES)
+    }
+
     /// Gives the slot to the kernel, and returns where it begins.
     pub(super) fn lend(&mut self, slot: Slot) -> NonNull<u8> {
         self.change_owner(slot, Owner::Worker, Owner::Kernel);

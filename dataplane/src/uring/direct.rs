@@ -1,5 +1,4 @@
-//! Sends GRE packets to a known next hop: addresses them, and hands them to a packet socket many
-//! at a time (RFC 791 for the header, Linux `packet(7)` and `sendmmsg(2)`).
+//! Hands GRE packets to a packet socket, many at a time (Linux `packet(7)` and `sendmmsg(2)`).
 //!
 //! This does not go through the ring: `sendmmsg` needs one message header a packet and nothing
 //! else, and when it returns, the slots are free.
@@ -8,28 +7,17 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
 use super::arena::Arena;
-use crate::frame::Frame;
-use crate::io::Route;
+use super::outer::Addressed;
 use crate::limits::DIRECT_PACKETS;
 use crate::program::NextHop;
-use crate::wire::ipv4::{self, HEADER_LEN, PROTOCOL_GRE};
-
-/// A packet on its way: with IPv4 header, and what the raw socket needs should it be refused.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
-    pub(super) frame: Frame,
-    pub(super) route: Route,
-    next_hop: NextHop,
-}
 
 /// The packets that wait to be sent together, in order.
 #[derive(Debug)]
 pub(super) struct Direct {
     socket: Option<OwnedFd>,
-    waiting: Vec<Waiting>,
+    waiting: Vec<Addressed>,
     messages: Messages,
-    identification: u16,
-    /// The device has refused a packet: whatever follows in this turn takes the raw socket, like
+    /// A device has refused a packet: whatever follows in this turn takes the raw socket, like
     /// the packet refused, or it would overtake it.
     is_detoured: bool,
 }
@@ -41,7 +29,6 @@ impl Direct {
             socket: None,
             waiting: Vec::with_capacity(DIRECT_PACKETS),
             messages: Messages::new(),
-            identification: 0,
             is_detoured: false,
         }
     }
@@ -60,39 +47,20 @@ impl Direct {
         self.is_detoured = false;
     }
 
-    /// Queues a GRE packet; there is room. False, and nothing has changed, when it must take the
-    /// raw socket.
-    pub(super) fn queue(&mut self, arena: &mut Arena, frame: Frame, route: Route) -> bool {
-        let Some(next_hop) = route.next_hop else {
-            return false;
-        };
-        let mut frame = frame;
-        let is_usable = self.socket.is_some() && !self.is_detoured && frame.push_header(HEADER_LEN);
-        if !is_usable || frame.len() > usize::from(next_hop.packet_len_max) {
-            return false;
+    /// Queues a packet; there is room. False, and nothing has changed, when it must take the raw
+    /// socket.
+    pub(super) fn queue(&mut self, packet: Addressed) -> bool {
+        let is_usable = self.socket.is_some() && !self.is_detoured;
+        if is_usable {
+            self.waiting.push(packet);
         }
-        self.identification = self.identification.wrapping_add(1);
-        let header = ipv4::header(
-            frame.len() as u16,
-            self.identification,
-            PROTOCOL_GRE,
-            next_hop.source,
-            route.peer,
-        );
-        frame.bytes_mut(arena)[..HEADER_LEN].copy_from_slice(&header);
-        self.waiting.push(Waiting {
-            frame,
-            route,
-            next_hop,
-        });
-        true
+        is_usable
     }
 
     /// Sends what waits, as far as the device takes it. Returns all of it, emptied by the caller
-    /// and given to `recycle`, and how many have been sent: those that follow are GRE packets
-    /// without IPv4 header again.
-    pub(super) fn flush(&mut self, arena: &Arena) -> (Vec<Waiting>, usize) {
-        let mut waiting = std::mem::take(&mut self.waiting);
+    /// and given to `recycle`, and how many have been sent.
+    pub(super) fn flush(&mut self, arena: &Arena) -> (Vec<Addressed>, usize) {
+        let waiting = std::mem::take(&mut self.waiting);
         let Some(socket) = self.socket.as_ref().filter(|_| !waiting.is_empty()) else {
             return (waiting, 0);
         };
@@ -104,15 +72,11 @@ impl Direct {
             }
         }
         self.is_detoured |= sent < waiting.len();
-        for refused in &mut waiting[sent..] {
-            // The header was pushed, so it can be stripped.
-            let _ = refused.frame.strip_header(HEADER_LEN);
-        }
         (waiting, sent)
     }
 
     /// Takes the vector of `flush` back.
-    pub(super) fn recycle(&mut self, mut waiting: Vec<Waiting>) {
+    pub(super) fn recycle(&mut self, mut waiting: Vec<Addressed>) {
         waiting.clear();
         self.waiting = waiting;
     }
@@ -146,7 +110,7 @@ impl Messages {
 
     /// Sends the first of `waiting`, and as many that follow as the kernel takes. 0: it refuses the
     /// first, whatever the reason.
-    fn send(&mut self, socket: &OwnedFd, arena: &Arena, waiting: &[Waiting]) -> usize {
+    fn send(&mut self, socket: &OwnedFd, arena: &Arena, waiting: &[Addressed]) -> usize {
         self.payloads.clear();
         self.next_hops.clear();
         self.headers.clear();

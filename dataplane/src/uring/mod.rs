@@ -21,12 +21,14 @@ mod buffers;
 mod devices;
 mod direct;
 mod outbox;
+mod outer;
 mod reads;
 mod ring;
 mod runs;
 mod setup;
 mod tap;
 mod token;
+mod xdp;
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -41,11 +43,13 @@ use self::buffers::BufferRing;
 use self::devices::{Devices, ReadFailure, SINGLE_READS};
 use self::direct::Direct;
 use self::outbox::Outbox;
+use self::outer::Outer;
 use self::reads::Reads;
 use self::ring::Ring;
 use self::runs::Runs;
 use self::tap::Tap;
 use self::token::Token;
+use self::xdp::Xdp;
 use crate::frame::{Frame, Slot, Slots};
 use crate::io::{Arrivals, Io, IoCounters, IoError, Route};
 use crate::limits;
@@ -56,6 +60,7 @@ use crate::program::{Role, TunId};
 use crate::sys::gre_socket;
 use crate::sys::packet_ring::PacketRing;
 use crate::sys::probe::{RingError, RingFeatures};
+use crate::sys::xdp_socket::XdpSocketError;
 
 /// Buffer group of the GRE socket.
 const GROUP_GRE: u16 = 0;
@@ -94,8 +99,14 @@ const CLOSE_ROUND_NS: u64 = 10_000_000;
 pub struct Uring {
     ring: Ring,
     gre: OwnedFd,
+    outer: Outer,
     direct: Direct,
     tap: Tap,
+    xdp: Xdp,
+    /// Slots that it has done with.
+    xdp_done: Vec<Slot>,
+    /// Interfaces that have failed, to be told with the next arrivals.
+    xdp_lost: Vec<(u32, std::io::Error)>,
     devices: Devices,
     gather: Gather,
     memory: ManuallyDrop<Memory>,
@@ -173,8 +184,12 @@ impl Uring {
             completed: Vec::with_capacity(ring.completions_max()),
             ring,
             gre,
+            outer: Outer::default(),
             direct: Direct::new(),
             tap: Tap::new(),
+            xdp: Xdp::new(),
+            xdp_done: Vec::with_capacity(slots),
+            xdp_lost: Vec::with_capacity(limits::XDP_SOCKETS_MAX),
             devices: Devices::new(reads_wanted),
             gather: Gather::new(),
             memory: ManuallyDrop::new(memory),
@@ -256,7 +271,10 @@ impl Uring {
     fn enter(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<(), IoError> {
         let now_ms = self.now_ms();
         let check_ms = (!self.devices.is_empty()).then_some(self.check_ms);
-        let deadline_ms = deadline_ms.into_iter().chain(check_ms).min();
+        // Neither a driver that takes something again nor one that is done with it ends the wait.
+        let retry_ms = (self.xdp.lent() > 0).then_some(now_ms + limits::XDP_RETRY_MS);
+        let waits = deadline_ms.into_iter().chain(check_ms).chain(retry_ms);
+        let deadline_ms = waits.min();
         let has_work = self.memory.reads.has_work() || self.has_waiting(1);
         let (want, timeout_ns) = match deadline_ms {
             _ if has_work && !self.is_busy => (1, Some(0)),
@@ -471,8 +489,9 @@ impl Uring {
         }
     }
 
-    /// Hands over what waits for the packet socket, and gives to the raw socket what is refused.
+    /// Hands over what waits for a next hop, and gives to the raw socket what is refused.
     fn flush_direct(&mut self) {
+        self.flush_xdp();
         let (mut waiting, sent) = self.direct.flush(&self.memory.arena);
         self.counters.gre_sent.add(sent as u64);
         self.counters.gre_sent_directly.add(sent as u64);
@@ -480,10 +499,38 @@ impl Uring {
             if index < sent {
                 self.release(packet.frame.slot);
             } else {
-                self.send_raw(packet.frame, packet.route);
+                self.send_raw(packet.without_header(), packet.route);
             }
         }
         self.direct.recycle(waiting);
+    }
+
+    /// What an interface that has failed had not taken is lost, as if it had been on its wire.
+    fn flush_xdp(&mut self) {
+        if self.xdp.lent() == 0 {
+            return;
+        }
+        let now_ms = self.now_ms();
+        if let Some(flushed) = self.xdp.flush(now_ms) {
+            self.counters.gre_sent.add(flushed.sent as u64);
+            self.counters.gre_sent_by_xdp.add(flushed.sent as u64);
+            self.counters.send_failed.add(flushed.dropped as u64);
+            self.xdp_lost.extend(flushed.failure);
+        }
+        self.reap_xdp(now_ms);
+    }
+
+    fn reap_xdp(&mut self, now_ms: u64) {
+        if self.xdp.lent() == 0 {
+            return;
+        }
+        let mut done = std::mem::take(&mut self.xdp_done);
+        self.xdp.reap(now_ms, |slot| done.push(slot));
+        for slot in done.drain(..) {
+            self.memory.arena.take_back(slot);
+            self.release(slot);
+        }
+        self.xdp_done = done;
     }
 
     fn send_raw(&mut self, frame: Frame, route: Route) {
@@ -583,6 +630,7 @@ impl Uring {
     /// One round of closing: what arrives is thrown away. False when the ring does not work.
     fn close_round(&mut self, arrivals: &mut Arrivals) -> bool {
         let is_entered = self.ring.enter(1, Some(CLOSE_ROUND_NS)).is_ok();
+        self.reap_xdp(self.now_ms());
         self.reap(arrivals);
         let gre = arrivals.gre.drain(..);
         for frame in gre.chain(arrivals.tun.drain(..).map(|(_, frame)| frame)) {
@@ -601,6 +649,7 @@ impl Io for Uring {
         self.enter(deadline_ms, arrivals)?;
         self.direct.begin_turn();
         self.reap(arrivals);
+        arrivals.xdp_lost.append(&mut self.xdp_lost);
         let Memory { reads, arena, .. } = &mut *self.memory;
         let before = arrivals.gre.len();
         self.tap.take(arena, arrivals, &self.counters);
@@ -617,6 +666,7 @@ impl Io for Uring {
             return Err(IoError::Receive(std::io::Error::from_raw_os_error(errno)));
         }
         let now_ms = self.now_ms();
+        self.reap_xdp(now_ms);
         if now_ms >= self.check_ms {
             self.check_ms = now_ms + limits::TUN_CHECK_MS;
             self.devices.look_for_lost(arrivals);
@@ -653,15 +703,35 @@ impl Io for Uring {
     }
 
     fn send(&mut self, frame: Frame, route: Route) {
-        if !self.direct.queue(&mut self.memory.arena, frame, route) {
+        let arena = &mut self.memory.arena;
+        let Some(packet) = self.outer.address(arena, frame, route) else {
             self.send_raw(frame, route);
-        } else if self.direct.is_full() {
-            self.flush_direct();
+            return;
+        };
+        match self.xdp.queue(arena, packet) {
+            Some(false) => {}
+            Some(true) => self.flush_xdp(),
+            None if self.direct.queue(packet) => {
+                if self.direct.is_full() {
+                    self.flush_direct();
+                }
+            }
+            None => self.send_raw(frame, route),
         }
     }
 
     fn attach_packet_socket(&mut self, fd: OwnedFd) {
         self.direct.attach(fd);
+    }
+
+    fn attach_xdp_socket(&mut self, fd: OwnedFd, interface: u32) -> Result<(), XdpSocketError> {
+        self.detach_xdp_socket(interface);
+        self.xdp.attach(&self.memory.arena, fd, interface)
+    }
+
+    fn detach_xdp_socket(&mut self, interface: u32) {
+        self.flush_xdp();
+        self.xdp.retire(interface, self.now_ms());
     }
 
     fn write(&mut self, tun: TunId, mut frame: Frame) {
@@ -701,7 +771,9 @@ impl Io for Uring {
         self.flush();
         let mut arrivals = Arrivals::default();
         let mut rounds_left = CLOSE_ROUNDS;
-        while self.sends > 0 && rounds_left > 0 && self.close_round(&mut arrivals) {
+        self.xdp.close(self.now_ms());
+        let is_sending = |it: &Self| it.sends > 0 || it.xdp.lent() > 0;
+        while is_sending(self) && rounds_left > 0 && self.close_round(&mut arrivals) {
             rounds_left -= 1;
         }
         while let Some(tun) = self.devices.any() {
@@ -740,10 +812,10 @@ impl Slots for Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        if self.ring.in_flight() > 0 {
+        if self.ring.in_flight() > 0 || self.xdp.lent() > 0 {
             self.close();
         }
-        if self.ring.in_flight() > 0 {
+        if self.ring.in_flight() > 0 || self.xdp.lent() > 0 {
             // The kernel may still write into this memory: it is given up, never freed.
             return;
         }

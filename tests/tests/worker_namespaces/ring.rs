@@ -15,6 +15,7 @@ use dataplane::sys::gre_socket::{self, GreSocketConfig};
 use dataplane::sys::packet_socket;
 use dataplane::sys::probe::{self, RingFeatures};
 use dataplane::sys::tun::{self, TunDevice};
+use dataplane::sys::xdp_socket::{self, XdpSocketError};
 use dataplane::uring::Uring;
 use dataplane::wire::ipv4::{HEADER_LEN, Ipv4Repr};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -35,8 +36,15 @@ const fn route(peer: Ipv4Addr, local: Option<Ipv4Addr>) -> Route {
 const NEXT_HOP: NextHop = NextHop {
     interface: 1,
     mac: [0; 6],
+    local_mac: None,
     source: LOOPBACK,
     packet_len_max: 600,
+};
+
+/// The same for whole frames.
+const FRAME_HOP: NextHop = NextHop {
+    local_mac: Some([0; 6]),
+    ..NEXT_HOP
 };
 
 /// A ring with its socket, which has to live in one thread.
@@ -79,6 +87,21 @@ impl World {
         }
         self.uring
             .attach_packet_socket(packet_socket::open().unwrap());
+    }
+
+    fn attach_xdp_socket(&mut self) -> Result<(), XdpSocketError> {
+        let socket = xdp_socket::open().unwrap();
+        self.uring.attach_xdp_socket(socket, FRAME_HOP.interface)
+    }
+
+    /// The kernel takes a moment to close the socket that has the queue.
+    #[track_caller]
+    fn attach_xdp_socket_at_last(&mut self) {
+        let begun = Instant::now();
+        while let Err(error) = self.attach_xdp_socket() {
+            assert!(begun.elapsed() < Duration::from_secs(2), "{error}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until `is_enough` or for two seconds.
@@ -324,6 +347,101 @@ fn what_the_device_refuses_takes_the_raw_socket_and_the_rest_follows_it() {
         world.send_to(&packets[0], NEXT_HOP);
         assert!(world.wait_until(|world| world.arrivals.gre.len() == 1));
         assert_eq!(world.counters.gre_sent_directly.get(), 41);
+    });
+}
+
+/// Many times as many packets as there are slots, so each comes back.
+#[test]
+fn frames_leave_through_an_xdp_socket_in_order_and_their_slots_come_back() {
+    if !may_run("ring::frames_leave_through_an_xdp_socket_in_order_and_their_slots_come_back") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        world.open_packet_socket();
+        world.attach_xdp_socket().expect("the queue is free");
+        let mut sent = Vec::new();
+        for turn in 0..20 {
+            for index in 0..100 {
+                let packet = gre(1, turn * 100 + index);
+                world.send_to(&packet, FRAME_HOP);
+                sent.push(packet);
+            }
+            assert!(world.wait_until(|world| world.arrivals.gre.len() == 100));
+            let arrived = world.take_gre();
+            for (arrived, sent) in arrived.iter().zip(&sent[sent.len() - 100..]) {
+                assert_eq!(&arrived[HEADER_LEN..], sent);
+                let header = Ipv4Repr::parse(arrived).expect("a whole packet");
+                assert!(header.checksum_holds(arrived));
+            }
+        }
+        assert_eq!(world.counters.gre_sent_by_xdp.get(), 2000);
+        assert_eq!(world.counters.gre_sent.get(), 2000);
+        // Without an address of its own, the same next hop takes the packet socket.
+        world.send_to(&sent[0], NEXT_HOP);
+        assert!(world.wait_until(|world| world.arrivals.gre.len() == 1));
+        assert_eq!(world.counters.gre_sent_directly.get(), 1);
+    });
+}
+
+#[test]
+fn an_interface_that_goes_down_ends_its_xdp_socket_and_nothing_else() {
+    if !may_run("ring::an_interface_that_goes_down_ends_its_xdp_socket_and_nothing_else") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut world = World::new(0, 1, features());
+        world.open_packet_socket();
+        world.attach_xdp_socket().expect("the queue is free");
+        ip("link set lo down");
+        for sequence in 0..10 {
+            world.send_to(&gre(1, sequence), FRAME_HOP);
+        }
+        assert!(world.wait_until(|world| !world.arrivals.xdp_lost.is_empty()));
+        let (interface, error) = world.arrivals.xdp_lost.pop().expect("it is lost");
+        assert_eq!(interface, FRAME_HOP.interface);
+        assert_eq!(
+            error.raw_os_error(),
+            Some(nix::errno::Errno::ENETDOWN as i32)
+        );
+        assert_eq!(world.counters.send_failed.get(), 10);
+        ip("link set lo up");
+        world.send_to(&gre(1, 11), FRAME_HOP);
+        assert!(world.wait_until(|world| world.arrivals.gre.len() == 1));
+        world.take_gre();
+        assert_eq!(world.counters.gre_sent_by_xdp.get(), 0);
+        // A while later, the slots of those that were not sent are back.
+        std::thread::sleep(Duration::from_millis(limits::XDP_RETIRE_MS));
+        world.wait_until(|_| true);
+        let all = (0..limits::CONTROL_SLOTS).map_while(|_| world.uring.take_slot());
+        let all: Vec<_> = all.collect();
+        assert_eq!(all.len(), usize::from(limits::CONTROL_SLOTS));
+        all.into_iter().for_each(|slot| world.uring.release(slot));
+        world.attach_xdp_socket_at_last();
+        world.send_to(&gre(1, 12), FRAME_HOP);
+        assert!(world.wait_until(|world| world.arrivals.gre.len() == 1));
+        assert_eq!(world.counters.gre_sent_by_xdp.get(), 1);
+    });
+}
+
+#[test]
+fn a_queue_has_one_xdp_socket() {
+    if !may_run("ring::a_queue_has_one_xdp_socket") {
+        return;
+    }
+    Namespace::new().run(|| {
+        let mut first = World::new(0, 2, features());
+        let mut second = World::new(1, 2, features());
+        first.attach_xdp_socket().expect("the queue is free");
+        let refused = second.attach_xdp_socket();
+        let interface = FRAME_HOP.interface;
+        let is_taken = matches!(
+            refused,
+            Err(XdpSocketError::QueuesTaken { interface: it }) if it == interface
+        );
+        assert!(is_taken, "{refused:?}");
+        first.uring.detach_xdp_socket(interface);
+        second.attach_xdp_socket_at_last();
     });
 }
 

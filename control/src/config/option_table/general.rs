@@ -170,6 +170,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         match v.text.rsplit('/').next().unwrap_or(v.text) {
             // The tunnel itself, and a note in wtmp that nobody misses.
             "pptp.so" | "pptpd-logwtmp.so" => Ok(()),
+            "nm-pptp-pppd-plugin.so" => Err(
+                "plugin 'nm-pptp-pppd-plugin.so' asks NetworkManager for the password: remove the \
+                 line, and give the password with `pptp-fast secret add`"
+                    .to_owned(),
+            ),
             _ => Err(format!(
                 "plugin '{}' cannot be loaded: only pptp.so is built in; remove the line",
                 short(v.text)

@@ -111,6 +111,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
     ),
     refused("mschap-challenge", Takes::Text, NO_TEST),
     refused("mschap2-peer-challenge", Takes::Text, NO_TEST),
+    refused(
+        "callback",
+        Takes::Text,
+        "a tunnel cannot be called back; remove it",
+    ),
     harmless("eap-restart", COUNT, NO_EAP),
     harmless("eap-max-sreq", COUNT, NO_EAP),
     harmless("eap-timeout", COUNT, NO_EAP),

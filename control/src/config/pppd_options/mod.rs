@@ -108,6 +108,19 @@ pub struct PptpOptions {
     pub log_name: Option<String>,
     /// Not `--nohostroute`: a host route keeps the outer packets out of the tunnel.
     pub host_route: bool,
+    /// The options as they stand in the `pty` line, for `check`.
+    pub given: Vec<PptpWord>,
+}
+
+/// One option of the `pptp` program, as it stands in a `pty` line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PptpWord {
+    /// With its dashes: `--phone`.
+    pub name: String,
+    /// Empty for none.
+    pub value: String,
+    /// Why it changes nothing, if so.
+    pub harmless: Option<&'static str>,
 }
 
 impl Default for PptpOptions {
@@ -124,6 +137,7 @@ impl Default for PptpOptions {
             host_name: None,
             log_name: None,
             host_route: true,
+            given: Vec::new(),
         }
     }
 }

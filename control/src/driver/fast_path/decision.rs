@@ -1,9 +1,9 @@
-//! Whether a session's packets may leave through the packet socket and arrive through the packet
+//! Whether a session's packets may leave past the host's IP output, and arrive through the packet
 //! ring: a judgement of facts, which reads nothing itself.
 //!
-//! They pass the host's IP output and input by. So they may be used only where the IP stack would
-//! do nothing but send the packet on, or give it to us: no firewall, no IPsec, no policy routing,
-//! no shaping, no filters.
+//! Packet and AF_XDP sockets pass the host's IP output and input by. So they may be used only where
+//! the IP stack would do nothing but send the packet on, or give it to us: no firewall, no IPsec, no
+//! policy routing, no shaping, no filters.
 
 use std::net::Ipv4Addr;
 
@@ -15,6 +15,9 @@ use thiserror::Error;
 /// Interfaces that carry plain Ethernet frames to a neighbour, by the kernel's name of their kind.
 /// Hardware has none.
 const PLAIN_KINDS: [&str; 6] = ["bond", "bridge", "macvlan", "team", "veth", "vlan"];
+
+/// Those whose drivers take a frame as it is: others read what only IP output notes beside it.
+const FRAME_KINDS: [&str; 1] = ["veth"];
 
 /// Queueing disciplines that Linux sets by itself: they shape nothing and look at nothing.
 const PLAIN_QDISCS: [&str; 5] = ["noqueue", "pfifo_fast", "fq", "fq_codel", "mq"];
@@ -68,6 +71,8 @@ pub(super) struct LinkFacts {
     /// It belongs to a bridge, a bond or a VRF.
     pub(super) is_port: bool,
     pub(super) mtu: u32,
+    /// Its Ethernet address.
+    pub(super) mac: Option<[u8; 6]>,
     pub(super) qdiscs: Vec<String>,
 }
 
@@ -91,7 +96,7 @@ pub(super) struct Facts<'a> {
 /// How a session's packets leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Through the packet socket.
+    /// Straight to the next hop.
     Use(NextHop),
     /// Through the raw socket.
     Raw(Reason),
@@ -201,6 +206,7 @@ fn next_hop(facts: Facts<'_>) -> Result<NextHop, Reason> {
     Ok(NextHop {
         interface: route.interface,
         mac,
+        local_mac: link.mac.filter(|_| takes_frames(link)),
         source: route.source,
         packet_len_max: u16::try_from(mtu).unwrap_or(u16::MAX),
     })
@@ -257,6 +263,12 @@ fn check_link(link: &LinkFacts) -> Result<(), Reason> {
     }
 }
 
+/// Whether whole frames may be given to the interface: by AF_XDP.
+fn takes_frames(link: &LinkFacts) -> bool {
+    let is_one = |kind: &String| FRAME_KINDS.contains(&kind.as_str());
+    link.kind.as_ref().is_none_or(is_one)
+}
+
 /// The address that the kernel itself would send to in this state.
 fn usable_mac(neighbour: &NeighbourFacts) -> Option<[u8; 6]> {
     let is_valid = matches!(
@@ -278,6 +290,7 @@ mod tests {
 
     const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    const LOCAL_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
     struct Bench {
         host: HostFacts,
@@ -310,6 +323,7 @@ mod tests {
                     resolves: true,
                     is_port: false,
                     mtu: 1500,
+                    mac: Some(LOCAL_MAC),
                     qdiscs: vec!["mq".to_owned(), "fq_codel".to_owned()],
                 }),
                 neighbour: Ok(Some(NeighbourFacts {
@@ -362,6 +376,7 @@ mod tests {
         let next_hop = NextHop {
             interface: 3,
             mac: MAC,
+            local_mac: Some(LOCAL_MAC),
             source: Ipv4Addr::new(192, 0, 2, 1),
             packet_len_max: 1500,
         };
@@ -431,6 +446,22 @@ mod tests {
         assert!(place(shaped.facts()).is_err());
         bench.host.firewall = Finding::Present;
         assert_eq!(place(bench.facts()), Err(Reason::Firewall));
+    }
+
+    #[test]
+    fn frames_are_given_only_to_drivers_that_take_them_as_they_are() {
+        let local_mac = |kind: Option<&str>| {
+            let bench = Bench::with_link(|link| link.kind = kind.map(str::to_owned));
+            match bench.decide() {
+                Decision::Use(next_hop) => next_hop.local_mac,
+                Decision::Raw(reason) => panic!("{reason}"),
+            }
+        };
+        assert_eq!(local_mac(None), Some(LOCAL_MAC));
+        assert_eq!(local_mac(Some("veth")), Some(LOCAL_MAC));
+        for kind in ["bond", "bridge", "macvlan", "team", "vlan"] {
+            assert_eq!(local_mac(Some(kind)), None, "{kind}");
+        }
     }
 
     #[test]

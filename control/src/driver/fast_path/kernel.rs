@@ -287,12 +287,14 @@ fn link_facts(link: &LinkMessage, qdiscs: Vec<String>) -> LinkFacts {
         resolves: !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
         is_port: false,
         mtu: 0,
+        mac: None,
         qdiscs,
     };
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => facts.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
+            LinkAttribute::Address(mac) => facts.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Controller(_) => facts.is_port = true,
             LinkAttribute::LinkInfo(infos) => {
                 facts.kind = infos.iter().find_map(|info| match info {

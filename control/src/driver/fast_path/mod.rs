@@ -1,7 +1,7 @@
-//! The fast path: GRE packets leave through a packet socket while the next hop is known for
-//! certain, and through the raw socket, where the kernel finds the way, otherwise. They arrive
-//! through a packet ring while nothing on this host has to see them before, and through the raw
-//! socket otherwise.
+//! The fast path: GRE packets leave through an AF_XDP socket, or else a packet socket, while the
+//! next hop is known for certain, and through the raw socket, where the kernel finds the way,
+//! otherwise. They arrive through a packet ring while nothing on this host has to see them before,
+//! and through the raw socket otherwise.
 //!
 //! ```text
 //! kernel: routes, links, neighbours, rules, firewall  --events-->  which sessions does it touch?
@@ -17,38 +17,61 @@ mod events;
 mod ingress;
 mod kernel;
 mod receive;
+mod xdp;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use dataplane::program::{CallId, NextHop};
+use dataplane::program::{CallId, Command, NextHop};
 use dataplane::sys::packet_ring::Gate;
+use dataplane::sys::xdp_socket;
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use tokio::time::{Interval, MissedTickBehavior};
 
-pub(crate) use self::decision::{Decision, Reason};
 use self::decision::{
-    Facts, Finding, HostFacts, LinkFacts, NeighbourFacts, RouteFacts, decide, place,
+    Decision, Facts, Finding, HostFacts, LinkFacts, NeighbourFacts, Reason, RouteFacts, decide,
+    place,
 };
 use self::events::{Event, Events};
 use self::ingress::Call;
 use self::kernel::Kernel;
 use self::receive::{NamedPlace, Receive};
+use self::xdp::{Seat, XdpSockets};
 
 /// Through which socket packets leave, as `status` says it.
 pub(crate) const RAW_SOCKET: &str = "raw socket";
 const PACKET_SOCKET: &str = "packet socket";
 /// Through what they arrive.
 const PACKET_RING: &str = "packet ring";
+const XDP_SOCKET: &str = "AF_XDP socket";
 
 /// How often is looked for what no event tells: tables of iptables.
 const LOOK: Duration = Duration::from_secs(1);
 /// After so many looks everything is asked for again: a path MTU learned, an event missed.
 const LOOKS_UNTIL_ALL: u32 = 15;
 
-/// A worker is to send a session's packets to this next hop from now on.
-pub(crate) type Order = (CallId, Option<NextHop>);
+/// What a worker is to do.
+pub(crate) type Order = (u16, Command);
+
+/// Which worker sends the data of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Senders {
+    /// How many workers there are, 1 or more.
+    pub(crate) workers: u16,
+    /// The directions of a call are parted.
+    pub(crate) is_split: bool,
+}
+
+impl Senders {
+    const fn worker(self, call_id: CallId) -> u16 {
+        if self.is_split {
+            call_id.sender(self.workers)
+        } else {
+            call_id.receiver(self.workers)
+        }
+    }
+}
 
 /// Watches the ways to the peers of all sessions.
 pub(crate) struct FastPath {
@@ -56,6 +79,8 @@ pub(crate) struct FastPath {
     events: Events,
     looks: Interval,
     looks_left: u32,
+    senders: Senders,
+    xdp: XdpSockets,
     host: HostFacts,
     /// At the last look.
     iptables: Finding,
@@ -82,11 +107,14 @@ struct Survey {
 
 impl FastPath {
     /// Begins to watch the network namespace of the calling thread. `gates` are those of the packet
-    /// rings of all workers; or why they have none.
+    /// rings of all workers, or why they have none.
     ///
     /// # Errors
     /// When the kernel gives no netlink socket.
-    pub(crate) fn open(gates: Result<Vec<Gate>, String>) -> std::io::Result<Self> {
+    pub(crate) fn open(
+        senders: Senders,
+        gates: Result<Vec<Gate>, String>,
+    ) -> std::io::Result<Self> {
         // Events first: what changes after a question has been answered is not missed.
         let events = Events::open()?;
         let mut kernel = Kernel::open()?;
@@ -98,6 +126,8 @@ impl FastPath {
             events,
             looks,
             looks_left: LOOKS_UNTIL_ALL,
+            senders,
+            xdp: XdpSockets::default(),
             host,
             iptables: kernel::iptables(),
             sessions: HashMap::new(),
@@ -122,12 +152,33 @@ impl FastPath {
     /// The session has ended.
     pub(crate) fn forget(&mut self, call_id: CallId) {
         self.sessions.remove(&call_id);
+        let is_of_it = |command: &Command| matches!(command, Command::SetNextHop { call_id: id, .. } if *id == call_id);
+        self.orders.retain(|(_, command)| !is_of_it(command));
         self.arrange_receive(false);
     }
 
-    /// How the packets of a session leave, and why.
-    pub(crate) fn decision(&self, call_id: CallId) -> Option<&Decision> {
-        self.sessions.get(&call_id).map(|watched| &watched.decision)
+    /// A worker has said what has become of its AF_XDP socket.
+    pub(crate) fn hear_of_xdp(&mut self, worker: u16, interface: u32, state: Result<(), String>) {
+        self.xdp.answer((worker, interface), state);
+    }
+
+    /// Through which socket the packets of a session leave, and why.
+    pub(crate) fn describe(&self, call_id: CallId) -> Option<(&'static str, String)> {
+        let next_hop = match &self.sessions.get(&call_id)?.decision {
+            Decision::Use(next_hop) => next_hop,
+            Decision::Raw(reason) => return Some((RAW_SOCKET, reason.to_string())),
+        };
+        let octets = next_hop.mac.map(|octet| format!("{octet:02x}"));
+        let (mac, index) = (octets.join(":"), next_hop.interface);
+        let way = format!("the next hop is {mac} on interface {index}");
+        let xdp = match next_hop.local_mac {
+            Some(_) => self.xdp.state((self.senders.worker(call_id), index)),
+            None => Err("interfaces of this kind have none"),
+        };
+        Some(match xdp {
+            Ok(()) => (XDP_SOCKET, way),
+            Err(reason) => (PACKET_SOCKET, format!("{way}; no AF_XDP socket: {reason}")),
+        })
     }
 
     /// Through what the packets of a session arrive, and why.
@@ -176,6 +227,12 @@ impl FastPath {
         }
         if is_all {
             self.arrange_receive(true);
+            self.xdp.hope(|_| true);
+            self.close_unused_sockets();
+        }
+        if self.xdp.look() || is_all {
+            let places: HashSet<_> = self.sockets_of_use().collect();
+            self.open_sockets(places);
         }
     }
 
@@ -192,7 +249,11 @@ impl FastPath {
                     self.reconsider(|_, _| true, false);
                 }
             }
-            Event::Link(index) => self.reconsider(|_, it| it.leaves_through(index), true),
+            Event::Link(index) => {
+                self.xdp.hope(|interface| interface == index);
+                self.reconsider(|_, it| it.leaves_through(index), true);
+                self.close_unused_sockets();
+            }
             Event::Queueing(index) => self.reconsider(|_, it| it.leaves_through(index), false),
             Event::Route(prefix) => self.reconsider(|_, it| prefix.contains(it.peer), true),
             Event::Neighbour(index, address) => {
@@ -206,6 +267,7 @@ impl FastPath {
     fn reconsider(&mut self, which: impl Fn(CallId, &Watched) -> bool, is_route_in_doubt: bool) {
         let mut survey = Survey::default();
         let mut has_moved = false;
+        let mut places = HashSet::new();
         for (call_id, watched) in &mut self.sessions {
             if !which(*call_id, watched) {
                 continue;
@@ -219,11 +281,16 @@ impl FastPath {
             watched.place = place;
             let (before, after) = (watched.decision.next_hop(), decision.next_hop());
             watched.decision = decision;
+            let worker = self.senders.worker(*call_id);
+            places.extend(watched.decision.socket_of_use(worker));
             if before != after {
-                self.orders.push_back((*call_id, after));
+                let (call_id, next_hop) = (*call_id, after);
+                let command = Command::SetNextHop { call_id, next_hop };
+                self.orders.push_back((worker, command));
             }
         }
         survey.keep_alive(&mut self.kernel);
+        self.open_sockets(places);
         if has_moved {
             self.arrange_receive(false);
         }
@@ -240,6 +307,35 @@ impl FastPath {
             }
         }
         self.receive.arrange(places, calls, is_retry);
+    }
+
+    fn sockets_of_use(&self) -> impl Iterator<Item = Seat> {
+        let sessions = self.sessions.iter();
+        sessions
+            .filter_map(|(call_id, it)| it.decision.socket_of_use(self.senders.worker(*call_id)))
+    }
+
+    fn open_sockets(&mut self, places: HashSet<Seat>) {
+        for (worker, interface) in places {
+            if !self.xdp.ask((worker, interface)) {
+                continue;
+            }
+            match xdp_socket::open() {
+                Ok(fd) => {
+                    let command = Command::AttachXdpSocket { fd, interface };
+                    self.orders.push_back((worker, command));
+                }
+                Err(error) => self.xdp.answer((worker, interface), Err(error.to_string())),
+            }
+        }
+    }
+
+    fn close_unused_sockets(&mut self) {
+        let used = self.sockets_of_use().collect();
+        for (worker, interface) in self.xdp.keep(&used) {
+            let command = Command::DetachXdpSocket { interface };
+            self.orders.push_back((worker, command));
+        }
     }
 }
 
@@ -297,23 +393,16 @@ impl Survey {
 }
 
 impl Decision {
-    /// Which socket, and why.
-    pub(crate) fn describe(&self) -> (&'static str, String) {
-        match self {
-            Self::Use(next_hop) => {
-                let octets = next_hop.mac.map(|octet| format!("{octet:02x}"));
-                let (mac, index) = (octets.join(":"), next_hop.interface);
-                let way = format!("the next hop is {mac} on interface {index}");
-                (PACKET_SOCKET, way)
-            }
-            Self::Raw(reason) => (RAW_SOCKET, reason.to_string()),
-        }
-    }
-
     const fn next_hop(&self) -> Option<NextHop> {
         match self {
             Self::Use(next_hop) => Some(*next_hop),
             Self::Raw(_) => None,
         }
+    }
+
+    /// The AF_XDP socket of this worker that the packets could leave through.
+    fn socket_of_use(&self, worker: u16) -> Option<Seat> {
+        let next_hop = self.next_hop()?;
+        next_hop.local_mac.map(|_| (worker, next_hop.interface))
     }
 }
