@@ -8,6 +8,7 @@ use crate::frame::{Frame, Slots};
 use crate::limits::HEADROOM_BYTES;
 use crate::mppe::cipher_batch::CipherBatch;
 use crate::mppe::encryptor::Cipher;
+use crate::offload::mss;
 use crate::program::CallId;
 use crate::session::{Session, SessionTable};
 use crate::wire::gre::{self, GreRepr};
@@ -87,6 +88,9 @@ fn encap_one(
         Some(6) => ppp::IPV6,
         _ => return Err(DropReason::BadInnerIp),
     };
+    if let Some(mtu) = session.clamp_mtu {
+        mss::clamp(frame.bytes_mut(slots), mtu);
+    }
     let packet_len = frame.len() as u64;
 
     let compression = session.compression();

@@ -132,6 +132,14 @@ pub enum Command {
         /// Session.
         call_id: CallId,
     },
+    /// From now on TCP connections through the session, both ways, are told of no larger segments
+    /// than go into an IP packet of so many octets; `None`, as at the start, leaves them alone.
+    ClampMss {
+        /// Session.
+        call_id: CallId,
+        /// The MTU of the tunnel.
+        mtu: Option<u16>,
+    },
     /// From now on the session's packets go to this next hop through the packet socket; `None`, as
     /// at the start, is the raw socket, where the kernel finds the way.
     SetNextHop {
