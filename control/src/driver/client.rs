@@ -1,46 +1,62 @@
-//! One tunnel as a client: from the name of a server to packets on `ppp0`, and back to nothing.
+//! One tunnel as a client: from the name of a server to packets on `ppp0`, again and again where
+//! it persists, and back to nothing.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::SessionCounters;
-use dataplane::program::{CallId, Command, NetworkSpec, TunId};
+use dataplane::program::{CallId, Command, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use super::admin::{Answer, Asked, Request, TunnelStatus};
+use super::admin::{Answer, Asked, Request};
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
 use super::log::Log;
-use super::netlink::{Netlink, NetlinkError};
+use super::netlink::{Netlink, Way};
 use super::privileges;
-use super::scripts::{Facts, Script, Scripts};
+use super::scripts::{Script, Scripts};
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
 use crate::config::client::{ClientConfig, InterfaceConfig};
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{EndpointConfig, Timers};
-use crate::proto::link::{LinkConfig, Network, Report};
+use crate::proto::link::{Network, Report};
 use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
+
+mod demand;
+mod dial;
+mod kill_switch;
+mod leftovers;
+mod life;
+mod network;
+mod pid_files;
+mod routes;
+mod status;
+
+pub use leftovers::repair;
+
+use leftovers::Record;
+use life::{Life, Next};
+use network::Standing;
+use routes::Routes;
 
 /// The one TUN device of a client.
 const TUN: TunId = TunId(0);
 /// The worker that owns it: a client has one.
 const WORKER: usize = 0;
-/// Octets in front of an inner packet: IPv4 (20), GRE with both numbers (16), PPP with MPPE (8).
-const OVERHEAD: u32 = 44;
-/// What every IPv4 host must take.
-const MTU_MIN: u32 = 576;
-/// What a slot of the data plane holds beside its headers.
-const MTU_MAX: u32 = 1_500;
-/// How often `idle` and `maxconnect` are looked at.
-const LIMIT_CHECK: Duration = Duration::from_secs(1);
+/// How often `idle`, `maxconnect` and the way to the server are looked at.
+const CHECK: Duration = Duration::from_secs(1);
 /// For the last control messages after the call has ended.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// What an end by `down`, INT or TERM is called.
+pub const USER_REQUEST: &str = "User request";
 
 /// Why a client did not even start, grouped by who can do something about it.
 #[derive(Debug, Error)]
@@ -58,6 +74,11 @@ pub enum ClientError {
         /// The resolver's words.
         cause: String,
     },
+    /// Nothing may leave but through the tunnel, and the kernel does not see to that.
+    #[error(
+        "no kill switch, so no tunnel: {0}. It needs nf_tables in the kernel (modprobe nf_tables) and CAP_NET_ADMIN"
+    )]
+    KillSwitch(std::io::Error),
 }
 
 impl ClientError {
@@ -67,6 +88,7 @@ impl ClientError {
         match self {
             Self::Host(host) => host.exit_status(),
             Self::Resolve { .. } => 16,
+            Self::KillSwitch(_) => 4,
         }
     }
 }
@@ -82,8 +104,26 @@ pub struct Up {
     pub setup: Duration,
 }
 
-/// Runs a tunnel until it has ended. `up` is told once, when it stands; `requests` ask for its
-/// state or its end.
+/// What whoever waits for the tunnel is told, once.
+#[derive(Clone, Debug)]
+pub enum Announcement {
+    /// It stands.
+    Up(Up),
+    /// It comes up with the first packet: `demand`.
+    OnDemand {
+        /// `ppp0`.
+        interface: String,
+    },
+    /// The first attempt has failed, and others follow: `persist`, with pppd's way of going to the
+    /// background before the tunnel stands.
+    Persisting {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Runs a tunnel until it has ended for good. `announce` is told once, when it stands or when there
+/// is no use in waiting for that; `requests` ask for its state or its end.
 ///
 /// # Errors
 /// When it could not even begin; how it ended is in `Ok`.
@@ -91,150 +131,198 @@ pub async fn run(
     config: &ClientConfig,
     log: Log,
     requests: mpsc::Receiver<Asked>,
-    up: oneshot::Sender<Up>,
+    announce: oneshot::Sender<Announcement>,
 ) -> Result<Ending, ClientError> {
-    let mut client = Client::start(config, log, up).await?;
-    let ending = client.run(requests).await;
-    client.leave().await;
-    Ok(ending)
+    let mut client = Client::start(config, log, announce).await?;
+    let outcome = client.run(requests).await;
+    client.leave(&outcome).await;
+    outcome
 }
 
-struct Client {
-    name: String,
+struct Client<'a> {
+    config: &'a ClientConfig,
     started: Instant,
     engine: Engine,
     netlink: Netlink,
     log: Log,
-    interface: String,
-    /// Until it is given to the worker.
-    tun: Option<TunDevice>,
-    server: SocketAddrV4,
-    link: Arc<LinkConfig>,
-    call: Option<(CallId, Arc<SessionCounters>)>,
-    network: Option<Standing>,
-    limits: Limits,
+    /// Whether packets of the negotiation are logged.
+    debug: Rc<Cell<bool>>,
     scripts: Scripts,
-    /// The end was asked for: with what, when that is more than `down`.
+    record: Record,
+    routes: Routes,
+    life: Life,
+    tun: TunDevice,
+    index: u32,
+    interface: String,
+    /// Ours and the peer's, while the interface has them.
+    addresses: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// The kill switch stands.
+    is_closed: bool,
+    /// The tunnel has stood at least once.
+    has_stood: bool,
+    attempts: usize,
+    addresses_found: Vec<Ipv4Addr>,
+
+    // The present attempt, or the pause before the next.
+    lookup: Option<dial::Lookup>,
+    server: Option<SocketAddrV4>,
+    /// The server's address for scripts and status.
+    device: String,
+    /// The way to it, outside the tunnel.
+    way: Option<Way>,
+    call: Option<(CallId, Arc<SessionCounters>)>,
+    peer_name: Option<String>,
+    network: Option<Standing>,
+    had_network: bool,
+    /// This side has asked for the call's end: with what.
     ending: Option<Ending>,
-    up: Option<oneshot::Sender<Up>>,
+    redial_at: Option<tokio::time::Instant>,
+    /// The next packet starts an attempt.
+    is_waiting: bool,
+    last_ending: Option<String>,
+
+    /// No attempt is to follow.
+    is_leaving: bool,
+    announce: Option<oneshot::Sender<Announcement>>,
     /// To be answered when the tunnel has ended.
     waiting: Vec<oneshot::Sender<Answer>>,
 }
 
-/// The network as long as it stands.
-struct Standing {
-    agreed: Network,
-    since: Instant,
-    /// Packets in both directions at the last look, and when they were last more.
-    packets: u64,
-    busy_at: Instant,
-}
-
-/// `idle` and `maxconnect`.
-struct Limits {
-    idle: Option<Duration>,
-    connect: Option<Duration>,
-}
-
-impl Client {
+impl<'a> Client<'a> {
     async fn start(
-        config: &ClientConfig,
+        config: &'a ClientConfig,
         log: Log,
-        up: oneshot::Sender<Up>,
+        announce: oneshot::Sender<Announcement>,
     ) -> Result<Self, ClientError> {
         let started = Instant::now();
         privileges::check().map_err(HostError::from)?;
-        let server = resolve(&config.server, config.port).await?;
-        let workers = WorkersConfig {
-            count: 1,
-            local: config.pptp.local_bind,
-            sessions_max: 1,
-            fast_path: config.fast_path(),
-        };
-        let transport = TransportConfig {
-            local: config.pptp.local_bind,
-        };
-        let endpoint = EndpointConfig {
-            host_name: config
-                .pptp
-                .host_name
-                .clone()
-                .unwrap_or_else(|| "local".to_owned()),
-            phone_number: config.pptp.phone.clone(),
-            timers: Timers {
-                echo_idle_ms: config.pptp.idle_wait_ms,
-                echo_wait_ms: config.pptp.max_echo_wait_ms,
-                ..Timers::default()
+        let netlink = Netlink::open().map_err(HostError::from)?;
+        let mut record = Record::open(&config.tunnel);
+        record.repair(&netlink, &log).await;
+        if !config.kill_switch {
+            record.open_kill_switch().map_err(ClientError::KillSwitch)?;
+        }
+        let debug = Rc::new(Cell::new(config.log.debug));
+        let trace = trace_to(log.clone(), Rc::clone(&debug));
+        let engine = Engine::start(
+            endpoint_config(config),
+            TransportConfig {
+                local: config.pptp.local_bind,
+                mark: config.pptp.mark,
             },
-            ..EndpointConfig::default()
-        };
-        let trace = trace_to(log.clone());
-        let engine =
-            Engine::start(endpoint, transport, workers, Some(trace)).map_err(HostError::from)?;
+            WorkersConfig {
+                count: 1,
+                local: config.pptp.local_bind,
+                mark: config.pptp.mark,
+                sessions_max: 1,
+                fast_path: config.fast_path(),
+            },
+            Some(trace),
+        )
+        .map_err(HostError::from)?;
         let tun = tun::open(&interface_pattern(&config.interface)).map_err(HostError::from)?;
         let interface = tun.name.clone();
         log.line(&format!("Using interface {interface}"));
-        let netlink = Netlink::open().map_err(HostError::from)?;
-        let link = fitted_to_path(config, &netlink, *server.ip()).await;
-        Ok(Self {
-            name: config.tunnel.clone(),
+        let (index, _) = netlink.link(&interface).await.map_err(HostError::from)?;
+        let client = Self {
+            config,
             started,
             engine,
             netlink,
             log,
-            interface,
-            tun: Some(tun),
-            server,
-            link: Arc::new(link),
-            call: None,
-            network: None,
-            limits: Limits {
-                idle: config.idle_ms.map(Duration::from_millis),
-                connect: config.max_connect_ms.map(Duration::from_millis),
-            },
+            debug,
             scripts: scripts(config),
+            record,
+            routes: Routes::new(config),
+            life: Life::new(config.persist),
+            tun,
+            index,
+            interface,
+            addresses: None,
+            is_closed: false,
+            has_stood: false,
+            attempts: 0,
+            addresses_found: Vec::new(),
+            lookup: None,
+            server: None,
+            device: config.server.clone(),
+            way: None,
+            call: None,
+            peer_name: None,
+            network: None,
+            had_network: false,
             ending: None,
-            up: Some(up),
+            redial_at: None,
+            is_waiting: false,
+            last_ending: None,
+            is_leaving: false,
+            announce: Some(announce),
             waiting: Vec::new(),
-        })
+        };
+        Ok(client)
     }
 
-    async fn run(&mut self, mut requests: mpsc::Receiver<Asked>) -> Ending {
-        let dial = Event::Dial {
-            server: self.server,
-            link: Arc::clone(&self.link),
-        };
-        let actions = self.engine.handle_event(dial);
-        if let Some(ending) = self.perform(actions).await {
-            return ending;
+    async fn run(&mut self, mut requests: mpsc::Receiver<Asked>) -> Result<Ending, ClientError> {
+        self.write_pid_files();
+        self.run_script(Script::NetInit).await;
+        if self.config.persist.demand {
+            self.wait_on_demand().await?;
+        } else {
+            self.dial();
         }
-        let mut limit_check = tokio::time::interval(LIMIT_CHECK);
+        let mut check = tokio::time::interval(CHECK);
         loop {
-            let actions = tokio::select! {
-                input = self.engine.next() => self.engine.handle(input),
-                Some((request, answer)) = requests.recv() => self.serve(request, answer),
-                _ = limit_check.tick() => self.check_limits(),
+            let (redial_at, is_waiting) = (self.redial_at, self.is_waiting);
+            let step = tokio::select! {
+                input = self.engine.next() => Ok(self.engine.handle(input)),
+                Some((request, answer)) = requests.recv() => Ok(self.serve(request, answer)),
+                _ = check.tick() => Ok(self.check().await),
+                addresses = done(&mut self.lookup) => self.found(addresses).await,
+                () = until(redial_at) => {
+                    self.pause_is_over();
+                    Ok(Vec::new())
+                }
+                () = demand::packet(&self.tun.fd), if is_waiting => {
+                    self.log.line("Starting link");
+                    self.dial();
+                    Ok(Vec::new())
+                }
             };
-            if let Some(ending) = self.perform(actions).await {
-                return ending;
+            let outcome = match step {
+                Ok(actions) => self.perform(actions).await.map(Ok),
+                Err(error) => Some(Err(error)),
+            };
+            let outcome = match outcome {
+                // Asked to leave while nothing was under way.
+                None if self.is_leaving && self.is_at_rest() => Some(Ok(self
+                    .ending
+                    .take()
+                    .unwrap_or_else(|| Ending::LocalRequest(USER_REQUEST.to_owned())))),
+                outcome => outcome,
+            };
+            if let Some(outcome) = outcome
+                && self.attempt_over(&outcome).await
+            {
+                return outcome;
             }
         }
     }
 
-    /// Carries out `actions`; the ending when the tunnel is over.
+    /// Carries out `actions`; the ending when the attempt is over.
     async fn perform(&mut self, actions: Vec<Action>) -> Option<Ending> {
         let mut over = None;
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match &action {
-                Action::Report { report, .. } => self.report(report),
+                Action::Report { report, .. } => self.report(report).await,
                 Action::NetworkUp { call_id, network } => {
+                    self.has_stood = true;
                     let more = self.network_up(*call_id, network).await;
                     actions.extend(more);
                 }
                 Action::NetworkDown { .. } => self.network_down().await,
                 Action::Ended { ending, .. } | Action::DialFailed { ending, .. } => {
-                    let asked_for = self.ending.clone();
+                    let asked_for = self.ending.take();
                     over = Some(match ending {
                         Ending::LocalRequest(_) => asked_for.unwrap_or_else(|| ending.clone()),
                         _ => ending.clone(),
@@ -248,132 +336,98 @@ impl Client {
             };
             self.engine.perform(action);
             if let Some(call_id) = installed {
-                self.attach(call_id);
+                self.call_placed(call_id);
             }
         }
         over
     }
 
-    fn report(&self, report: &Report) {
+    async fn report(&mut self, report: &Report) {
         match report {
             Report::Line(line) | Report::CipherUp(line) => self.log.line(line),
-            Report::LinkUp | Report::PeerAuthenticated(_) => {}
+            Report::LinkUp => {}
+            Report::NetworkPhase => {
+                self.run_script(Script::NetPreUp).await;
+                self.follow_new_name().await;
+            }
+            Report::PeerAuthenticated(name) => {
+                self.peer_name = Some(name.clone());
+                self.start_script(Script::AuthUp, None, None);
+            }
         }
     }
 
-    /// The session is installed: the TUN device is its own from now on.
-    fn attach(&mut self, call_id: CallId) {
-        self.log.line(&format!(
-            "Connect: {} <--> {}",
-            self.interface,
-            self.server.ip()
-        ));
+    fn call_placed(&mut self, call_id: CallId) {
+        self.log
+            .line(&format!("Connect: {} <--> {}", self.interface, self.device));
         self.call = self
             .engine
             .counters(call_id)
             .map(|counters| (call_id, Arc::clone(counters)));
-        if let Some(device) = self.tun.take() {
-            let attach = Command::AttachTun {
-                tun: TUN,
-                fd: device.fd,
-                features: device.features,
-                owner: Some(call_id),
-            };
-            self.engine.workers.send_to(WORKER, attach);
-        }
     }
 
-    /// Lets packets through; what is to be done when that fails.
-    async fn network_up(&mut self, call_id: CallId, network: &Network) -> Vec<Action> {
-        let spec = NetworkSpec {
-            tun: TUN,
-            local: network.local,
-            peer: network.remote,
-            compress_protocol: network.compress_protocol,
-            compress_address_control: network.compress_address_control,
-            require_encryption: network.require_encryption,
-            check_source: false,
+    /// An attempt, or its beginning, is over; whether that was the last.
+    async fn attempt_over(&mut self, outcome: &Result<Ending, ClientError>) -> bool {
+        self.network_down().await;
+        if self.peer_name.is_some() {
+            let (sent, received) = self.octets();
+            let seconds = self.started.elapsed().as_secs();
+            self.start_script(Script::AuthDown, None, Some((seconds, sent, received)));
+            self.peer_name = None;
+        }
+        if self.call.take().is_some() {
+            let detach = Command::DetachTun { tun: TUN };
+            self.engine.workers.send_to(WORKER, detach);
+        }
+        let ending = match outcome {
+            Ok(ending) => ending.clone(),
+            // The name may be known again when the network is.
+            Err(error @ ClientError::Resolve { server, .. }) => Ending::Unreachable {
+                server: server.clone(),
+                cause: error.to_string(),
+            },
+            Err(_) => return true,
         };
-        let open = Command::OpenNetwork {
-            call_id,
-            network: spec,
+        if self.is_leaving {
+            return true;
+        }
+        let next = self.life.after(&ending, self.had_network, rand::random());
+        let pause = match next {
+            Next::Leave => return true,
+            Next::Redial(pause) | Next::AwaitPacket(pause) => pause,
         };
-        self.engine.command(call_id, open);
-        if let Err(error) = self.set_addresses(network).await {
-            self.log.line(&error.to_string());
-            let reason = "no addresses on the interface".to_owned();
-            return self.hang_up(call_id, Ending::NoAddresses(error.to_string()), reason);
-        }
-        let now = Instant::now();
-        self.network = Some(Standing {
-            agreed: network.clone(),
-            since: now,
-            packets: 0,
-            busy_at: now,
-        });
-        self.run_script(Script::Up, network, None);
-        if let Some(up) = self.up.take() {
-            let _ = up.send(Up {
-                interface: self.interface.clone(),
-                network: network.clone(),
-                setup: self.started.elapsed(),
-            });
-        }
-        Vec::new()
-    }
-
-    fn run_script(&self, script: Script, network: &Network, carried: Option<(u64, u64, u64)>) {
-        let device = self.server.ip().to_string();
-        let facts = self.facts(&device, network, carried);
-        self.scripts.start(script, &facts, &self.log);
-    }
-
-    fn facts<'a>(
-        &'a self,
-        device: &'a str,
-        network: &'a Network,
-        carried: Option<(u64, u64, u64)>,
-    ) -> Facts<'a> {
-        Facts {
-            interface: &self.interface,
-            device,
-            network,
-            peer_name: self.link.remote_name.as_deref().unwrap_or_default(),
-            carried,
-        }
-    }
-
-    async fn set_addresses(&self, network: &Network) -> Result<(), NetlinkError> {
-        let (index, _) = self.netlink.link(&self.interface).await?;
-        self.netlink
-            .add_address(index, network.local, Some(network.remote), 32)
-            .await?;
-        let device = self.server.ip().to_string();
-        let facts = self.facts(&device, network, None);
-        self.scripts.run(Script::PreUp, &facts, &self.log).await;
-        self.netlink.set_up(index, Some(network.mtu)).await
-    }
-
-    async fn network_down(&mut self) {
-        let Some(standing) = self.network.take() else {
-            return;
+        let why = match outcome {
+            Ok(ending) => ending.to_string(),
+            Err(error) => error.to_string(),
         };
-        let seconds = standing.since.elapsed().as_secs();
-        let minutes = standing.since.elapsed().as_secs_f64() / 60.0;
-        let (sent, received) = self.call.as_ref().map_or((0, 0), |(_, counters)| {
-            (counters.sent_bytes.get(), counters.received_bytes.get())
-        });
-        let log = &self.log;
-        log.line(&format!("Connect time {minutes:.1} minutes."));
-        log.line(&format!("Sent {sent} bytes, received {received} bytes."));
-        self.run_script(
-            Script::Down,
-            &standing.agreed,
-            Some((seconds, sent, received)),
-        );
-        if let Ok((index, _)) = self.netlink.link(&self.interface).await {
-            let _ = self.netlink.set_down(index).await;
+        self.log.line(&format!(
+            "{why}; next attempt in {:.1} s",
+            pause.as_secs_f64()
+        ));
+        self.last_ending = Some(why.clone());
+        self.redial_at = Some(tokio::time::Instant::now() + pause);
+        self.announce_persisting(why);
+        false
+    }
+
+    fn pause_is_over(&mut self) {
+        self.redial_at = None;
+        if self.config.persist.demand {
+            self.is_waiting = true;
+        } else {
+            self.dial();
         }
+    }
+
+    /// Nothing that could end is under way.
+    const fn is_at_rest(&self) -> bool {
+        self.is_waiting || self.redial_at.is_some() || self.lookup.is_some()
+    }
+
+    /// Once a second: limits, and the way to the server.
+    async fn check(&mut self) -> Vec<Action> {
+        self.guard_routes().await;
+        self.check_limits()
     }
 
     /// Ends a tunnel that has been idle, or has stood, for too long.
@@ -386,12 +440,12 @@ impl Client {
             standing.packets = packets;
             standing.busy_at = Instant::now();
         }
-        let is_over = |limit: Option<Duration>, since: Instant| {
-            limit.is_some_and(|limit| since.elapsed() >= limit)
+        let is_over = |limit_ms: Option<u64>, since: Instant| {
+            limit_ms.is_some_and(|limit| since.elapsed() >= Duration::from_millis(limit))
         };
-        let ending = if is_over(self.limits.connect, standing.since) {
+        let ending = if is_over(self.config.max_connect_ms, standing.since) {
             Ending::ConnectTimeout
-        } else if is_over(self.limits.idle, standing.busy_at) {
+        } else if is_over(self.config.idle_ms, standing.busy_at) {
             Ending::IdleTimeout
         } else {
             return Vec::new();
@@ -410,25 +464,54 @@ impl Client {
     }
 
     fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> Vec<Action> {
-        match request {
-            Request::Status => {
-                let _ = answer.send(Answer::Tunnel(Box::new(self.status())));
-                Vec::new()
-            }
+        let (reply, actions) = match request {
             Request::Down => {
                 self.waiting.push(answer);
-                self.end()
+                self.is_leaving = true;
+                return self.end(USER_REQUEST);
             }
-        }
+            Request::Status => (Answer::Tunnel(Box::new(self.status())), Vec::new()),
+            Request::HangUp => (Answer::Done, self.hang_up_for_now()),
+            Request::ToggleDebug => {
+                self.debug.set(!self.debug.get());
+                (Answer::Done, Vec::new())
+            }
+            Request::RenegotiateCompression => {
+                let call_id = self.call.as_ref().map(|(call_id, _)| *call_id);
+                // Keys that are negotiated again would be the same keys, and with them the key
+                // stream: what is wanted is that both ends start afresh.
+                let event = |call_id| Event::ResetNeeded { call_id };
+                let actions = call_id.map(|call_id| self.engine.handle_event(event(call_id)));
+                (Answer::Done, actions.unwrap_or_default())
+            }
+        };
+        let _ = answer.send(reply);
+        actions
     }
 
-    fn end(&mut self) -> Vec<Action> {
-        let reason = "User request".to_owned();
-        let ending = Ending::LocalRequest(reason.clone());
+    /// HUP: the pause before an attempt is over at once; a link ends, and where the tunnel persists
+    /// another follows.
+    fn hang_up_for_now(&mut self) -> Vec<Action> {
+        const HANGUP: &str = "Hangup (SIGHUP)";
+        self.log.line(HANGUP);
+        if self.redial_at.is_some() {
+            self.redial_at = Some(tokio::time::Instant::now());
+            return Vec::new();
+        }
+        if !self.config.persist.wanted {
+            self.is_leaving = true;
+        } else if self.call.is_none() {
+            return Vec::new();
+        }
+        self.end(HANGUP)
+    }
+
+    fn end(&mut self, reason: &str) -> Vec<Action> {
+        let ending = Ending::LocalRequest(reason.to_owned());
         match &self.call {
             Some((call_id, _)) => {
                 let call_id = *call_id;
-                self.hang_up(call_id, ending, reason)
+                self.hang_up(call_id, ending, USER_REQUEST.to_owned())
             }
             None => {
                 self.ending = Some(ending);
@@ -437,35 +520,10 @@ impl Client {
         }
     }
 
-    fn status(&self) -> TunnelStatus {
-        let network = self.network.as_ref();
-        let state = match (&self.ending, network) {
-            (Some(_), _) => "ending",
-            (None, Some(_)) => "up",
-            (None, None) => "connecting",
-        };
-        let mut status = TunnelStatus {
-            name: self.name.clone(),
-            state: state.to_owned(),
-            interface: self.interface.clone(),
-            peer: self.server.ip().to_string(),
-            local_ip: network.map(|standing| standing.agreed.local.to_string()),
-            peer_ip: network.map(|standing| standing.agreed.remote.to_string()),
-            cipher: network.map(|standing| standing.agreed.cipher.clone()),
-            uptime_s: network.map(|standing| standing.since.elapsed().as_secs()),
-            pid: std::process::id(),
-            ..TunnelStatus::default()
-        };
-        if let Some((call_id, counters)) = &self.call {
-            status.count(counters);
-            self.engine.describe_way(*call_id, &mut status);
-        }
-        status
-    }
-
-    /// The call has ended; the control connection ends in order, and then everything is let go.
-    async fn leave(&mut self) {
-        self.network_down().await;
+    /// The last attempt is over; the control connection ends in order, and then everything is let
+    /// go.
+    async fn leave(&mut self, outcome: &Result<Ending, ClientError>) {
+        self.take_down_interface().await;
         let actions = self.engine.handle_event(Event::Shutdown);
         let farewell = tokio::time::timeout(FAREWELL, async {
             let mut actions = actions;
@@ -482,32 +540,82 @@ impl Client {
             }
         });
         let _ = farewell.await;
+        self.start_script(Script::NetDown, None, None);
         self.engine
             .workers
             .send_to(WORKER, Command::DetachTun { tun: TUN });
         self.engine.stop(FAREWELL).await;
+        self.scripts.finish(network::SCRIPT_LIMIT).await;
+        self.remove_pid_files();
+        self.leave_kill_switch(outcome);
         for answer in self.waiting.drain(..) {
             let _ = answer.send(Answer::Ended);
         }
     }
-}
 
-impl TunnelStatus {
-    /// Fills in what a session has carried.
-    pub(crate) fn count(&mut self, counters: &SessionCounters) {
-        self.received_bytes = counters.received_bytes.get();
-        self.received_packets = counters.received_packets.get();
-        self.sent_bytes = counters.sent_bytes.get();
-        self.sent_packets = counters.sent_packets.get();
-        self.lost = counters.lost.get();
-        self.reordered = counters.reordered.get();
-        self.dropped = counters.dropped.get();
-        self.mppe_resyncs = counters.resyncs.get();
+    /// It goes when it was asked to, and when there never was a tunnel. One that was lost must not
+    /// let out what it had carried.
+    fn leave_kill_switch(&mut self, outcome: &Result<Ending, ClientError>) {
+        if !self.is_leaving && self.has_stood && self.is_closed {
+            let why = outcome
+                .as_ref()
+                .map_or_else(ToString::to_string, ToString::to_string);
+            let name = &self.config.tunnel;
+            self.log.line(&format!(
+                "{why}. The kill switch stays: nothing leaves this host until pptp-fast up {name}, \
+                 or pptp-fast down {name}"
+            ));
+            return;
+        }
+        if let Err(error) = self.record.open_kill_switch() {
+            self.log
+                .line(&format!("cannot remove the kill switch: {error}"));
+        }
+    }
+
+    async fn run_script(&self, script: Script) {
+        let facts = self.facts(None, None);
+        self.scripts.run(script, &facts, &self.log).await;
+    }
+
+    fn announce_up(&mut self, up: Up) {
+        self.announce(Announcement::Up(up));
+    }
+
+    fn announce_persisting(&mut self, why: String) {
+        use crate::config::pppd_options::Detach;
+        // `updetach` and `nodetach` wait until the tunnel stands.
+        if self.config.detach == Detach::AtOnce {
+            self.announce(Announcement::Persisting { why });
+        }
+    }
+
+    fn announce(&mut self, announcement: Announcement) {
+        if let Some(announce) = self.announce.take() {
+            let _ = announce.send(announcement);
+        }
     }
 }
 
-fn trace_to(log: Log) -> Trace {
+fn endpoint_config(config: &ClientConfig) -> EndpointConfig {
+    let host_name = config.pptp.host_name.clone();
+    EndpointConfig {
+        host_name: host_name.unwrap_or_else(|| "local".to_owned()),
+        phone_number: config.pptp.phone.clone(),
+        timers: Timers {
+            echo_idle_ms: config.pptp.idle_wait_ms,
+            echo_wait_ms: config.pptp.max_echo_wait_ms,
+            ..Timers::default()
+        },
+        ..EndpointConfig::default()
+    }
+}
+
+fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
     Box::new(move |_, direction, frame| {
+        if !debug.get() {
+            return;
+        }
         let verb = match direction {
             Direction::Sent => "sent",
             Direction::Rcvd => "rcvd",
@@ -516,34 +624,23 @@ fn trace_to(log: Log) -> Trace {
     })
 }
 
-/// The link's configuration; without `mtu`, packets are small enough for the way to the server.
-async fn fitted_to_path(config: &ClientConfig, netlink: &Netlink, server: Ipv4Addr) -> LinkConfig {
-    let mut link = config.link.clone();
-    if config.mtu.is_none() {
-        // Without a route, dialling says so in better words.
-        if let Ok(path_mtu) = netlink.route_mtu(server).await {
-            let mtu = path_mtu.saturating_sub(OVERHEAD).clamp(MTU_MIN, MTU_MAX);
-            link.lcp.mtu = u16::try_from(mtu).unwrap_or(link.lcp.mtu);
-        }
-    }
-    link
-}
-
 fn scripts(config: &ClientConfig) -> Scripts {
-    let places = &config.scripts;
     let mut environment = config.environment.clone();
-    if let Some(name) = &config.link_name {
-        environment.push(("LINKNAME".to_owned(), name.clone()));
+    let named = [
+        ("LINKNAME", &config.link_name),
+        ("CALL_FILE", &config.call_file),
+    ];
+    for (name, value) in named {
+        if let Some(value) = value {
+            environment.push((name.to_owned(), value.clone()));
+        }
     }
     Scripts {
         dir: config.scripts_dir.clone(),
-        places: [
-            places.ip_pre_up.clone(),
-            places.ip_up.clone(),
-            places.ip_down.clone(),
-        ],
+        places: config.scripts.clone(),
         ipparam: config.ipparam.clone().unwrap_or_default(),
         environment,
+        ..Scripts::default()
     }
 }
 
@@ -556,18 +653,17 @@ fn interface_pattern(interface: &InterfaceConfig) -> String {
     }
 }
 
-async fn resolve(server: &str, port: u16) -> Result<SocketAddrV4, ClientError> {
-    let failed = |cause: String| ClientError::Resolve {
-        server: server.to_owned(),
-        cause,
-    };
-    let addresses = tokio::net::lookup_host((server, port))
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    let mut v4 = addresses.filter_map(|address| match address {
-        std::net::SocketAddr::V4(address) => Some(address),
-        std::net::SocketAddr::V6(_) => None,
-    });
-    v4.next()
-        .ok_or_else(|| failed("it has no IPv4 address, and PPTP needs one".to_owned()))
+async fn until(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a lookup has found, once it has.
+async fn done(lookup: &mut Option<dial::Lookup>) -> std::io::Result<Vec<Ipv4Addr>> {
+    match lookup {
+        Some(lookup) => lookup.await.unwrap_or_else(|error| Err(error.into())),
+        None => std::future::pending().await,
+    }
 }

@@ -1,9 +1,11 @@
-//! Where log lines go: pppd's `logfd` and `logfile`.
+//! Where log lines go: syslog (and journald, which listens in its place), pppd's `logfd` and
+//! `logfile`.
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -16,7 +18,13 @@ pub struct Log(Rc<RefCell<Sinks>>);
 struct Sinks {
     terminal: Option<Terminal>,
     file: Option<File>,
+    syslog: Option<UnixDatagram>,
 }
+
+/// Where syslogd listens.
+const SYSLOG: &str = "/dev/log";
+/// LOG_DAEMON and LOG_INFO (RFC 3164 4.1.1), as pppd's lines have them.
+const PRIORITY: u8 = 3 << 3 | 6;
 
 /// Which of the two standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +42,21 @@ impl Log {
         Self(Rc::new(RefCell::new(Sinks {
             terminal,
             file: None,
+            syslog: None,
         })))
+    }
+
+    /// Lines go to syslog, too, where there is one: as pppd's do.
+    #[must_use]
+    pub fn with_syslog(self) -> Self {
+        let connected = UnixDatagram::unbound().and_then(|socket| {
+            socket.connect(SYSLOG)?;
+            // A syslogd that hangs must not hang the tunnel.
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        });
+        self.0.borrow_mut().syslog = connected.ok();
+        self
     }
 
     /// Lines go to `path`, too: appended, and readable only by the owner when new.
@@ -62,6 +84,11 @@ impl Log {
         }
         if let Some(file) = &mut sinks.file {
             drop(file.write_all(bytes));
+        }
+        if let Some(syslog) = &sinks.syslog {
+            let pid = std::process::id();
+            let entry = format!("<{PRIORITY}>pptp-fast[{pid}]: {text}");
+            drop(syslog.send(entry.as_bytes()));
         }
     }
 }

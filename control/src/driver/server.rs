@@ -1,14 +1,16 @@
 //! Many tunnels as a server: one TUN device a worker, an address pool, secrets.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::program::{CallId, Command, NetworkSpec, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::admin::{Answer, Asked, Request};
 use super::engine::{Direction, Engine, Trace};
@@ -16,7 +18,7 @@ use super::host_error::HostError;
 use super::log::Log;
 use super::netlink::Netlink;
 use super::privileges;
-use super::scripts::{Facts, Script, Scripts};
+use super::scripts::Script;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
 use crate::config::server::{LocalAddresses, ServerConfig};
@@ -28,6 +30,7 @@ use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
 mod admission;
+mod hooks;
 mod status;
 
 /// How often idle and session time-outs are looked at.
@@ -91,13 +94,17 @@ pub async fn run(
         let actions = tokio::select! {
             input = server.engine.next() => server.engine.handle(input),
             _ = limit_check.tick() => server.check_limits(),
-            Some((request, answer)) = requests.recv() => match request {
-                Request::Down => break answer,
-                Request::Status => {
-                    let _ = answer.send(Answer::Server(server.status()));
-                    continue;
-                }
-            },
+            Some((request, answer)) = requests.recv() => {
+                let reply = match request {
+                    Request::Down | Request::HangUp => break answer,
+                    Request::Status => Answer::Server(server.status()),
+                    Request::ToggleDebug => server.toggle_debug(),
+                    // Each client's affair.
+                    Request::RenegotiateCompression => Answer::Done,
+                };
+                let _ = answer.send(reply);
+                continue;
+            }
         };
         server.perform(actions).await;
     };
@@ -122,6 +129,10 @@ struct Session {
     /// From the pool, to be given back.
     address: Option<Ipv4Addr>,
     network: Option<Standing>,
+    /// When the call was installed.
+    since: Option<Instant>,
+    /// For one script after the other.
+    turn: Arc<Mutex<()>>,
 }
 
 /// The network of a session as long as it stands.
@@ -138,6 +149,8 @@ struct Server {
     engine: Engine,
     netlink: Netlink,
     log: Log,
+    /// Whether packets of negotiations are logged.
+    debug: Rc<Cell<bool>>,
     pool: AddressPool,
     tuns: Vec<SharedTun>,
     sessions: HashMap<CallId, Session>,
@@ -150,11 +163,13 @@ impl Server {
         let workers = WorkersConfig {
             count: worker_count(&config),
             local: None,
+            mark: None,
             sessions_max: config.limits.sessions_max as usize,
             fast_path: config.fast_path,
         };
         let endpoint = endpoint_config(&config);
-        let trace = config.log.debug.then(|| trace_to(log.clone()));
+        let debug = Rc::new(Cell::new(config.log.debug));
+        let trace = Some(trace_to(log.clone(), Rc::clone(&debug)));
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)
             .map_err(HostError::from)?;
         let pool = config.address_pool();
@@ -163,6 +178,7 @@ impl Server {
             engine,
             netlink: Netlink::open().map_err(HostError::from)?,
             log,
+            debug,
             pool,
             tuns: Vec::new(),
             sessions: HashMap::new(),
@@ -176,6 +192,11 @@ impl Server {
                 .line("proxyarp is not done: route the clients' addresses to this machine");
         }
         Ok(server)
+    }
+
+    fn toggle_debug(&self) -> Answer {
+        self.debug.set(!self.debug.get());
+        Answer::Done
     }
 
     async fn open_tuns(&mut self) -> Result<(), HostError> {
@@ -234,6 +255,7 @@ impl Server {
                 Action::Install { call_id, peer, .. } => {
                     let session = Session {
                         peer: peer.to_string(),
+                        since: Some(Instant::now()),
                         ..Session::default()
                     };
                     self.sessions.insert(*call_id, session);
@@ -267,7 +289,8 @@ impl Server {
     fn report(&self, call_id: CallId, report: &Report) {
         match report {
             Report::Line(line) | Report::CipherUp(line) => self.say(call_id, line),
-            Report::PeerAuthenticated(_) | Report::LinkUp => {}
+            Report::PeerAuthenticated(_) => self.start_script(Script::AuthUp, call_id, None),
+            Report::LinkUp | Report::NetworkPhase => {}
         }
     }
 
@@ -289,6 +312,9 @@ impl Server {
                 network: spec,
             },
         );
+        let mtu = Some(network.mtu);
+        self.engine
+            .command(call_id, Command::ClampMss { call_id, mtu });
         let index = self.tuns[worker].index;
         if let LocalAddresses::PerSession(_) = self.config.local {
             let added = self
@@ -305,7 +331,7 @@ impl Server {
         if let Err(error) = route.await {
             self.say(call_id, &error.to_string());
         }
-        self.run_script(Script::Up, call_id, &network);
+        self.start_script(Script::IpUp, call_id, Some(&network));
         if let Some(session) = self.sessions.get_mut(&call_id) {
             let now = Instant::now();
             session.network = Some(Standing {
@@ -329,8 +355,8 @@ impl Server {
         else {
             return;
         };
+        self.start_script(Script::IpDown, call_id, Some(&network));
         let worker = usize::from(call_id.0 % self.engine.workers.count());
-        self.run_script(Script::Down, call_id, &network);
         self.netlink
             .remove_host_route(self.tuns[worker].index, network.remote)
             .await;
@@ -347,6 +373,10 @@ impl Server {
 
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
+        let proved = self.sessions.get(&call_id);
+        if proved.is_some_and(|session| !session.user.is_empty()) {
+            self.start_script(Script::AuthDown, call_id, None);
+        }
         if let Some(address) = self
             .sessions
             .remove(&call_id)
@@ -388,43 +418,6 @@ impl Server {
                 self.engine.handle_event(Event::HangUp { call_id, reason })
             })
             .collect()
-    }
-
-    fn run_script(&self, script: Script, call_id: CallId, network: &Network) {
-        let (Some(dir), Some(session)) = (&self.config.scripts_dir, self.sessions.get(&call_id))
-        else {
-            return;
-        };
-        let worker = usize::from(call_id.0 % self.engine.workers.count());
-        let carried = self.engine.counters(call_id).map(|counters| {
-            let since = session
-                .network
-                .as_ref()
-                .map_or(0, |it| it.since.elapsed().as_secs());
-            (
-                since,
-                counters.sent_bytes.get(),
-                counters.received_bytes.get(),
-            )
-        });
-        let scripts = Scripts {
-            dir: dir.clone(),
-            places: [None, None, None],
-            ipparam: if self.config.ipparam {
-                session.peer.clone()
-            } else {
-                String::new()
-            },
-            environment: Vec::new(),
-        };
-        let facts = Facts {
-            interface: &self.tuns[worker].name,
-            device: &session.peer,
-            network,
-            peer_name: &session.user,
-            carried: carried.filter(|_| script == Script::Down),
-        };
-        scripts.start(script, &facts, &self.log);
     }
 
     async fn shut_down(&mut self) {
@@ -498,8 +491,11 @@ fn endpoint_config(config: &ServerConfig) -> EndpointConfig {
     }
 }
 
-fn trace_to(log: Log) -> Trace {
+fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
     Box::new(move |call_id, direction, frame| {
+        if !debug.get() {
+            return;
+        }
         let verb = match direction {
             Direction::Sent => "sent",
             Direction::Rcvd => "rcvd",

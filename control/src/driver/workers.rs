@@ -24,6 +24,8 @@ pub(crate) struct WorkersConfig {
     pub count: u16,
     /// Outer source address; `None` lets the routes choose.
     pub local: Option<Ipv4Addr>,
+    /// Firewall mark of GRE packets.
+    pub mark: Option<u32>,
     /// Sessions that one worker may hold.
     pub sessions_max: usize,
     /// Whether the fast path may be taken.
@@ -56,6 +58,7 @@ impl Workers {
                 pin_to: processors.get(usize::from(index)).copied(),
                 is_urgent: true,
                 local: config.local,
+                mark: config.mark,
                 max_sessions: config.sessions_max,
                 ..WorkerConfig::default()
             })?);

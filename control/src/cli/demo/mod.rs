@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{fail, print_line};
 use crate::config::fast_path::FastPathMode;
 use crate::driver::admin::{Answer, Asked, Request};
-use crate::driver::client::{self, Up};
+use crate::driver::client::{self, Announcement, Up};
 use crate::driver::log::{Log, Terminal};
 use crate::driver::netlink::Netlink;
 use crate::driver::{runtime, server};
@@ -200,9 +200,9 @@ async fn run_tunnel<T>(
     let tunnel = client::run(&config, log, receiver, up);
     let measured = async {
         let measured = match stands.await {
-            Ok(up) => measure(up).await,
+            Ok(Announcement::Up(up)) => measure(up).await,
             // The tunnel never stood; how it ended says why.
-            Err(_) => bail!("the tunnel did not come up"),
+            _ => bail!("the tunnel did not come up"),
         };
         let way = way(&requests).await;
         let (answer, _) = oneshot::channel();
