@@ -182,7 +182,8 @@ impl Lab {
         command.args(["netns", "exec", namespace]);
         if self.has_etc && side == Side::Client {
             // `ip netns exec` has made a mount namespace that this machine sees nothing of.
-            let bind = "mount --bind \"$0/etc\" /etc && mount --bind \"$0/log\" /var/log && exec \"$@\"";
+            let bind =
+                "mount --bind \"$0/etc\" /etc && mount --bind \"$0/log\" /var/log && exec \"$@\"";
             command.args(["sh", "-c", bind]).arg(self.dir.path());
         }
         command.arg(program);

@@ -134,4 +134,3 @@ pub fn assert_bare(lab: &Lab, side: Side) {
         lab.routes(side)
     );
 }
-

@@ -12,8 +12,8 @@ use control::wire::pptp::{Message, Text, next_message};
 use nix::sys::signal::Signal;
 use sim::lab::{Lab, SERVER, Side, binary, ready};
 use sim::tunnel::{
-    HOWTO_OPTIONS, HOWTO_PEER, SERVER_OPTIONS, assert_bare, assert_pings, configure, serve, started,
-    take_down, text,
+    HOWTO_OPTIONS, HOWTO_PEER, SERVER_OPTIONS, assert_bare, assert_pings, configure, serve,
+    started, take_down, text,
 };
 
 /// The how-to's own files bring a tunnel up in the background; `status` shows it, a ping crosses

@@ -119,12 +119,14 @@ impl ResolvConf {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             meta => meta?,
         };
-        if meta.is_symlink() {
-            return symlink(fs::read_link(&self.file)?, &self.saved);
-        }
         // A mount point, as in containers, cannot be linked to.
-        fs::hard_link(&self.file, &self.saved)
-            .or_else(|_| fs::copy(&self.file, &self.saved).map(drop))
+        fs::hard_link(&self.file, &self.saved).or_else(|_| {
+            if meta.is_symlink() {
+                symlink(fs::read_link(&self.file)?, &self.saved)
+            } else {
+                fs::copy(&self.file, &self.saved).map(drop)
+            }
+        })
     }
 
     /// Puts the file of before back, if ours is there.
