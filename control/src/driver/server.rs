@@ -36,6 +36,12 @@ mod status;
 /// How often idle and session time-outs are looked at.
 const LIMIT_CHECK: Duration = Duration::from_secs(1);
 
+/// An address outlives a killed process that listened on it for a moment, until the kernel has torn
+/// its ring down.
+const BUSY_RETRIES: u32 = 40;
+/// Together with `BUSY_RETRIES`, one second.
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
+
 /// Why a server did not start.
 #[derive(Debug, Error)]
 pub enum ServerError {
@@ -184,7 +190,7 @@ impl Server {
             sessions: HashMap::new(),
         };
         server.open_tuns().await?;
-        server.listen()?;
+        server.listen().await?;
         server.write_pid_file()?;
         if server.config.proxy_arp {
             server
@@ -223,16 +229,21 @@ impl Server {
         Ok(())
     }
 
-    fn listen(&mut self) -> Result<(), ServerError> {
-        for address in &self.config.listen {
-            self.engine
-                .listen(*address)
-                .map_err(|error| ServerError::Listen {
-                    address: address.to_string(),
-                    cause: error.to_string(),
-                })?;
-            let line = format!("Listening for PPTP on {address}");
-            self.log.line(&line);
+    async fn listen(&mut self) -> Result<(), ServerError> {
+        for address in self.config.listen.clone() {
+            let mut tries = 0;
+            while let Err(error) = self.engine.listen(address) {
+                let is_busy = error.kind() == std::io::ErrorKind::AddrInUse;
+                if !is_busy || tries == BUSY_RETRIES {
+                    return Err(ServerError::Listen {
+                        address: address.to_string(),
+                        cause: error.to_string(),
+                    });
+                }
+                tries += 1;
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            self.log.line(&format!("Listening for PPTP on {address}"));
         }
         Ok(())
     }
