@@ -375,7 +375,7 @@ fn the_howtos_own_scripts_work_unchanged() {
 }
 
 /// Every script of pppd's, in pppd's order, with pppd's arguments, and an environment of pppd's
-/// variables alone; Debian's run-parts directory too.
+/// variables alone.
 #[test]
 fn all_scripts_run_in_pppds_order() {
     let server_script = "#!/bin/sh\necho ${0##*/} $2 $3 $PEERNAME >> \"${0%/*}/told-server\"\n";
@@ -477,4 +477,42 @@ fn run_files_are_for_their_owner_alone() {
         assert!(!content.contains("mia123"), "{}: {content}", path.display());
     }
     take_down(&lab);
+}
+
+/// Connections through the tunnel are told of segments that fit it, whatever the interfaces say.
+#[test]
+fn segments_are_clamped_to_what_fits() {
+    let Some((lab, _server)) = far_tunnel("", "") else {
+        return;
+    };
+    let up = lab.run(Side::Client, &["up", "test2", "--json"]);
+    let object: serde_json::Value = serde_json::from_slice(&up.stdout).unwrap();
+    let mtu = u32::try_from(object["mtu"].as_u64().unwrap()).unwrap();
+    lab.ip(Side::Client, "link set ppp0 mtu 1500");
+    lab.ip(Side::Server, "link set ppp0 mtu 1500");
+    lab.ip(Side::Server, "route del 192.168.254.231");
+    lab.ip(Side::Server, "route add 192.168.254.231 dev ppp0");
+    let (listens, is_listening) = std::sync::mpsc::channel();
+    let server = lab.in_namespace(Side::Server, move || {
+        let listener = std::net::TcpListener::bind((PEER, 5001)).unwrap();
+        listens.send(()).unwrap();
+        segment_size(&listener.accept().unwrap().0)
+    });
+    is_listening.recv().unwrap();
+    let client = lab.in_namespace(Side::Client, || {
+        segment_size(&std::net::TcpStream::connect((PEER, 5001)).unwrap())
+    });
+    for (segment, end) in [(client, "client"), (server, "server")] {
+        let segment = segment.join().unwrap();
+        assert!(
+            (500..=mtu - 40).contains(&segment),
+            "{end}: {segment}, mtu {mtu}"
+        );
+    }
+    take_down(&lab);
+}
+
+/// The largest segment that this end sends.
+fn segment_size(stream: &std::net::TcpStream) -> u32 {
+    nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::TcpMaxSeg).unwrap()
 }

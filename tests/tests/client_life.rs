@@ -14,8 +14,8 @@ use sim::tunnel::{
 
 const PEER: &str = "192.168.254.230";
 /// How often the server is killed in `a_persistent_tunnel_outlives_many_servers`, unless the
-/// environment says (`PPTP_FAST_CYCLES=200` takes two or three minutes).
-const CYCLES: u32 = 50;
+/// environment says: `PPTP_FAST_CYCLES=1000`.
+const CYCLES: u32 = 200;
 
 fn status(lab: &Lab) -> Value {
     let status = lab.run(Side::Client, &["status", "test2", "--json"]);
@@ -128,9 +128,9 @@ fn a_persistent_tunnel_outlives_many_servers() {
         server.signal(Signal::SIGKILL);
         server.wait(10);
         server = serve(&lab, &conf);
-        std::thread::sleep(Duration::from_millis(dice.up_to(150)));
-        // Every few cycles the tunnel may come up before the next blow.
-        if cycle % 5 == 4 || cycle + 1 == cycles {
+        std::thread::sleep(Duration::from_millis(dice.up_to(100)));
+        // Every other time the tunnel may come up before the next blow.
+        if dice.up_to(2) == 0 || cycle + 1 == cycles {
             let now = standing(&lab);
             came_up += 1;
             assert_eq!(
@@ -140,7 +140,7 @@ fn a_persistent_tunnel_outlives_many_servers() {
             );
         }
     }
-    assert!(came_up >= cycles / 5);
+    assert!(came_up > cycles / 4, "only {came_up}");
     assert_pings(&lab, Side::Client, PEER);
     take_down(&lab);
     assert_eq!(lab.routes(Side::Client), routes);

@@ -247,12 +247,14 @@ async fn bring_up(config: &ClientConfig, json: bool) -> ExitCode {
     tokio::task::spawn_local(announce(config.tunnel.clone(), stands, json));
     match client::run(config, log, receiver, up).await {
         // Asked for with `down`: in order, and so a success.
-        Ok(Ending::LocalRequest(words))
-            if words == client::USER_REQUEST && signal.try_recv().is_err() =>
-        {
-            ExitCode::SUCCESS
+        Ok(ended) => {
+            let is_asked = matches!(&ended.ending, Ending::LocalRequest(words)
+                if words == client::USER_REQUEST);
+            if is_asked && signal.try_recv().is_err() {
+                return ExitCode::SUCCESS;
+            }
+            fail(&ended.ending, ended.exit_status())
         }
-        Ok(ending) => fail(&ending, ending.exit_status()),
         Err(error) => fail(&error, error.exit_status()),
     }
 }

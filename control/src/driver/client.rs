@@ -14,8 +14,8 @@ use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use super::admin::{Answer, Asked, Request};
-use super::engine::{Direction, Engine, Trace};
+use super::admin::{Answer, Asked};
+use super::engine::Engine;
 use super::host_error::HostError;
 use super::log::Log;
 use super::netlink::{Netlink, Way};
@@ -23,21 +23,23 @@ use super::privileges;
 use super::scripts::{Script, Scripts};
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
-use crate::config::client::{ClientConfig, InterfaceConfig};
+use crate::config::client::ClientConfig;
+use crate::proto::Action;
 use crate::proto::ending::Ending;
-use crate::proto::endpoint::{EndpointConfig, Timers};
 use crate::proto::link::{Network, Report};
-use crate::proto::{Action, Event};
-use crate::wire::log as packet_log;
 
 mod demand;
 mod dial;
+mod farewell;
 mod kill_switch;
 mod leftovers;
 mod life;
+mod limits;
 mod network;
 mod pid_files;
+mod requests;
 mod routes;
+mod setup;
 mod status;
 
 pub use leftovers::repair;
@@ -53,8 +55,6 @@ const TUN: TunId = TunId(0);
 const WORKER: usize = 0;
 /// How often `idle`, `maxconnect` and the way to the server are looked at.
 const CHECK: Duration = Duration::from_secs(1);
-/// For the last control messages after the call has ended.
-const FAREWELL: Duration = Duration::from_secs(5);
 /// What an end by `down`, INT or TERM is called.
 pub const USER_REQUEST: &str = "User request";
 
@@ -132,11 +132,32 @@ pub async fn run(
     log: Log,
     requests: mpsc::Receiver<Asked>,
     announce: oneshot::Sender<Announcement>,
-) -> Result<Ending, ClientError> {
+) -> Result<Ended, ClientError> {
     let mut client = Client::start(config, log, announce).await?;
     let outcome = client.run(requests).await;
     client.leave(&outcome).await;
-    outcome
+    let has_stood = client.had_network;
+    outcome.map(|ending| Ended { ending, has_stood })
+}
+
+/// How a tunnel has ended for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Why.
+    pub ending: Ending,
+    /// The tunnel stood before.
+    pub has_stood: bool,
+}
+
+impl Ended {
+    /// pppd's exit status: a tunnel that stood and that the peer has ended in order is a success.
+    #[must_use]
+    pub const fn exit_status(&self) -> u8 {
+        match &self.ending {
+            Ending::PeerRequest(_) if self.has_stood => 0,
+            ending => ending.exit_status(),
+        }
+    }
 }
 
 struct Client<'a> {
@@ -203,9 +224,9 @@ impl<'a> Client<'a> {
             record.open_kill_switch().map_err(ClientError::KillSwitch)?;
         }
         let debug = Rc::new(Cell::new(config.log.debug));
-        let trace = trace_to(log.clone(), Rc::clone(&debug));
+        let trace = setup::trace_to(log.clone(), Rc::clone(&debug));
         let engine = Engine::start(
-            endpoint_config(config),
+            setup::endpoint_config(config),
             TransportConfig {
                 local: config.pptp.local_bind,
                 mark: config.pptp.mark,
@@ -220,7 +241,8 @@ impl<'a> Client<'a> {
             Some(trace),
         )
         .map_err(HostError::from)?;
-        let tun = tun::open(&interface_pattern(&config.interface)).map_err(HostError::from)?;
+        let tun =
+            tun::open(&setup::interface_pattern(&config.interface)).map_err(HostError::from)?;
         let interface = tun.name.clone();
         log.line(&format!("Using interface {interface}"));
         let (index, _) = netlink.link(&interface).await.map_err(HostError::from)?;
@@ -231,7 +253,7 @@ impl<'a> Client<'a> {
             netlink,
             log,
             debug,
-            scripts: scripts(config),
+            scripts: setup::scripts(config),
             record,
             routes: Routes::new(config),
             life: Life::new(config.persist),
@@ -424,155 +446,6 @@ impl<'a> Client<'a> {
         self.is_waiting || self.redial_at.is_some() || self.lookup.is_some()
     }
 
-    /// Once a second: limits, and the way to the server.
-    async fn check(&mut self) -> Vec<Action> {
-        self.guard_routes().await;
-        self.check_limits()
-    }
-
-    /// Ends a tunnel that has been idle, or has stood, for too long.
-    fn check_limits(&mut self) -> Vec<Action> {
-        let (Some(standing), Some((call_id, counters))) = (&mut self.network, &self.call) else {
-            return Vec::new();
-        };
-        let packets = counters.sent_packets.get() + counters.received_packets.get();
-        if packets != standing.packets {
-            standing.packets = packets;
-            standing.busy_at = Instant::now();
-        }
-        let is_over = |limit_ms: Option<u64>, since: Instant| {
-            limit_ms.is_some_and(|limit| since.elapsed() >= Duration::from_millis(limit))
-        };
-        let ending = if is_over(self.config.max_connect_ms, standing.since) {
-            Ending::ConnectTimeout
-        } else if is_over(self.config.idle_ms, standing.busy_at) {
-            Ending::IdleTimeout
-        } else {
-            return Vec::new();
-        };
-        let (call_id, reason) = (*call_id, ending.to_string());
-        self.log.line(&reason);
-        self.hang_up(call_id, ending, reason)
-    }
-
-    /// Asks the call to end in order; nothing when that has been asked for already.
-    fn hang_up(&mut self, call_id: CallId, ending: Ending, reason: String) -> Vec<Action> {
-        if self.ending.replace(ending).is_some() {
-            return Vec::new();
-        }
-        self.engine.handle_event(Event::HangUp { call_id, reason })
-    }
-
-    fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> Vec<Action> {
-        let (reply, actions) = match request {
-            Request::Down => {
-                self.waiting.push(answer);
-                self.is_leaving = true;
-                return self.end(USER_REQUEST);
-            }
-            Request::Status => (Answer::Tunnel(Box::new(self.status())), Vec::new()),
-            Request::HangUp => (Answer::Done, self.hang_up_for_now()),
-            Request::ToggleDebug => {
-                self.debug.set(!self.debug.get());
-                (Answer::Done, Vec::new())
-            }
-            Request::RenegotiateCompression => {
-                let call_id = self.call.as_ref().map(|(call_id, _)| *call_id);
-                // Keys that are negotiated again would be the same keys, and with them the key
-                // stream: what is wanted is that both ends start afresh.
-                let event = |call_id| Event::ResetNeeded { call_id };
-                let actions = call_id.map(|call_id| self.engine.handle_event(event(call_id)));
-                (Answer::Done, actions.unwrap_or_default())
-            }
-        };
-        let _ = answer.send(reply);
-        actions
-    }
-
-    /// HUP: the pause before an attempt is over at once; a link ends, and where the tunnel persists
-    /// another follows.
-    fn hang_up_for_now(&mut self) -> Vec<Action> {
-        const HANGUP: &str = "Hangup (SIGHUP)";
-        self.log.line(HANGUP);
-        if self.redial_at.is_some() {
-            self.redial_at = Some(tokio::time::Instant::now());
-            return Vec::new();
-        }
-        if !self.config.persist.wanted {
-            self.is_leaving = true;
-        } else if self.call.is_none() {
-            return Vec::new();
-        }
-        self.end(HANGUP)
-    }
-
-    fn end(&mut self, reason: &str) -> Vec<Action> {
-        let ending = Ending::LocalRequest(reason.to_owned());
-        match &self.call {
-            Some((call_id, _)) => {
-                let call_id = *call_id;
-                self.hang_up(call_id, ending, USER_REQUEST.to_owned())
-            }
-            None => {
-                self.ending = Some(ending);
-                self.engine.handle_event(Event::Shutdown)
-            }
-        }
-    }
-
-    /// The last attempt is over; the control connection ends in order, and then everything is let
-    /// go.
-    async fn leave(&mut self, outcome: &Result<Ending, ClientError>) {
-        self.take_down_interface().await;
-        let actions = self.engine.handle_event(Event::Shutdown);
-        let farewell = tokio::time::timeout(FAREWELL, async {
-            let mut actions = actions;
-            loop {
-                let idle = actions.iter().any(|action| matches!(action, Action::Idle));
-                for action in actions {
-                    self.engine.perform(action);
-                }
-                if idle {
-                    return;
-                }
-                let input = self.engine.next().await;
-                actions = self.engine.handle(input);
-            }
-        });
-        let _ = farewell.await;
-        self.start_script(Script::NetDown, None, None);
-        self.engine
-            .workers
-            .send_to(WORKER, Command::DetachTun { tun: TUN });
-        self.engine.stop(FAREWELL).await;
-        self.scripts.finish(network::SCRIPT_LIMIT).await;
-        self.remove_pid_files();
-        self.leave_kill_switch(outcome);
-        for answer in self.waiting.drain(..) {
-            let _ = answer.send(Answer::Ended);
-        }
-    }
-
-    /// It goes when it was asked to, and when there never was a tunnel. One that was lost must not
-    /// let out what it had carried.
-    fn leave_kill_switch(&mut self, outcome: &Result<Ending, ClientError>) {
-        if !self.is_leaving && self.has_stood && self.is_closed {
-            let why = outcome
-                .as_ref()
-                .map_or_else(ToString::to_string, ToString::to_string);
-            let name = &self.config.tunnel;
-            self.log.line(&format!(
-                "{why}. The kill switch stays: nothing leaves this host until pptp-fast up {name}, \
-                 or pptp-fast down {name}"
-            ));
-            return;
-        }
-        if let Err(error) = self.record.open_kill_switch() {
-            self.log
-                .line(&format!("cannot remove the kill switch: {error}"));
-        }
-    }
-
     async fn run_script(&self, script: Script) {
         let facts = self.facts(None, None);
         self.scripts.run(script, &facts, &self.log).await;
@@ -594,62 +467,6 @@ impl<'a> Client<'a> {
         if let Some(announce) = self.announce.take() {
             let _ = announce.send(announcement);
         }
-    }
-}
-
-fn endpoint_config(config: &ClientConfig) -> EndpointConfig {
-    let host_name = config.pptp.host_name.clone();
-    EndpointConfig {
-        host_name: host_name.unwrap_or_else(|| "local".to_owned()),
-        phone_number: config.pptp.phone.clone(),
-        timers: Timers {
-            echo_idle_ms: config.pptp.idle_wait_ms,
-            echo_wait_ms: config.pptp.max_echo_wait_ms,
-            ..Timers::default()
-        },
-        ..EndpointConfig::default()
-    }
-}
-
-fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
-    Box::new(move |_, direction, frame| {
-        if !debug.get() {
-            return;
-        }
-        let verb = match direction {
-            Direction::Sent => "sent",
-            Direction::Rcvd => "rcvd",
-        };
-        log.line(&format!("{verb} {}", packet_log::describe(frame)));
-    })
-}
-
-fn scripts(config: &ClientConfig) -> Scripts {
-    let mut environment = config.environment.clone();
-    let named = [
-        ("LINKNAME", &config.link_name),
-        ("CALL_FILE", &config.call_file),
-    ];
-    for (name, value) in named {
-        if let Some(value) = value {
-            environment.push((name.to_owned(), value.clone()));
-        }
-    }
-    Scripts {
-        dir: config.scripts_dir.clone(),
-        places: config.scripts.clone(),
-        ipparam: config.ipparam.clone().unwrap_or_default(),
-        environment,
-        ..Scripts::default()
-    }
-}
-
-/// The name that is asked for, or the first free one as pppd takes it.
-fn interface_pattern(interface: &InterfaceConfig) -> String {
-    match (&interface.name, interface.unit) {
-        (Some(name), _) => name.clone(),
-        (None, Some(unit)) => format!("ppp{unit}"),
-        (None, None) => "ppp%d".to_owned(),
     }
 }
 

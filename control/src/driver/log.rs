@@ -49,8 +49,12 @@ impl Log {
     /// Lines go to syslog, too, where there is one: as pppd's do.
     #[must_use]
     pub fn with_syslog(self) -> Self {
+        self.with_syslog_at(Path::new(SYSLOG))
+    }
+
+    fn with_syslog_at(self, path: &Path) -> Self {
         let connected = UnixDatagram::unbound().and_then(|socket| {
-            socket.connect(SYSLOG)?;
+            socket.connect(path)?;
             // A syslogd that hangs must not hang the tunnel.
             socket.set_nonblocking(true)?;
             Ok(socket)
@@ -90,5 +94,41 @@ impl Log {
             let entry = format!("<{PRIORITY}>pptp-fast[{pid}]: {text}");
             drop(syslog.send(entry.as_bytes()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_reaches_every_sink() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, file) = (dir.path().join("log"), dir.path().join("file"));
+        let syslogd = UnixDatagram::bind(&socket).unwrap();
+        let log = Log::new(None).with_syslog_at(&socket);
+        let log = log.with_file(&file).unwrap();
+        log.line("local  IP address 10.0.0.1");
+        let mut entry = [0; 200];
+        let len = syslogd.recv(&mut entry).unwrap();
+        let expected = format!(
+            "<30>pptp-fast[{}]: local  IP address 10.0.0.1",
+            std::process::id()
+        );
+        assert_eq!(entry[..len], *expected.as_bytes());
+        let lines = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(lines, "local  IP address 10.0.0.1\n");
+    }
+
+    #[test]
+    fn a_sink_that_is_gone_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("log");
+        let absent = Log::new(None).with_syslog_at(&socket);
+        absent.line("nobody hears this");
+        let syslogd = UnixDatagram::bind(&socket).unwrap();
+        let log = Log::new(None).with_syslog_at(&socket);
+        drop(syslogd);
+        log.line("nor this");
     }
 }

@@ -209,9 +209,9 @@ async fn run_tunnel<T>(
         let _ = requests.send((Request::Down, answer)).await;
         measured.map(|measured| (measured, way))
     };
-    let (ending, measured) = tokio::join!(tunnel, measured);
-    let ending = ending?;
-    measured.with_context(|| format!("the tunnel ended: {ending}"))
+    let (ended, measured) = tokio::join!(tunnel, measured);
+    let ended = ended?;
+    measured.with_context(|| format!("the tunnel ended: {}", ended.ending))
 }
 
 /// Which socket the client's packets leave through, and why.

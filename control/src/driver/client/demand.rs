@@ -35,9 +35,8 @@ pub(super) async fn packet(tun: &OwnedFd) {
         an OwnedFd's does not"
     )]
     let watched = AsyncFd::with_interest(tun, Interest::READABLE);
-    match watched {
-        Ok(tun) => drop(tun.readable().await),
-        // An attempt too early is better than none.
-        Err(_) => {}
+    // Where it cannot be watched, an attempt too early is better than none.
+    if let Ok(tun) = watched {
+        drop(tun.readable().await);
     }
 }
