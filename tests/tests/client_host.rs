@@ -12,6 +12,8 @@ use sim::tunnel::{HOWTO_OPTIONS, SERVER_OPTIONS, assert_pings, configure, serve,
 /// The server's address beyond the gateway 10.77.0.1.
 const FAR_SERVER: &str = "10.88.0.1";
 const PEER: &str = "192.168.254.230";
+/// As the how-to shows them.
+const HOWTO_SCRIPTS: &str = include_str!("../howto/scripts.txt");
 const RESOLV_CONF: &str = "search example.net\nnameserver 192.0.2.53\n";
 
 /// A server beyond a gateway, and a client with these options and comment lines.
@@ -352,11 +354,18 @@ fn the_howtos_own_scripts_work_unchanged() {
     let Some((lab, _server)) = far_tunnel("", "") else {
         return;
     };
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("howto");
-    for name in ["ip-up", "ip-up.local", "ip-down", "ip-down.local"] {
-        let text = std::fs::read_to_string(scripts.join(name)).unwrap();
-        lab.write_script(&format!("ppp/{name}"), &text);
+    let has_route = ["/sbin/route", "/usr/sbin/route", "/bin/route"];
+    assert!(
+        has_route.iter().any(|path| Path::new(path).exists()),
+        "route is missing: install net-tools"
+    );
+    let mut names = Vec::new();
+    for shown in HOWTO_SCRIPTS.split("[shashank@mia ppp]# cat ").skip(1) {
+        let (name, text) = shown.split_once('\n').unwrap();
+        lab.write_script(&format!("ppp/{name}"), text);
+        names.push(name);
     }
+    assert_eq!(names, ["ip-up", "ip-up.local", "ip-down", "ip-down.local"]);
     let before = Host::of(&lab);
     up(&lab, &[]);
     let log = lab.dir.path().join("log/pptpd.log");
@@ -489,9 +498,16 @@ fn segments_are_clamped_to_what_fits() {
     let object: serde_json::Value = serde_json::from_slice(&up.stdout).unwrap();
     let mtu = u32::try_from(object["mtu"].as_u64().unwrap()).unwrap();
     lab.ip(Side::Client, "link set ppp0 mtu 1500");
-    lab.ip(Side::Server, "link set ppp0 mtu 1500");
-    lab.ip(Side::Server, "route del 192.168.254.231");
-    lab.ip(Side::Server, "route add 192.168.254.231 dev ppp0");
+    let routes = lab.routes(Side::Server);
+    let route = routes.lines().find(|line| line.contains("192.168.254.231"));
+    let device = route.unwrap().split(' ').nth(2).unwrap();
+    for words in [
+        format!("link set {device} mtu 1500"),
+        "route del 192.168.254.231".to_owned(),
+        format!("route add 192.168.254.231 dev {device}"),
+    ] {
+        lab.ip(Side::Server, &words);
+    }
     let (listens, is_listening) = std::sync::mpsc::channel();
     let server = lab.in_namespace(Side::Server, move || {
         let listener = std::net::TcpListener::bind((PEER, 5001)).unwrap();

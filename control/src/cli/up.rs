@@ -155,7 +155,12 @@ impl Up {
             Some(name) => ClientConfig::from_peer(&directory, name, &flags, &host_name()),
             None => ClientConfig::from_flags(&directory, &flags, &host_name()),
         };
-        config.map_err(|error| (error.to_string(), error.exit_status()))
+        config
+            .map(|config| ClientConfig {
+                pid_files: true,
+                ..config
+            })
+            .map_err(|error| (error.to_string(), error.exit_status()))
     }
 }
 

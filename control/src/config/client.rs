@@ -137,6 +137,8 @@ pub struct ClientConfig {
     pub routes: Vec<Route>,
     /// `--kill-switch`: nothing leaves the host but through the tunnel.
     pub kill_switch: bool,
+    /// Write `/var/run/pppN.pid`: this is a tunnel of the host, not of a demonstration.
+    pub pid_files: bool,
     /// `call`: the name of the peers file.
     pub call_file: Option<String>,
     /// `defaultroute`.
@@ -277,6 +279,7 @@ impl ClientConfig {
             },
             routes: Vec::new(),
             kill_switch: false,
+            pid_files: false,
             call_file: None,
             default_route: options.default_route,
             proxy_arp: options.proxy_arp,

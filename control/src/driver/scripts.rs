@@ -10,8 +10,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::process::Command;
-use tokio::sync::Mutex;
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::log::Log;
 use crate::config::pppd_options;
@@ -118,29 +118,21 @@ impl Scripts {
 
     /// Starts a script as soon as the one before has ended, and does not wait for it.
     pub(crate) fn start(&self, script: Script, facts: &Facts<'_>, log: &Log) {
-        let Some((path, mut command)) = self.command(script, facts) else {
+        let Some((path, command)) = self.command(script, facts) else {
             return;
         };
         let (log, turn) = (log.clone(), Arc::clone(&self.turn));
-        // A lock that is free is taken at once, so that whoever waits next comes after.
-        let taken = Arc::clone(&turn).try_lock_owned().ok();
-        tokio::task::spawn_local(async move {
-            let _turn = match taken {
-                Some(turn) => turn,
-                None => turn.lock_owned().await,
-            };
-            let path = path.display();
-            match command.spawn() {
-                Ok(mut child) => {
-                    let id = child.id().unwrap_or(0);
-                    log.line(&format!("Script {path} started (pid {id})"));
-                    if let Ok(status) = child.wait().await {
-                        log.line(&format!("Script {path} finished (pid {id}), {status}"));
-                    }
-                }
-                Err(error) => log.line(&format!("Script {path} does not run: {error}")),
+        match Arc::clone(&turn).try_lock_owned() {
+            Ok(turn) => {
+                let child = spawn(&path, command, &log);
+                tokio::task::spawn_local(see_to_end(path, child, log, turn));
             }
-        });
+            Err(_) => drop(tokio::task::spawn_local(async move {
+                let turn = turn.lock_owned().await;
+                let child = spawn(&path, command, &log);
+                see_to_end(path, child, log, turn).await;
+            })),
+        }
     }
 
     /// Waits until no script runs, or `limit` has passed.
@@ -194,6 +186,36 @@ impl Scripts {
                 vec![interface, tty, speed, local, remote, ipparam]
             }
         }
+    }
+}
+
+fn spawn(path: &Path, mut command: Command, log: &Log) -> Option<Child> {
+    let path = path.display();
+    match command.spawn() {
+        Ok(child) => {
+            let id = child.id().unwrap_or(0);
+            log.line(&format!("Script {path} started (pid {id})"));
+            Some(child)
+        }
+        Err(error) => {
+            log.line(&format!("Script {path} does not run: {error}"));
+            None
+        }
+    }
+}
+
+/// Waits for the end of a script, whose `turn` it is until then.
+async fn see_to_end(
+    path: PathBuf,
+    child: Option<Child>,
+    log: Log,
+    _turn: OwnedMutexGuard<()>,
+) {
+    let Some(mut child) = child else { return };
+    let id = child.id().unwrap_or(0);
+    if let Ok(status) = child.wait().await {
+        let path = path.display();
+        log.line(&format!("Script {path} finished (pid {id}), {status}"));
     }
 }
 

@@ -160,6 +160,8 @@ struct Server {
     pool: AddressPool,
     tuns: Vec<SharedTun>,
     sessions: HashMap<CallId, Session>,
+    /// Of sessions that have ended while a script of theirs ran.
+    scripts_running: Vec<Arc<Mutex<()>>>,
 }
 
 impl Server {
@@ -188,6 +190,7 @@ impl Server {
             pool,
             tuns: Vec::new(),
             sessions: HashMap::new(),
+            scripts_running: Vec::new(),
         };
         server.open_tuns().await?;
         server.listen().await?;
@@ -388,11 +391,11 @@ impl Server {
         if proved.is_some_and(|session| !session.user.is_empty()) {
             self.start_script(Script::AuthDown, call_id, None);
         }
-        if let Some(address) = self
-            .sessions
-            .remove(&call_id)
-            .and_then(|session| session.address)
-        {
+        let Some(session) = self.sessions.remove(&call_id) else {
+            return;
+        };
+        self.remember_scripts(session.turn);
+        if let Some(address) = session.address {
             self.pool.release(address);
         }
     }
@@ -453,6 +456,7 @@ impl Server {
             self.engine.workers.send_to(worker, detach);
         }
         self.engine.stop(limit).await;
+        self.wait_for_scripts(limit).await;
         if let Some(path) = &self.config.pid_file {
             let _ = std::fs::remove_file(path);
         }

@@ -8,6 +8,9 @@ use super::Client;
 impl Client<'_> {
     /// The second line of a link's own file names its interface, as pppd writes it.
     pub(super) fn write_pid_files(&mut self) {
+        if !self.config.pid_files {
+            return;
+        }
         let pid = std::process::id();
         let mut files = vec![(self.interface.clone(), format!("{pid}\n"))];
         if let Some(name) = &self.config.link_name {

@@ -1,8 +1,10 @@
 //! Scripts for each session of a server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::program::CallId;
+use tokio::sync::Mutex;
 
 use super::super::scripts::{Facts, Script, Scripts};
 use super::Server;
@@ -43,5 +45,26 @@ impl Server {
             carried,
         };
         scripts.start(script, &facts, &self.log);
+    }
+    /// A session is gone; its last scripts may still run, or wait for each other.
+    pub(super) fn remember_scripts(&mut self, turn: Arc<Mutex<()>>) {
+        let is_running = |turn: &Arc<Mutex<()>>| turn.try_lock().is_err();
+        self.scripts_running.retain(is_running);
+        if is_running(&turn) {
+            self.scripts_running.push(turn);
+        }
+    }
+
+    /// Before the process ends: as long as scripts run, but no longer than `limit`.
+    pub(super) async fn wait_for_scripts(&mut self, limit: Duration) {
+        let turns = std::mem::take(&mut self.scripts_running);
+        let all = async {
+            // Those that wait for their turn take a place in its queue first.
+            tokio::task::yield_now().await;
+            for turn in &turns {
+                let _turn = turn.lock().await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, all).await;
     }
 }
