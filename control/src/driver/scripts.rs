@@ -205,12 +205,7 @@ fn spawn(path: &Path, mut command: Command, log: &Log) -> Option<Child> {
 }
 
 /// Waits for the end of a script, whose `turn` it is until then.
-async fn see_to_end(
-    path: PathBuf,
-    child: Option<Child>,
-    log: Log,
-    _turn: OwnedMutexGuard<()>,
-) {
+async fn see_to_end(path: PathBuf, child: Option<Child>, log: Log, _turn: OwnedMutexGuard<()>) {
     let Some(mut child) = child else { return };
     let id = child.id().unwrap_or(0);
     if let Ok(status) = child.wait().await {
