@@ -49,22 +49,33 @@ fn up(lab: &Lab, more: &[&str]) -> String {
 /// What `ip` says on the client's side.
 fn ask(lab: &Lab, words: &str) -> String {
     let mut command = lab.command(Side::Client, "ip");
-    text(&command.args(words.split(' ')).output().unwrap())
+    text(
+        &command
+            .args(words.split(' '))
+            .output()
+            .expect("the lab holds together"),
+    )
 }
 
 fn can_ping(lab: &Lab, host: &str) -> bool {
     let mut ping = lab.command(Side::Client, "ping");
-    let ping = ping.args(["-c1", "-W1", host]).output().unwrap();
+    let ping = ping
+        .args(["-c1", "-W1", host])
+        .output()
+        .expect("the lab holds together");
     ping.status.success()
 }
 
 /// Kills the tunnel's process, and waits until its interface has gone with it.
 fn kill(lab: &Lab) {
     let status = lab.run(Side::Client, &["status", "test2", "--json"]);
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-    let pid = status["tunnels"][0]["pid"].as_i64().unwrap();
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-    nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+    let status: serde_json::Value =
+        serde_json::from_slice(&status.stdout).expect("the lab holds together");
+    let pid = status["tunnels"][0]["pid"]
+        .as_i64()
+        .expect("the lab holds together");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("the lab holds together"));
+    nix::sys::signal::kill(pid, Signal::SIGKILL).expect("the lab holds together");
     wait_until("the interface is gone", || {
         lab.interfaces(Side::Client).len() == 2
     });
@@ -85,7 +96,7 @@ fn files(directory: &Path) -> Vec<(PathBuf, u32, u64, Vec<u8>)> {
         .flatten()
         .flatten()
         .map(|entry| {
-            let meta = entry.metadata().unwrap();
+            let meta = entry.metadata().expect("the lab holds together");
             let content = std::fs::read(entry.path()).unwrap_or_default();
             (entry.path(), meta.mode(), meta.ino(), content)
         })
@@ -530,5 +541,6 @@ fn segments_are_clamped_to_what_fits() {
 
 /// The largest segment that this end sends.
 fn segment_size(stream: &std::net::TcpStream) -> u32 {
-    nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::TcpMaxSeg).unwrap()
+    nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::TcpMaxSeg)
+        .expect("the lab holds together")
 }

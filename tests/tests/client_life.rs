@@ -49,7 +49,7 @@ fn up_and_stay(lab: &Lab, more: &[&str]) -> Running {
 /// Names of the descriptors that a process has open, without their numbers.
 fn descriptors(pid: u32) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
+        .expect("the lab holds together")
         .flatten()
         .filter_map(|entry| std::fs::read_link(entry.path()).ok())
         .map(|name| {

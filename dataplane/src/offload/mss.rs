@@ -88,7 +88,7 @@ mod tests {
         options.resize(options.len().next_multiple_of(4), OPTION_END);
         let mut segment = vec![0; TCP_LEN_MIN];
         segment[..4].copy_from_slice(&[0x30, 0x39, 0, 80]);
-        segment[tcp::DATA_OFFSET] = ((TCP_LEN_MIN + options.len()) / 4 << 4) as u8;
+        segment[tcp::DATA_OFFSET] = (((TCP_LEN_MIN + options.len()) / 4) << 4) as u8;
         segment[tcp::FLAGS] = SYN;
         segment.extend_from_slice(&options);
         let addresses: Vec<u8> = (1..=if is_ipv4 { 8 } else { 32 }).collect();
