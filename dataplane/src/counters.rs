@@ -116,13 +116,16 @@ pub enum DropReason {
     NoRoute,
     /// To send, but without headroom for the headers in front of it.
     NoHeadroom,
+    /// To send, but it is a GRE packet to the session's own peer: a route leads the tunnel into
+    /// itself.
+    Looped,
     /// Held for reordering when the session was removed.
     Removed,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadIpv4,
         Self::BadGre,
         Self::UnknownCall,
@@ -144,6 +147,7 @@ impl DropReason {
         Self::NoSendKey,
         Self::NoRoute,
         Self::NoHeadroom,
+        Self::Looped,
         Self::Removed,
     ];
 
@@ -172,6 +176,7 @@ impl DropReason {
             Self::NoSendKey => "no_send_key",
             Self::NoRoute => "no_route",
             Self::NoHeadroom => "no_headroom",
+            Self::Looped => "looped",
             Self::Removed => "removed",
         }
     }

@@ -12,6 +12,7 @@ use crate::mppe::cipher_batch::CipherBatch;
 use crate::mppe::decryptor::{Decryptor, Derived, Refusal};
 use crate::mppe::rc4::{self, Rc4};
 use crate::mppe::rekey::Step;
+use crate::offload::mss;
 use crate::program::{CallId, TunId};
 use crate::sequence::Place;
 use crate::session::{Session, SessionTable};
@@ -335,6 +336,9 @@ fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, 
         };
         let verdict = judge(session, slots, &mut packet, now_ms);
         count(session, &verdict, &packet.frame);
+        if let (Verdict::Deliver { .. }, Some(mtu)) = (&verdict, session.clamp_mtu) {
+            mss::clamp(packet.frame.bytes_mut(slots), mtu);
+        }
         let in_trouble = matches!(verdict, Verdict::Drop(_)) && session.decryptor.is_some();
         if let Verdict::Drop(reason) = verdict {
             sessions.counters().count_drop(reason);

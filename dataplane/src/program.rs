@@ -182,6 +182,14 @@ pub enum Command {
         /// Session.
         call_id: CallId,
     },
+    /// From now on TCP connections through the session, both ways, are told of no larger segments
+    /// than go into an IP packet of so many octets; `None`, as at the start, leaves them alone.
+    ClampMss {
+        /// Session.
+        call_id: CallId,
+        /// The MTU of the tunnel.
+        mtu: Option<u16>,
+    },
     /// From now on the session's packets go to this next hop, through the AF_XDP socket of its
     /// interface or else the packet socket; `None`, as at the start, is the raw socket, where the
     /// kernel finds the way.
@@ -305,6 +313,11 @@ impl Command {
                 let half = || Self::CloseNetwork { call_id };
                 both(half(), half())
             }
+            // Segment sizes are told in both directions.
+            Self::ClampMss { call_id, mtu } => {
+                let half = || Self::ClampMss { call_id, mtu };
+                both(half(), half())
+            }
             // Acknowledgments take the same way as data.
             Self::SetNextHop { call_id, next_hop } => {
                 let half = || Self::SetNextHop { call_id, next_hop };
@@ -400,6 +413,8 @@ mod tests {
         assert_eq!(halves(Command::CloseNetwork { call_id }), (true, true));
         assert_eq!(halves(Command::Remove { call_id }), (true, true));
         assert_eq!(halves(Command::DetachTun { tun }), (true, true));
+        let mtu = Some(1_400);
+        assert_eq!(halves(Command::ClampMss { call_id, mtu }), (true, true));
         let next_hop = None;
         let set_next_hop = Command::SetNextHop { call_id, next_hop };
         assert_eq!(halves(set_next_hop), (true, true));

@@ -35,6 +35,8 @@ pub struct Session {
     pub(crate) sent: SendSequence,
     pub(crate) decryptor: Option<Decryptor>,
     pub(crate) encryptor: Option<Encryptor>,
+    /// See `Command::ClampMss`.
+    pub(crate) clamp_mtu: Option<u16>,
     pub(crate) counters: Arc<SessionCounters>,
     /// Whether the session stands in the queue of this name: once at most.
     in_gaps: bool,
@@ -58,6 +60,7 @@ impl Session {
             sent: SendSequence::new(),
             decryptor: None,
             encryptor: None,
+            clamp_mtu: None,
             counters: Arc::clone(&spec.counters),
             in_gaps: false,
             in_owing: false,
@@ -86,6 +89,11 @@ impl Session {
     /// See `Command::SetNextHop`.
     pub const fn set_next_hop(&mut self, next_hop: Option<NextHop>) {
         self.route.next_hop = next_hop;
+    }
+
+    /// See `Command::ClampMss`.
+    pub const fn clamp_mss(&mut self, mtu: Option<u16>) {
+        self.clamp_mtu = mtu;
     }
 
     /// What `OpenNetwork` brought, while it is open.

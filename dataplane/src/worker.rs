@@ -224,6 +224,7 @@ impl<I: Io> Worker<I> {
             Command::SetNextHop { call_id, next_hop } => {
                 self.with_session(call_id, |s| s.set_next_hop(next_hop))
             }
+            Command::ClampMss { call_id, mtu } => self.with_session(call_id, |s| s.clamp_mss(mtu)),
             Command::Remove { call_id } => self.remove(call_id),
             Command::AttachTun {
                 tun,

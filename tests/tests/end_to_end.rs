@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::process::Output;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -12,109 +11,11 @@ use control::wire::pptp::messages::{
 };
 use control::wire::pptp::{Message, Text, next_message};
 use nix::sys::signal::Signal;
-use sim::lab::{Lab, Running, SERVER, Side, binary, ready};
-
-const SECRETS: &str = "mia zidler mia123 *\n";
-const SERVER_OPTIONS: &str =
-    "name zidler\nrequire-mschap-v2\nrequire-mppe-128\nms-dns 192.168.254.230\n";
-const HOWTO_PEER: &str = "\
-# PPTP Tunnel configuration for tunnel test2
-# Server IP: 10.77.0.1
-name mia
-remotename zidler
-ipparam test2
-";
-const HOWTO_OPTIONS: &str = "\
-name mia
-lock
-dump
-logfd 2
-debug
-#logfile /var/log/pptpd.log
-noauth
-#require-mschap-v2
-require-mppe-128
-#nomppe
-#noccp
-novj
-novjccomp
-nopcomp
-noaccomp
-nobsdcomp
-nodeflate
-ipparam 192.168.2.0
-";
-
-/// Writes both ends' files: `server_options` for the server, `client_options` as options.pptp.
-fn configure(lab: &Lab, server_options: &str, client_options: &str) -> String {
-    lab.write("ppp/chap-secrets", SECRETS);
-    lab.write("ppp/pap-secrets", SECRETS);
-    let options = lab.write("ppp/options.pptp", client_options);
-    lab.write(
-        "ppp/peers/test2",
-        &format!("{HOWTO_PEER}file {}\n", options.display()),
-    );
-    let server = lab.write("pptpd-options", server_options);
-    let conf = format!(
-        "option {}\nlocalip 192.168.254.230\nremoteip 192.168.254.231\ndebug\n",
-        server.display()
-    );
-    lab.write("pptpd.conf", &conf).display().to_string()
-}
-
-fn serve(lab: &Lab, conf: &str) -> Running {
-    let mut server = lab.start(Side::Server, &["serve", "--config", conf]);
-    server.wait_for("Listening for PPTP", 10);
-    server
-}
-
-/// A lab with a server that listens, or `None` where there can be none.
-fn started(server_options: &str, client_options: &str) -> Option<(Lab, Running)> {
-    let lab = ready().then(Lab::new)?;
-    let conf = configure(&lab, server_options, client_options);
-    let server = serve(&lab, &conf);
-    Some((lab, server))
-}
-
-/// Ends the how-to's tunnel in order.
-fn take_down(lab: &Lab) {
-    let down = lab.run(Side::Client, &["down", "test2"]);
-    assert_eq!(down.status.code(), Some(0), "{}", text(&down));
-}
-
-/// Two pings from one side cross the tunnel and come back.
-fn assert_pings(lab: &Lab, side: Side, peer: &str) {
-    let mut ping = lab.command(side, "ping");
-    let ping = ping
-        .args(["-c2", "-i0.2", "-W2", peer])
-        .output()
-        .expect("ping starts");
-    assert!(ping.status.success(), "{peer}: {}", text(&ping));
-}
-
-fn text(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
-
-fn assert_bare(lab: &Lab, side: Side) {
-    assert_eq!(
-        lab.interfaces(side).len(),
-        2,
-        "only lo and outer remain on {side:?}"
-    );
-    let run = lab.dir.path().join(format!("run-{side:?}"));
-    let left: Vec<_> = std::fs::read_dir(run)
-        .map(|dir| dir.flatten().collect())
-        .unwrap_or_default();
-    assert!(left.is_empty(), "run files remain: {left:?}");
-    assert_eq!(
-        lab.routes(side).lines().count(),
-        1,
-        "routes remain: {}",
-        lab.routes(side)
-    );
-}
+use sim::lab::{Lab, SERVER, Side, binary, ready};
+use sim::tunnel::{
+    HOWTO_OPTIONS, HOWTO_PEER, SERVER_OPTIONS, assert_bare, assert_pings, configure, serve,
+    started, take_down, text,
+};
 
 /// The how-to's own files bring a tunnel up in the background; `status` shows it, a ping crosses
 /// it, `down` ends it on both sides, and nothing is left.

@@ -39,7 +39,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Up(up::Up),
+    Up(Box<up::Up>),
     Down(down::Down),
     Status(status::Status),
     Setup(dialogue::setup::Setup),

@@ -10,7 +10,9 @@ use super::{fail, host_name, password, ppp_directory, print_line, warn};
 use crate::config::client::{ClientConfig, Flags};
 use crate::config::fast_path::FastPathMode;
 use crate::config::pppd_options::Detach;
+use crate::config::route::Route;
 use crate::driver::admin::Asked;
+use crate::driver::client::Announcement;
 use crate::driver::log::{Log, Terminal};
 use crate::driver::run_files::{self, AdminSocket};
 use crate::driver::{admin, background, client, runtime, signals};
@@ -79,8 +81,30 @@ struct FlagArguments {
     #[arg(long)]
     ifname: Option<String>,
     /// Our outer address, when it must be a particular one.
-    #[arg(long)]
+    #[arg(long, visible_aliases = ["local", "bind"])]
     localbind: Option<std::net::Ipv4Addr>,
+    /// Firewall mark of the tunnel's own packets, for policy routing.
+    #[arg(long, visible_alias = "fwmark", value_parser = parse_mark)]
+    rtmark: Option<u32>,
+    /// Network or host that is reached through the tunnel; may be given several times.
+    #[arg(long = "route", value_name = "NET", value_parser = parse_route)]
+    routes: Vec<Route>,
+    /// Send everything through the tunnel that has no other route.
+    #[arg(long)]
+    defaultroute: bool,
+    /// With --defaultroute: even where there is a default route already.
+    #[arg(long, requires = "defaultroute")]
+    replacedefaultroute: bool,
+    /// Let nothing leave this host but through the tunnel and to its server, until the tunnel is
+    /// ended with `down` or a signal.
+    #[arg(long)]
+    kill_switch: bool,
+    /// Ask the name servers that the server names.
+    #[arg(long)]
+    usepeerdns: bool,
+    /// Dial again whenever the tunnel has ended.
+    #[arg(long)]
+    persist: bool,
     /// How GRE packets leave this host.
     #[arg(long, value_enum, default_value_t)]
     fast_path: FastPathMode,
@@ -137,7 +161,12 @@ impl Up {
             Some(name) => ClientConfig::from_peer(&directory, name, &flags, &host_name()),
             None => ClientConfig::from_flags(&directory, &flags, &host_name()),
         };
-        config.map_err(|error| (error.to_string(), error.exit_status()))
+        config
+            .map(|config| ClientConfig {
+                pid_files: true,
+                ..config
+            })
+            .map_err(|error| (error.to_string(), error.exit_status()))
     }
 }
 
@@ -147,6 +176,10 @@ impl FlagArguments {
             Some(path) => Some(password::from_file(path)?),
             None => None,
         };
+        let mut options = self.options.clone();
+        if self.replacedefaultroute {
+            options.push("replacedefaultroute".to_owned());
+        }
         Ok(Flags {
             server: self.server.clone(),
             user: self.user.clone(),
@@ -161,15 +194,33 @@ impl FlagArguments {
             mru: self.mru,
             interface: self.ifname.clone(),
             local_bind: self.localbind,
+            mark: self.rtmark,
+            routes: self.routes.clone(),
+            default_route: self.defaultroute,
+            kill_switch: self.kill_switch,
+            use_peer_dns: self.usepeerdns,
+            persist: self.persist,
             fast_path: self.fast_path,
             workers: self.workers,
             look_ahead: self.look_ahead,
             log_file: self.logfile.clone(),
             foreground,
-            options: self.options.clone(),
+            options,
             ..Flags::default()
         })
     }
+}
+
+fn parse_mark(text: &str) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| "write it as 51820 or 0xca6c".to_owned())
+}
+
+fn parse_route(text: &str) -> Result<Route, String> {
+    Route::parse(&format!("add {text} TUNNEL_DEV"))
 }
 
 async fn bring_up(config: &ClientConfig, json: bool) -> ExitCode {
@@ -192,8 +243,14 @@ async fn bring_up(config: &ClientConfig, json: bool) -> ExitCode {
     tokio::task::spawn_local(announce(config.tunnel.clone(), stands, json));
     match client::run(config, log, receiver, up).await {
         // Asked for with `down`: in order, and so a success.
-        Ok(Ending::LocalRequest(_)) if signal.try_recv().is_err() => ExitCode::SUCCESS,
-        Ok(ending) => fail(&ending, ending.exit_status()),
+        Ok(ended) => {
+            let is_asked = matches!(&ended.ending, Ending::LocalRequest(words)
+                if words == client::USER_REQUEST);
+            if is_asked && signal.try_recv().is_err() {
+                return ExitCode::SUCCESS;
+            }
+            fail(&ended.ending, ended.exit_status())
+        }
         Err(error) => fail(&error, error.exit_status()),
     }
 }
@@ -204,7 +261,7 @@ fn open_log(config: &ClientConfig, json: bool) -> Result<Log, String> {
         (false, Some(2)) => Some(Terminal::Stderr),
         (false, Some(_)) => Some(Terminal::Stdout),
     };
-    let log = Log::new(terminal);
+    let log = Log::new(terminal).with_syslog();
     match &config.log.file {
         Some(path) => log
             .with_file(path)
@@ -214,11 +271,23 @@ fn open_log(config: &ClientConfig, json: bool) -> Result<Log, String> {
 }
 
 /// Says that the tunnel stands, and lets go of the terminal when in the background.
-async fn announce(tunnel: String, stands: oneshot::Receiver<client::Up>, json: bool) {
-    let Ok(up) = stands.await else { return };
+async fn announce(tunnel: String, news: oneshot::Receiver<Announcement>, json: bool) {
+    let Ok(news) = news.await else { return };
     if json {
-        print_line(serde_json::json!({
+        print_line(as_json(&tunnel, &news));
+    } else {
+        print_line(in_words(&tunnel, &news));
+    }
+    if background::is_child() {
+        background::report_ready();
+    }
+}
+
+fn as_json(tunnel: &str, news: &Announcement) -> serde_json::Value {
+    match news {
+        Announcement::Up(up) => serde_json::json!({
             "tunnel": tunnel,
+            "state": "up",
             "interface": up.interface,
             "local_ip": up.network.local,
             "peer_ip": up.network.remote,
@@ -226,15 +295,32 @@ async fn announce(tunnel: String, stands: oneshot::Receiver<client::Up>, json: b
             "cipher": up.network.cipher,
             "mtu": up.network.mtu,
             "setup_ms": up.setup.as_secs_f64() * 1000.0,
-        }));
-    } else {
-        let (interface, local) = (&up.interface, up.network.local);
-        print_line(format_args!(
-            "Tunnel {tunnel} is active on {interface}. Local IP Address: {local}"
-        ));
+        }),
+        Announcement::OnDemand { interface } => serde_json::json!({
+            "tunnel": tunnel,
+            "state": "waiting",
+            "interface": interface,
+        }),
+        Announcement::Persisting { why } => serde_json::json!({
+            "tunnel": tunnel,
+            "state": "reconnecting",
+            "last_ending": why,
+        }),
     }
-    if background::is_child() {
-        background::report_ready();
+}
+
+fn in_words(tunnel: &str, news: &Announcement) -> String {
+    match news {
+        Announcement::Up(up) => format!(
+            "Tunnel {tunnel} is active on {}. Local IP Address: {}",
+            up.interface, up.network.local
+        ),
+        Announcement::OnDemand { interface } => {
+            format!("Tunnel {tunnel} comes up with the first packet for {interface}.")
+        }
+        Announcement::Persisting { why } => {
+            format!("Tunnel {tunnel} is not up yet: {why}. It is tried again in the background.")
+        }
     }
 }
 

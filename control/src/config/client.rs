@@ -36,6 +36,8 @@ pub struct Persist {
     pub max_fail: u32,
     /// `holdoff`: before the next attempt.
     pub holdoff_ms: u64,
+    /// `demand`: dial when the first packet wants to go.
+    pub demand: bool,
 }
 
 /// The network interface that is asked for.
@@ -104,6 +106,10 @@ pub struct Flags {
     pub look_ahead: bool,
     /// `--rtmark N`.
     pub mark: Option<u32>,
+    /// `--route NET`: goes through the tunnel.
+    pub routes: Vec<Route>,
+    /// `--kill-switch`.
+    pub kill_switch: bool,
     /// Further words in pppd's grammar: `lcp-echo-interval 10`.
     pub options: Vec<String>,
 }
@@ -131,8 +137,14 @@ pub struct ClientConfig {
     pub link_name: Option<String>,
     /// The interface that is asked for.
     pub interface: InterfaceConfig,
-    /// `# Route:` lines of the peers file, in order.
+    /// `# Route:` lines of the peers file and `--route`, in order.
     pub routes: Vec<Route>,
+    /// `--kill-switch`: nothing leaves the host but through the tunnel.
+    pub kill_switch: bool,
+    /// Write `/var/run/pppN.pid`: this is a tunnel of the host, not of a demonstration.
+    pub pid_files: bool,
+    /// `call`: the name of the peers file.
+    pub call_file: Option<String>,
     /// `defaultroute`.
     pub default_route: DefaultRoute,
     /// `proxyarp`.
@@ -200,9 +212,8 @@ impl ClientConfig {
         let mut config = Self::new(dir, name, server, &options, host_name)?;
         config.warnings.extend(peer.warnings);
         config.routes = peer.routes;
-        config.fast_path = flags.fast_path;
-        config.workers = flags.workers.max(1);
-        config.look_ahead = flags.look_ahead;
+        config.call_file = Some(name.to_owned());
+        config.take(flags);
         Ok(config)
     }
 
@@ -226,10 +237,19 @@ impl ClientConfig {
             })?;
         let name = server.clone();
         let mut config = Self::new(dir, &name, server, &options, host_name)?;
-        config.fast_path = flags.fast_path;
-        config.workers = flags.workers.max(1);
-        config.look_ahead = flags.look_ahead;
+        // Who types flags is trying something, and wants to see it.
+        config.log.debug = true;
+        config.take(flags);
         Ok(config)
+    }
+
+    /// What only flags say.
+    fn take(&mut self, flags: &Flags) {
+        self.routes.extend_from_slice(&flags.routes);
+        self.kill_switch = flags.kill_switch;
+        self.fast_path = flags.fast_path;
+        self.workers = flags.workers.max(1);
+        self.look_ahead = flags.look_ahead;
     }
 
     /// Whether the fast path may be taken: what is to be marked needs the raw socket.
@@ -268,6 +288,9 @@ impl ClientConfig {
                 unit: options.unit,
             },
             routes: Vec::new(),
+            kill_switch: false,
+            pid_files: false,
+            call_file: None,
             default_route: options.default_route,
             proxy_arp: options.proxy_arp,
             write_resolv_conf: !options.no_resolv_conf,
@@ -275,6 +298,7 @@ impl ClientConfig {
                 wanted: options.persist,
                 max_fail: options.max_fail,
                 holdoff_ms: in_ms(options.holdoff_s),
+                demand: options.demand,
             },
             idle_ms: limit(options.idle_s),
             max_connect_ms: limit(options.max_connect_s),

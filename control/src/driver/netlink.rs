@@ -1,15 +1,19 @@
 //! Addresses, links and routes, by rtnetlink.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::pin::pin;
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use thiserror::Error;
 use tokio::task::JoinHandle;
+
+mod routes;
+
+pub use routes::{Added, RouteEntry, Way};
 
 /// For interfaces that name none.
 const ETHERNET_MTU: u32 = 1500;
@@ -70,58 +74,10 @@ impl Netlink {
         let mut links = self.handle.link().get().match_name(name).execute();
         let link = links.try_next().await.map_err(|error| failed(&error))?;
         let link = link.ok_or_else(|| failed(&"there is none of this name"))?;
-        let mtu = link
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                LinkAttribute::Mtu(mtu) => Some(*mtu),
-                _ => None,
-            });
-        Ok((link.header.index, mtu.unwrap_or(1500)))
-    }
-
-    /// Largest packet, in octets, that the way to `host` takes without fragments, as far as the
-    /// first interface tells.
-    ///
-    /// # Errors
-    /// When there is no route.
-    pub async fn route_mtu(&self, host: Ipv4Addr) -> Result<u32, NetlinkError> {
-        let failed = |cause: &dyn std::fmt::Display| {
-            NetlinkError::new(format!("find the way to {host}"), cause)
-        };
-        let question = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(host, 32)
-            .build();
-        let mut routes = pin!(self.handle.route().get(question).execute());
-        let route = routes.try_next().await.map_err(|error| failed(&error))?;
-        let route = route.ok_or_else(|| failed(&"there is no route"))?;
-        let mut mtu = None;
-        for attribute in &route.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) if mtu.is_none() => {
-                    mtu = Some(self.mtu_of(*index).await?);
-                }
-                RouteAttribute::Metrics(metrics) => {
-                    let of_route = metrics.iter().find_map(|metric| match metric {
-                        RouteMetric::Mtu(mtu) => Some(*mtu),
-                        _ => None,
-                    });
-                    mtu = of_route.or(mtu);
-                }
-                _ => {}
-            }
-        }
-        mtu.ok_or_else(|| failed(&"its route names no interface"))
-    }
-
-    async fn mtu_of(&self, index: u32) -> Result<u32, NetlinkError> {
-        let failed = |cause: &dyn std::fmt::Display| {
-            NetlinkError::new(format!("find the network interface number {index}"), cause)
-        };
-        let mut links = self.handle.link().get().match_index(index).execute();
-        let link = links.try_next().await.map_err(|error| failed(&error))?;
-        let link = link.ok_or_else(|| failed(&"there is none"))?;
-        Ok(mtu_attribute(&link).unwrap_or(ETHERNET_MTU))
+        Ok((
+            link.header.index,
+            mtu_attribute(&link).unwrap_or(ETHERNET_MTU),
+        ))
     }
 
     /// Sets the MTU of an interface, in octets, and brings it up.
@@ -184,6 +140,45 @@ impl Netlink {
             .execute()
             .await
             .map_err(|e| NetlinkError::new(what(), e))
+    }
+
+    /// Takes an address of an interface away; that it is gone already is no error.
+    pub async fn remove_address(&self, index: u32, local: Ipv4Addr) {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = 32;
+        message.header.index = index;
+        message
+            .attributes
+            .push(AddressAttribute::Local(IpAddr::V4(local)));
+        let _ = self.handle.address().del(message).execute().await;
+    }
+
+    /// The name of the interface with this index: scripts may have changed it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn name_of(&self, index: u32) -> Result<String, NetlinkError> {
+        let link = self.link_of(index).await?;
+        let name = link
+            .attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            });
+        name.ok_or_else(|| {
+            NetlinkError::new(format!("name the network interface number {index}"), "")
+        })
+    }
+
+    async fn link_of(&self, index: u32) -> Result<LinkMessage, NetlinkError> {
+        let failed = |cause: &dyn std::fmt::Display| {
+            NetlinkError::new(format!("find the network interface number {index}"), cause)
+        };
+        let mut links = self.handle.link().get().match_index(index).execute();
+        let link = links.try_next().await.map_err(|error| failed(&error))?;
+        link.ok_or_else(|| failed(&"there is none"))
     }
 
     /// Routes one host through an interface, with the largest packet that it takes.

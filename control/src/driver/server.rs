@@ -1,14 +1,16 @@
 //! Many tunnels as a server: one TUN device a worker, an address pool, secrets.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::admin::{Answer, Asked, Request};
 use super::engine::{Direction, Engine, Trace};
@@ -16,7 +18,7 @@ use super::host_error::HostError;
 use super::log::Log;
 use super::netlink::Netlink;
 use super::privileges;
-use super::scripts::{Facts, Script, Scripts};
+use super::scripts::Script;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
 use crate::config::server::{LocalAddresses, ServerConfig};
@@ -28,10 +30,17 @@ use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
 mod admission;
+mod hooks;
 mod status;
 
 /// How often idle and session time-outs are looked at.
 const LIMIT_CHECK: Duration = Duration::from_secs(1);
+
+/// An address outlives a killed process that listened on it for a moment, until the kernel has torn
+/// its ring down.
+const BUSY_RETRIES: u32 = 40;
+/// Together with `BUSY_RETRIES`, one second.
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
 /// Why a server did not start.
 #[derive(Debug, Error)]
@@ -91,13 +100,17 @@ pub async fn run(
         let actions = tokio::select! {
             input = server.engine.next() => server.engine.handle(input),
             _ = limit_check.tick() => server.check_limits(),
-            Some((request, answer)) = requests.recv() => match request {
-                Request::Down => break answer,
-                Request::Status => {
-                    let _ = answer.send(Answer::Server(server.status()));
-                    continue;
-                }
-            },
+            Some((request, answer)) = requests.recv() => {
+                let reply = match request {
+                    Request::Down | Request::HangUp => break answer,
+                    Request::Status => Answer::Server(server.status()),
+                    Request::ToggleDebug => server.toggle_debug(),
+                    // Each client's affair.
+                    Request::RenegotiateCompression => Answer::Done,
+                };
+                let _ = answer.send(reply);
+                continue;
+            }
         };
         server.perform(actions).await;
     };
@@ -122,6 +135,10 @@ struct Session {
     /// From the pool, to be given back.
     address: Option<Ipv4Addr>,
     network: Option<Standing>,
+    /// When the call was installed.
+    since: Option<Instant>,
+    /// For one script after the other.
+    turn: Arc<Mutex<()>>,
 }
 
 /// The network of a session as long as it stands.
@@ -138,9 +155,13 @@ struct Server {
     engine: Engine,
     netlink: Netlink,
     log: Log,
+    /// Whether packets of negotiations are logged.
+    debug: Rc<Cell<bool>>,
     pool: AddressPool,
     tuns: Vec<SharedTun>,
     sessions: HashMap<CallId, Session>,
+    /// Of sessions that have ended while a script of theirs ran.
+    scripts_running: Vec<Arc<Mutex<()>>>,
 }
 
 impl Server {
@@ -151,12 +172,14 @@ impl Server {
             count: worker_count(&config),
             split_directions: config.split_directions,
             local: None,
+            mark: None,
             sessions_max: config.limits.sessions_max as usize,
             fast_path: config.fast_path,
             look_ahead: config.look_ahead,
         };
         let endpoint = endpoint_config(&config);
-        let trace = config.log.debug.then(|| trace_to(log.clone()));
+        let debug = Rc::new(Cell::new(config.log.debug));
+        let trace = Some(trace_to(log.clone(), Rc::clone(&debug)));
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)
             .map_err(HostError::from)?;
         let pool = config.address_pool();
@@ -165,12 +188,14 @@ impl Server {
             engine,
             netlink: Netlink::open().map_err(HostError::from)?,
             log,
+            debug,
             pool,
             tuns: Vec::new(),
             sessions: HashMap::new(),
+            scripts_running: Vec::new(),
         };
         server.open_tuns().await?;
-        server.listen()?;
+        server.listen().await?;
         server.write_pid_file()?;
         if server.config.split_directions && server.engine.workers.count() == 1 {
             server
@@ -183,6 +208,11 @@ impl Server {
                 .line("proxyarp is not done: route the clients' addresses to this machine");
         }
         Ok(server)
+    }
+
+    fn toggle_debug(&self) -> Answer {
+        self.debug.set(!self.debug.get());
+        Answer::Done
     }
 
     async fn open_tuns(&mut self) -> Result<(), HostError> {
@@ -211,16 +241,21 @@ impl Server {
         Ok(())
     }
 
-    fn listen(&mut self) -> Result<(), ServerError> {
-        for address in &self.config.listen {
-            self.engine
-                .listen(*address)
-                .map_err(|error| ServerError::Listen {
-                    address: address.to_string(),
-                    cause: error.to_string(),
-                })?;
-            let line = format!("Listening for PPTP on {address}");
-            self.log.line(&line);
+    async fn listen(&mut self) -> Result<(), ServerError> {
+        for address in self.config.listen.clone() {
+            let mut tries = 0;
+            while let Err(error) = self.engine.listen(address) {
+                let is_busy = error.kind() == std::io::ErrorKind::AddrInUse;
+                if !is_busy || tries == BUSY_RETRIES {
+                    return Err(ServerError::Listen {
+                        address: address.to_string(),
+                        cause: error.to_string(),
+                    });
+                }
+                tries += 1;
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            self.log.line(&format!("Listening for PPTP on {address}"));
         }
         Ok(())
     }
@@ -243,6 +278,7 @@ impl Server {
                 Action::Install { call_id, peer, .. } => {
                     let session = Session {
                         peer: peer.to_string(),
+                        since: Some(Instant::now()),
                         ..Session::default()
                     };
                     self.sessions.insert(*call_id, session);
@@ -276,7 +312,8 @@ impl Server {
     fn report(&self, call_id: CallId, report: &Report) {
         match report {
             Report::Line(line) | Report::CipherUp(line) => self.say(call_id, line),
-            Report::PeerAuthenticated(_) | Report::LinkUp => {}
+            Report::PeerAuthenticated(_) => self.start_script(Script::AuthUp, call_id, None),
+            Report::LinkUp | Report::NetworkPhase => {}
         }
     }
 
@@ -298,6 +335,9 @@ impl Server {
                 network: spec,
             },
         );
+        let mtu = Some(network.mtu);
+        self.engine
+            .command(call_id, Command::ClampMss { call_id, mtu });
         let index = self.tuns[worker].index;
         if let LocalAddresses::PerSession(_) = self.config.local {
             let added = self
@@ -314,7 +354,7 @@ impl Server {
         if let Err(error) = route.await {
             self.say(call_id, &error.to_string());
         }
-        self.run_script(Script::Up, call_id, &network);
+        self.start_script(Script::IpUp, call_id, Some(&network));
         if let Some(session) = self.sessions.get_mut(&call_id) {
             let now = Instant::now();
             session.network = Some(Standing {
@@ -338,8 +378,8 @@ impl Server {
         else {
             return;
         };
+        self.start_script(Script::IpDown, call_id, Some(&network));
         let worker = usize::from(call_id.receiver(self.engine.workers.count()));
-        self.run_script(Script::Down, call_id, &network);
         self.netlink
             .remove_host_route(self.tuns[worker].index, network.remote)
             .await;
@@ -356,11 +396,15 @@ impl Server {
 
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
-        if let Some(address) = self
-            .sessions
-            .remove(&call_id)
-            .and_then(|session| session.address)
-        {
+        let proved = self.sessions.get(&call_id);
+        if proved.is_some_and(|session| !session.user.is_empty()) {
+            self.start_script(Script::AuthDown, call_id, None);
+        }
+        let Some(session) = self.sessions.remove(&call_id) else {
+            return;
+        };
+        self.remember_scripts(session.turn);
+        if let Some(address) = session.address {
             self.pool.release(address);
         }
     }
@@ -399,43 +443,6 @@ impl Server {
             .collect()
     }
 
-    fn run_script(&self, script: Script, call_id: CallId, network: &Network) {
-        let (Some(dir), Some(session)) = (&self.config.scripts_dir, self.sessions.get(&call_id))
-        else {
-            return;
-        };
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
-        let carried = self.engine.counters(call_id).map(|counters| {
-            let since = session
-                .network
-                .as_ref()
-                .map_or(0, |it| it.since.elapsed().as_secs());
-            (
-                since,
-                counters.sent_bytes.get(),
-                counters.received_bytes.get(),
-            )
-        });
-        let scripts = Scripts {
-            dir: dir.clone(),
-            places: [None, None, None],
-            ipparam: if self.config.ipparam {
-                session.peer.clone()
-            } else {
-                String::new()
-            },
-            environment: Vec::new(),
-        };
-        let facts = Facts {
-            interface: &self.tuns[worker].name,
-            device: &session.peer,
-            network,
-            peer_name: &session.user,
-            carried: carried.filter(|_| script == Script::Down),
-        };
-        scripts.start(script, &facts, &self.log);
-    }
-
     async fn shut_down(&mut self) {
         let limit = Duration::from_millis(self.config.timeouts.shutdown_ms);
         let mut actions = self.engine.handle_event(Event::Shutdown);
@@ -457,6 +464,7 @@ impl Server {
             self.engine.command(CallId(worker), detach);
         }
         self.engine.stop(limit).await;
+        self.wait_for_scripts(limit).await;
         if let Some(path) = &self.config.pid_file {
             let _ = std::fs::remove_file(path);
         }
@@ -506,8 +514,11 @@ fn endpoint_config(config: &ServerConfig) -> EndpointConfig {
     }
 }
 
-fn trace_to(log: Log) -> Trace {
+fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
     Box::new(move |call_id, direction, frame| {
+        if !debug.get() {
+            return;
+        }
         let verb = match direction {
             Direction::Sent => "sent",
             Direction::Rcvd => "rcvd",

@@ -596,6 +596,9 @@ impl Link {
             return;
         }
         self.phase = Phase::Network;
+        self.around
+            .outbox
+            .push(LinkOutput::Report(Report::NetworkPhase));
         self.start_ccp(now);
     }
 

@@ -46,6 +46,12 @@ pub struct DefaultRoute {
 /// Scripts that run as the tunnel comes and goes; `None` is pppd's place for each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scripts {
+    /// `net-init-script`.
+    pub net_init: Option<PathBuf>,
+    /// `net-pre-up-script`.
+    pub net_pre_up: Option<PathBuf>,
+    /// `net-down-script`.
+    pub net_down: Option<PathBuf>,
     /// `ip-pre-up-script`.
     pub ip_pre_up: Option<PathBuf>,
     /// `ip-up-script`.
@@ -252,6 +258,8 @@ pub struct PppdOptions {
     pub detach: Detach,
     /// `persist`.
     pub persist: bool,
+    /// `demand`.
+    pub demand: bool,
     /// `maxfail`; 0 is no limit.
     pub max_fail: u32,
     /// `holdoff`.
@@ -329,6 +337,7 @@ impl Default for PppdOptions {
             dry_run: false,
             detach: Detach::default(),
             persist: false,
+            demand: false,
             max_fail: 10,
             holdoff_s: 30,
             idle_s: 0,

@@ -155,6 +155,8 @@ pub enum Report {
     Line(String),
     /// LCP is up.
     LinkUp,
+    /// Whoever had to has proved who they are; network layers are negotiated next.
+    NetworkPhase,
     /// The peer proved who it is (server): its name.
     PeerAuthenticated(String),
     /// MPPE is up, in pppd's words: `MPPE 128-bit stateless compression enabled`.
@@ -166,6 +168,7 @@ impl fmt::Display for Report {
         match self {
             Self::Line(words) | Self::CipherUp(words) => f.write_str(words),
             Self::LinkUp => f.write_str("LCP is up"),
+            Self::NetworkPhase => f.write_str("authentication is over"),
             Self::PeerAuthenticated(name) => {
                 write!(f, "Peer {} authenticated", printable(name.as_bytes()))
             }
