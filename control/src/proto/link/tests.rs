@@ -8,11 +8,13 @@ mod robust;
 mod transcripts;
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 
 use dataplane::mppe::keys::{KeyMode, StartKey};
 
 use super::*;
-use crate::proto::auth::{AuthMethods, Secret, Secrets, verify};
+use crate::proto::auth::{AuthMethod, AuthMethods, Secret, Secrets, Verdict, verify};
+use crate::wire::chap::ChapPacket;
 use crate::wire::log::describe;
 
 const CALLER: usize = 0;

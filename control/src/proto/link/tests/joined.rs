@@ -1,7 +1,6 @@
 //! What two ends agree on.
 
 use super::*;
-use crate::proto::auth::AuthMethod;
 
 #[test]
 fn every_method_brings_the_network_up() {
