@@ -4,7 +4,7 @@
 //! were sent, and between batches, so control can put `SetReceiveKey` in front of the
 //! Configure-Ack that permits the peer to use the key, and no packet can come between.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -82,6 +82,14 @@ pub struct NetworkSpec {
     pub check_source: bool,
 }
 
+/// What lets IPv6 packets through a session whose network is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Spec {
+    /// The peer's link-local address: with a shared TUN, packets for it go to this session, and
+    /// with `check_source` only packets from it are let in.
+    pub peer: Ipv6Addr,
+}
+
 /// One order to the worker that owns the call.
 #[derive(Debug)]
 pub enum Command {
@@ -132,6 +140,14 @@ pub enum Command {
         /// Session.
         call_id: CallId,
     },
+    /// IPV6CP is up: while the network is open, IPv6 packets flow, too; `None` ends that, as
+    /// `CloseNetwork` does. Refused when another session of a shared TUN has the same peer address.
+    SetIpv6 {
+        /// Session.
+        call_id: CallId,
+        /// Where to.
+        ipv6: Option<Ipv6Spec>,
+    },
     /// From now on the session's packets go to this next hop through the packet socket; `None`, as
     /// at the start, is the raw socket, where the kernel finds the way.
     SetNextHop {
@@ -173,7 +189,8 @@ pub enum Command {
 /// One report from a worker.
 #[derive(Debug)]
 pub enum Notice {
-    /// A PPP frame that is not the data plane's: LCP, CHAP, CCP, IPCP, or an unknown protocol.
+    /// A PPP frame that is not the data plane's: LCP, CHAP, CCP, IPCP, IPV6CP, or an unknown
+    /// protocol.
     Punt {
         /// Session.
         call_id: CallId,

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::proto::auth::{AuthMethods, Secret, Secrets};
-use crate::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
+use crate::proto::link::{Addresses, Ipv6Config, LcpConfig, LinkConfig, MppeConfig};
+use crate::wire::ipv6cp::InterfaceIdentifier;
 
 use super::PPTP_PORT;
 use super::error::{ConfigError, Place};
@@ -410,6 +411,7 @@ pub(super) fn link_config(
         lcp: lcp_config(options),
         mppe: mppe_config(options)?,
         addresses: addresses(options),
+        ipv6: ipv6_config(options),
     })
 }
 
@@ -480,6 +482,21 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
         prefer_stateful,
     };
     Ok((!options.no_ccp).then_some(config))
+}
+
+fn ipv6_config(options: &PppdOptions) -> Option<Ipv6Config> {
+    let ipv6 = options.ipv6;
+    let from = |address: Option<std::net::Ipv4Addr>| {
+        let address = address.filter(|_| ipv6.use_ip_addresses)?;
+        Some(InterfaceIdentifier::of(address.to_ipv6_compatible()))
+    };
+    let config = Ipv6Config {
+        local: ipv6.local.or_else(|| from(options.local_address)),
+        remote: ipv6.remote.or_else(|| from(options.remote_address)),
+        accept_local: ipv6.accept_local,
+        accept_remote: ipv6.accept_remote,
+    };
+    (!ipv6.refused).then_some(config)
 }
 
 fn addresses(options: &PppdOptions) -> Addresses {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::SessionCounters;
-use dataplane::program::{CallId, Command, NetworkSpec, TunId};
+use dataplane::program::{CallId, Command, Ipv6Spec, NetworkSpec, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::admin::{Answer, Asked, Request, TunnelStatus};
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
+use super::ipv6;
 use super::log::Log;
 use super::netlink::{Netlink, NetlinkError};
 use super::privileges;
@@ -23,7 +24,7 @@ use super::workers::WorkersConfig;
 use crate::config::client::{ClientConfig, InterfaceConfig};
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{EndpointConfig, Timers};
-use crate::proto::link::{LinkConfig, Network, Report};
+use crate::proto::link::{Ipv6Network, LinkConfig, Network, Report};
 use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
@@ -124,6 +125,7 @@ struct Client {
 /// The network as long as it stands.
 struct Standing {
     agreed: Network,
+    ipv6: Option<Ipv6Network>,
     since: Instant,
     /// Packets in both directions at the last look, and when they were last more.
     packets: u64,
@@ -233,6 +235,8 @@ impl Client {
                     actions.extend(more);
                 }
                 Action::NetworkDown { .. } => self.network_down().await,
+                Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6).await,
+                Action::Ipv6Down { .. } => self.ipv6_down().await,
                 Action::Ended { ending, .. } | Action::DialFailed { ending, .. } => {
                     let asked_for = self.ending.clone();
                     over = Some(match ending {
@@ -307,11 +311,12 @@ impl Client {
         let now = Instant::now();
         self.network = Some(Standing {
             agreed: network.clone(),
+            ipv6: None,
             since: now,
             packets: 0,
             busy_at: now,
         });
-        self.run_script(Script::Up, network, None);
+        self.run_script(Script::Up, network, None, None);
         if let Some(up) = self.up.take() {
             let _ = up.send(Up {
                 interface: self.interface.clone(),
@@ -322,9 +327,54 @@ impl Client {
         Vec::new()
     }
 
-    fn run_script(&self, script: Script, network: &Network, carried: Option<(u64, u64, u64)>) {
+    /// Lets IPv6 packets through, too. That this host cannot have them is no reason to end.
+    async fn ipv6_up(&mut self, call_id: CallId, ipv6: Ipv6Network) {
+        let Some(standing) = &mut self.network else {
+            return;
+        };
+        let local = ipv6.local.link_local();
+        let added = match self.netlink.link(&self.interface).await {
+            Ok((index, _)) => self.netlink.add_link_local(index, local).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = added {
+            return self.log.line(&format!("no IPv6: {error}"));
+        }
+        standing.ipv6 = Some(ipv6);
+        let peer = ipv6.remote.link_local();
+        let ipv6 = Some(Ipv6Spec { peer });
+        self.engine
+            .command(call_id, Command::SetIpv6 { call_id, ipv6 });
+        self.run_ipv6_script(Script::Ipv6Up);
+    }
+
+    async fn ipv6_down(&mut self) {
+        self.run_ipv6_script(Script::Ipv6Down);
+        let standing = self.network.as_mut();
+        if let Some(ipv6) = standing.and_then(|standing| standing.ipv6.take())
+            && let Ok((index, _)) = self.netlink.link(&self.interface).await
+        {
+            let local = ipv6.local.link_local();
+            self.netlink.remove_link_local(index, local).await;
+        }
+    }
+
+    fn run_ipv6_script(&self, script: Script) {
+        if let Some(standing) = self.network.as_ref().filter(|it| it.ipv6.is_some()) {
+            self.run_script(script, &standing.agreed, standing.ipv6, None);
+        }
+    }
+
+    fn run_script(
+        &self,
+        script: Script,
+        network: &Network,
+        ipv6: Option<Ipv6Network>,
+        carried: Option<(u64, u64, u64)>,
+    ) {
         let device = self.server.ip().to_string();
-        let facts = self.facts(&device, network, carried);
+        let mut facts = self.facts(&device, network, carried);
+        facts.ipv6 = ipv6;
         self.scripts.start(script, &facts, &self.log);
     }
 
@@ -338,6 +388,7 @@ impl Client {
             interface: &self.interface,
             device,
             network,
+            ipv6: None,
             peer_name: self.link.remote_name.as_deref().unwrap_or_default(),
             carried,
         }
@@ -351,6 +402,7 @@ impl Client {
         let device = self.server.ip().to_string();
         let facts = self.facts(&device, network, None);
         self.scripts.run(Script::PreUp, &facts, &self.log).await;
+        ipv6::choose_no_address(&self.interface);
         self.netlink.set_up(index, Some(network.mtu)).await
     }
 
@@ -366,11 +418,11 @@ impl Client {
         let log = &self.log;
         log.line(&format!("Connect time {minutes:.1} minutes."));
         log.line(&format!("Sent {sent} bytes, received {received} bytes."));
-        self.run_script(
-            Script::Down,
-            &standing.agreed,
-            Some((seconds, sent, received)),
-        );
+        let carried = Some((seconds, sent, received));
+        self.run_script(Script::Down, &standing.agreed, None, carried);
+        if standing.ipv6.is_some() {
+            self.run_script(Script::Ipv6Down, &standing.agreed, standing.ipv6, carried);
+        }
         if let Ok((index, _)) = self.netlink.link(&self.interface).await {
             let _ = self.netlink.set_down(index).await;
         }
@@ -519,6 +571,7 @@ fn trace_to(log: Log) -> Trace {
 /// The link's configuration; without `mtu`, packets are small enough for the way to the server.
 async fn fitted_to_path(config: &ClientConfig, netlink: &Netlink, server: Ipv4Addr) -> LinkConfig {
     let mut link = config.link.clone();
+    link.ipv6 = link.ipv6.filter(|_| ipv6::is_available());
     if config.mtu.is_none() {
         // Without a route, dialling says so in better words.
         if let Ok(path_mtu) = netlink.route_mtu(server).await {
@@ -541,6 +594,8 @@ fn scripts(config: &ClientConfig) -> Scripts {
             places.ip_pre_up.clone(),
             places.ip_up.clone(),
             places.ip_down.clone(),
+            places.ipv6_up.clone(),
+            places.ipv6_down.clone(),
         ],
         ipparam: config.ipparam.clone().unwrap_or_default(),
         environment,

@@ -152,7 +152,11 @@ impl Engine {
 
     fn actions(&mut self) -> Vec<Action> {
         let mut actions: Vec<Action> = std::iter::from_fn(|| self.endpoint.poll_action()).collect();
-        actions.sort_by_key(|action| !matches!(action, Action::NetworkUp { .. }));
+        actions.sort_by_key(|action| match action {
+            Action::NetworkUp { .. } => 0,
+            Action::Ipv6Up { .. } => 1,
+            _ => 2,
+        });
         actions
     }
 
@@ -265,6 +269,10 @@ impl Engine {
                 self.pass_next_hops_on();
             }
             Action::Dataplane(command) => self.dataplane(command),
+            Action::Ipv6Down { call_id } => {
+                let ipv6 = None;
+                self.command(call_id, Command::SetIpv6 { call_id, ipv6 });
+            }
             Action::NetworkDown { call_id } => {
                 self.command(call_id, Command::CloseNetwork { call_id });
             }
@@ -279,6 +287,7 @@ impl Engine {
             | Action::AssignAddresses { .. }
             | Action::Report { .. }
             | Action::NetworkUp { .. }
+            | Action::Ipv6Up { .. }
             | Action::DialFailed { .. }
             | Action::Idle => {}
         }

@@ -1,5 +1,5 @@
 //! The scripts of pppd(8), SCRIPTS: run as the network comes and goes, with pppd's arguments
-//! (`interface tty speed local remote ipparam`) and an environment that holds pppd's variables
+//! (`interface tty speed local remote ipparam`, link-local addresses for `ipv6-up` and `ipv6-down`) and an environment that holds pppd's variables
 //! and nothing else.
 
 use std::net::Ipv4Addr;
@@ -9,7 +9,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 use super::log::Log;
-use crate::proto::link::Network;
+use crate::proto::link::{Ipv6Network, Network};
 
 /// pppd's third argument where there is no serial line.
 const SPEED: &str = "0";
@@ -25,6 +25,10 @@ pub(crate) enum Script {
     Up,
     /// The network is down.
     Down,
+    /// IPv6 is up.
+    Ipv6Up,
+    /// IPv6 is down.
+    Ipv6Down,
 }
 
 impl Script {
@@ -33,6 +37,8 @@ impl Script {
             Self::PreUp => "ip-pre-up",
             Self::Up => "ip-up",
             Self::Down => "ip-down",
+            Self::Ipv6Up => "ipv6-up",
+            Self::Ipv6Down => "ipv6-down",
         }
     }
 }
@@ -42,8 +48,9 @@ impl Script {
 pub(crate) struct Scripts {
     /// `/etc/ppp`; a script that is not there is not run.
     pub dir: PathBuf,
-    /// Scripts that have another place: `ip-pre-up-script`, `ip-up-script`, `ip-down-script`.
-    pub places: [Option<PathBuf>; 3],
+    /// Scripts that have another place: `ip-pre-up-script`, `ip-up-script`, `ip-down-script`,
+    /// `ipv6-up-script`, `ipv6-down-script`.
+    pub places: [Option<PathBuf>; 5],
     /// Sixth argument.
     pub ipparam: String,
     /// `PPPLOGNAME`, `LINKNAME` and what `set NAME=VALUE` gave.
@@ -56,6 +63,8 @@ pub(crate) struct Facts<'a> {
     /// Outer address of the other end.
     pub device: &'a str,
     pub network: &'a Network,
+    /// While IPv6 stands.
+    pub ipv6: Option<Ipv6Network>,
     pub peer_name: &'a str,
     /// For `ip-down`: seconds, octets sent and received.
     pub carried: Option<(u64, u64, u64)>,
@@ -105,7 +114,7 @@ impl Scripts {
         }
         let mut command = Command::new(&path);
         command
-            .args(self.arguments(facts))
+            .args(self.arguments(script, facts))
             .env_clear()
             .env("PATH", PATH)
             .envs(environment(facts))
@@ -117,14 +126,20 @@ impl Scripts {
         Some((path, command))
     }
 
-    fn arguments(&self, facts: &Facts<'_>) -> [String; 6] {
+    fn arguments(&self, script: Script, facts: &Facts<'_>) -> [String; 6] {
+        let [local, remote] = match (script, facts.ipv6) {
+            (Script::Ipv6Up | Script::Ipv6Down, Some(ipv6)) => {
+                [ipv6.local.to_string(), ipv6.remote.to_string()]
+            }
+            _ => [facts.network.local, facts.network.remote].map(|it| it.to_string()),
+        };
         [
             facts.interface.to_owned(),
             // There is no tty: the other end's address, as pppd has it with its PPTP plugin.
             facts.device.to_owned(),
             SPEED.to_owned(),
-            facts.network.local.to_string(),
-            facts.network.remote.to_string(),
+            local,
+            remote,
             self.ipparam.clone(),
         ]
     }
@@ -155,6 +170,10 @@ fn environment(facts: &Facts<'_>) -> Vec<(&'static str, String)> {
             server.map(|server| (name, server.to_string()))
         });
     variables.extend(known);
+    if let Some(ipv6) = facts.ipv6 {
+        variables.push(("LLLOCAL", ipv6.local.to_string()));
+        variables.push(("LLREMOTE", ipv6.remote.to_string()));
+    }
     if let Some((seconds, sent, received)) = facts.carried {
         variables.push(("CONNECT_TIME", seconds.to_string()));
         variables.push(("BYTES_SENT", sent.to_string()));

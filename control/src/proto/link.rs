@@ -1,8 +1,8 @@
 //! One PPP link over one call: its phases (RFC 1661 3.2), and the order in which they call upon
-//! LCP, authentication, CCP and IPCP.
+//! LCP, authentication, CCP, IPCP and IPV6CP.
 //!
-//! Where MPPE is required, IPCP is not started before CCP is opened, and what the peer sends of it
-//! is not answered. Frames that come before the call is established are kept, a few of them.
+//! Where MPPE is required, IPCP and IPV6CP are not started before CCP is opened, and what the peer
+//! sends of them is not answered. Frames that come before the call is established are kept, a few of them.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use super::auth::{AuthRequest, Authenticated};
 use super::ccp::Ccp;
 use super::ending::Ending;
 use super::ipcp::{self, Ipcp};
+use super::ipv6cp::Ipv6cp;
 use super::lcp::Lcp;
 use super::negotiation::Negotiation;
 use super::outbox::{Failure, Layer, Signal, Surroundings};
@@ -22,7 +23,9 @@ use super::timer::Timer;
 use crate::wire::cp::Code;
 use crate::wire::ppp::{Frame, Protocol};
 
-pub use config::{Addresses, LcpConfig, LinkConfig, MppeConfig, Network, Report};
+pub use config::{
+    Addresses, Ipv6Config, Ipv6Network, LcpConfig, LinkConfig, MppeConfig, Network, Report,
+};
 
 mod authenticate;
 mod config;
@@ -64,8 +67,12 @@ pub enum LinkOutput {
     Report(Report),
     /// IP may pass.
     NetworkUp(Network),
-    /// IP may pass no more.
+    /// IP may pass no more, IPv6 neither.
     NetworkDown,
+    /// IPv6 may pass, too, while the network is up.
+    Ipv6Up(Ipv6Network),
+    /// IPv6 may pass no more.
+    Ipv6Down,
     /// The link is over; nothing follows.
     Terminated(Ending),
 }
@@ -79,7 +86,7 @@ enum Phase {
     Establish,
     /// One end, or both, prove who they are.
     Authenticate,
-    /// CCP and IPCP negotiate, or IP passes.
+    /// CCP, IPCP and IPV6CP negotiate, or IP passes.
     Network,
     /// A Terminate-Request is out.
     Terminate,
@@ -118,6 +125,8 @@ pub struct Link {
     lcp: Negotiation<Lcp>,
     ccp: Negotiation<Ccp>,
     ipcp: Negotiation<Ipcp>,
+    /// `None` does not speak it.
+    ipv6cp: Option<Negotiation<Ipv6cp>>,
     proving: Proving,
     verifying: Verifying,
     /// What came of them.
@@ -132,6 +141,8 @@ pub struct Link {
     early: Vec<Bytes>,
     /// The latest IPCP Configure-Request that came while IPCP had to wait for CCP.
     parked: Option<Bytes>,
+    /// The same of IPV6CP.
+    parked_ipv6: Option<Bytes>,
     /// The latest CCP Configure-Request whose answer depends on the peer's answer to ours.
     parked_ccp: Option<Bytes>,
     ending: Option<Ending>,
@@ -147,6 +158,7 @@ impl Link {
             lcp: Negotiation::new(Lcp::new()),
             ccp: Negotiation::new(Ccp::new()),
             ipcp: Negotiation::new(Ipcp::new(config.addresses.clone())),
+            ipv6cp: config.ipv6.map(|ipv6| Negotiation::new(Ipv6cp::new(ipv6))),
             proving: Proving::Unasked,
             verifying: Verifying::Unasked,
             we_proved: None,
@@ -156,6 +168,7 @@ impl Link {
             request_id: 0,
             early: Vec::new(),
             parked: None,
+            parked_ipv6: None,
             parked_ccp: None,
             ending: None,
             heard: false,
@@ -316,8 +329,15 @@ impl Link {
             Protocol::IPCP if self.phase == Phase::Network => {
                 self.handle_ipcp(now, frame.payload);
             }
+            Protocol::IPV6CP if self.ipv6cp.is_none() => {
+                self.reject_protocol(now, Protocol::IPV6CP, frame.payload);
+            }
+            Protocol::IPV6CP if self.phase == Phase::Network => {
+                self.handle_ipv6cp(now, frame.payload);
+            }
             // Out of phase (RFC 1661 3.4, 3.5), or the data plane's.
-            Protocol::CHAP | Protocol::PAP | Protocol::CCP | Protocol::IPCP => {}
+            Protocol::CHAP | Protocol::PAP => {}
+            Protocol::CCP | Protocol::IPCP | Protocol::IPV6CP => {}
             Protocol::IPV4 | Protocol::IPV6 | Protocol::COMPRESSED => {}
             unknown => self.reject_protocol(now, unknown, frame.payload),
         }
@@ -357,12 +377,14 @@ impl Link {
                 self.handle_protocol_rejected(now, protocol);
             }
             _ if self.phase != Phase::Network => {}
-            (Layer::Ccp, Signal::Up) => self.start_ipcp(now),
+            (Layer::Ccp, Signal::Up) => self.start_network(now),
             (Layer::Ccp, Signal::Down) => self.ccp_down(now),
             (Layer::Ccp, Signal::Finished) => self.ccp_finished(now),
             (Layer::Ipcp, Signal::Up) => self.network_up(now),
-            (Layer::Ipcp, Signal::Down) => {}
+            (Layer::Ipcp, Signal::Down) => self.network_down(),
             (Layer::Ipcp, Signal::Finished) => self.ipcp_finished(now),
+            (Layer::Ipv6cp, Signal::Up) => self.ipv6_up(now),
+            (Layer::Ipv6cp, Signal::Down | Signal::Finished) => {}
         }
     }
 
@@ -379,6 +401,12 @@ impl Link {
             }
             Timer::IpcpRestart => {
                 self.ipcp.handle_timeout(&mut ctx);
+                Ok(())
+            }
+            Timer::Ipv6cpRestart => {
+                if let Some(ipv6cp) = &mut self.ipv6cp {
+                    ipv6cp.handle_timeout(&mut ctx);
+                }
                 Ok(())
             }
             Timer::Echo => self.lcp.protocol.handle_echo_timeout(&mut ctx),

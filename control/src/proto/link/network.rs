@@ -1,4 +1,4 @@
-//! The Network-Layer Protocol phase (RFC 1661 3.6): CCP first, then IPCP.
+//! The Network-Layer Protocol phase (RFC 1661 3.6): CCP first, then IPCP and IPV6CP.
 
 use std::net::Ipv4Addr;
 
@@ -11,6 +11,8 @@ use crate::proto::auth::Authenticated;
 use crate::proto::ccp;
 use crate::proto::ending::Ending;
 use crate::proto::ipcp;
+use crate::proto::negotiation::{ControlProtocol, Negotiation};
+use crate::proto::outbox::Context;
 use crate::proto::timer::Timer;
 use crate::wire::cp::Code;
 use crate::wire::ppp::Protocol;
@@ -51,23 +53,22 @@ impl Link {
             }
             _ => {
                 self.ccp.open_passively(&mut ctx);
-                self.start_ipcp(now);
+                self.start_network(now);
             }
         }
     }
 
     /// CCP has settled, one way or the other.
-    pub(super) fn start_ipcp(&mut self, now: Time) {
+    pub(super) fn start_network(&mut self, now: Time) {
         let mut ctx = self.around.at(now);
         ctx.timers.stop(Timer::CcpSettle);
-        if !self.ipcp.is_down() {
-            return;
+        if self.ipcp.is_down() {
+            start(&mut self.ipcp, &mut ctx, self.parked.take());
         }
-        self.ipcp.open(&mut ctx);
-        self.ipcp.lower_up(&mut ctx);
-        if let Some(request) = self.parked.take() {
-            self.ipcp.handle_packet(&mut ctx, &request);
+        if let Some(ipv6cp) = self.ipv6cp.as_mut().filter(|ipv6cp| ipv6cp.is_down()) {
+            start(ipv6cp, &mut ctx, self.parked_ipv6.take());
         }
+    }
     }
 
     pub(super) fn handle_ccp(&mut self, now: Time, payload: &[u8]) {
@@ -89,11 +90,25 @@ impl Link {
     /// Until CCP has settled IPCP does not answer at all: a Terminate-Ack, which the table gives
     /// to a closed layer, makes some peers hang up.
     pub(super) fn handle_ipcp(&mut self, now: Time, payload: &[u8]) {
-        let is_request = payload.first() == Some(&Code::CONFIGURE_REQUEST.0);
         if !self.ipcp.is_down() {
             self.ipcp.handle_packet(&mut self.around.at(now), payload);
-        } else if is_request && payload.len() <= EARLY_FRAME_LEN_MAX {
-            self.parked = Some(Bytes::copy_from_slice(payload));
+        } else if let Some(request) = worth_parking(payload) {
+            self.parked = Some(request);
+        }
+    }
+
+    /// The same, where IPV6CP is spoken.
+    pub(super) fn handle_ipv6cp(&mut self, now: Time, payload: &[u8]) {
+        match &mut self.ipv6cp {
+            Some(ipv6cp) if !ipv6cp.is_down() => {
+                ipv6cp.handle_packet(&mut self.around.at(now), payload);
+            }
+            Some(_) => {
+                if let Some(request) = worth_parking(payload) {
+                    self.parked_ipv6 = Some(request);
+                }
+            }
+            None => {}
         }
     }
 
@@ -104,7 +119,11 @@ impl Link {
             return;
         }
         if !self.ipcp.protocol.is_up {
-            self.ipcp.lower_down(&mut self.around.at(now));
+            let mut ctx = self.around.at(now);
+            if let Some(ipv6cp) = &mut self.ipv6cp {
+                ipv6cp.lower_down(&mut ctx);
+            }
+            self.ipcp.lower_down(&mut ctx);
             return;
         }
         self.around.outbox.report("MPPE disabled");
@@ -121,7 +140,7 @@ impl Link {
                 self.fail(now, failure);
             }
             Some(_) => self.go_on_without_mppe(now),
-            None => self.start_ipcp(now),
+            None => self.start_network(now),
         }
     }
 
@@ -133,7 +152,7 @@ impl Link {
         self.ccp.abandon(&mut ctx, "No MPPE negotiated");
         let knows = self.ccp.protocol.terminated || !self.ccp.is_closing();
         if knows || !self.ccp.has_heard() {
-            self.start_ipcp(now);
+            self.start_network(now);
         }
     }
 
@@ -157,7 +176,7 @@ impl Link {
                 let handled = self.ccp.protocol.handle_protocol_rejected(&mut ctx);
                 self.ccp.lower_down(&mut ctx);
                 match handled {
-                    Ok(()) => self.start_ipcp(now),
+                    Ok(()) => self.start_network(now),
                     Err(failure) => self.fail(now, failure),
                 }
             }
@@ -165,6 +184,12 @@ impl Link {
                 let why = "the peer does not speak IP: it rejects IPCP";
                 let ending = Ending::PeerIncompatible(why.into());
                 self.end(now, ipcp::TERMINATE_REASON, ending);
+            }
+            // IPv4 goes on alone.
+            Protocol::IPV6CP if self.phase == Phase::Network => {
+                if let Some(ipv6cp) = &mut self.ipv6cp {
+                    ipv6cp.lower_down(&mut ctx);
+                }
             }
             _ => {}
         }
@@ -206,6 +231,29 @@ impl Link {
         if let Verifying::Chap(chap) = &self.verifying {
             chap.schedule(&mut self.around.at(now));
         }
+        self.ipv6_up(now);
+    }
+
+    /// IPCP negotiates again: until it has, IPv6 does not pass either.
+    pub(super) const fn network_down(&mut self) {
+        if let Some(ipv6cp) = &mut self.ipv6cp {
+            ipv6cp.protocol.forget_announcement();
+        }
+    }
+
+    /// IPv6 passes when both IPCP and IPV6CP have come up, whichever is last.
+    pub(super) fn ipv6_up(&mut self, now: Time) {
+        let Some(ipv6cp) = self.ipv6cp.as_mut().filter(|it| it.is_opened()) else {
+            return;
+        };
+        let mut ctx = self.around.at(now);
+        if ipv6cp.protocol.agreed().is_none() {
+            let reason = "Could not determine remote LL address";
+            ctx.outbox.report(reason);
+            ipv6cp.close(&mut ctx, reason);
+        } else if self.ipcp.protocol.is_up {
+            ipv6cp.protocol.announce(&mut ctx);
+        }
     }
 
     pub(super) fn network_layers_down(&mut self, now: Time) {
@@ -218,9 +266,32 @@ impl Link {
         ] {
             ctx.timers.stop(timer);
         }
+        if let Some(ipv6cp) = &mut self.ipv6cp {
+            ipv6cp.lower_down(&mut ctx);
+        }
         self.ipcp.lower_down(&mut ctx);
         self.ccp.lower_down(&mut ctx);
         self.parked = None;
+        self.parked_ipv6 = None;
         self.parked_ccp = None;
     }
+}
+
+fn start<P: ControlProtocol>(
+    negotiation: &mut Negotiation<P>,
+    ctx: &mut Context<'_>,
+    parked: Option<Bytes>,
+) {
+    negotiation.open(ctx);
+    negotiation.lower_up(ctx);
+    if let Some(request) = parked {
+        negotiation.handle_packet(ctx, &request);
+    }
+}
+
+/// A Configure-Request of a length that is kept for later.
+fn worth_parking(payload: &[u8]) -> Option<Bytes> {
+    let is_request = payload.first() == Some(&Code::CONFIGURE_REQUEST.0);
+    let fits = payload.len() <= EARLY_FRAME_LEN_MAX;
+    (is_request && fits).then(|| Bytes::copy_from_slice(payload))
 }
