@@ -1,7 +1,7 @@
 //! One host's data plane: a real worker, whose ring and devices are in memory.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -115,6 +115,24 @@ impl Plane {
         self.worker.io_mut().tun_arrives(tun, &packet);
     }
 
+    /// The host sends a datagram through the tunnel, over IPv6.
+    pub fn tun_arrives_ipv6(
+        &mut self,
+        call_id: CallId,
+        from: Ipv6Addr,
+        to: Ipv6Addr,
+        payload: &[u8],
+    ) {
+        let len = u16::try_from(payload.len()).expect("packets are short");
+        let [high, low] = len.to_be_bytes();
+        let mut packet = vec![0x60, 0, 0, 0, high, low, PROTOCOL_UDP, 64];
+        packet.extend(from.octets());
+        packet.extend(to.octets());
+        packet.extend(payload);
+        let tun = TunId(call_id.0.into());
+        self.worker.io_mut().tun_arrives(tun, &packet);
+    }
+
     /// Does everything that there is to do now.
     ///
     /// # Panics
@@ -140,7 +158,7 @@ impl Plane {
             delivered: written
                 .filter_map(|(tun, packet)| {
                     let call_id = CallId(u16::try_from(tun.0).ok()?);
-                    Some((call_id, packet.get(HEADER_LEN..)?.to_vec()))
+                    Some((call_id, packet))
                 })
                 .collect(),
             notices: std::iter::from_fn(|| self.mailbox.next_notice()).collect(),

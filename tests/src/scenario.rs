@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use control::proto::auth::{AuthMethod, AuthMethods, Secret, Secrets};
-use control::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
+use control::proto::link::{Addresses, Ipv6Config, LcpConfig, LinkConfig, MppeConfig};
+use control::wire::ipv6cp::InterfaceIdentifier;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
@@ -131,6 +132,7 @@ impl Scenario {
                     ask_dns: rng.random(),
                     ..Addresses::default()
                 },
+                ipv6: draw_ipv6(rng),
             }),
             server: Arc::new(LinkConfig {
                 name: SERVER_NAME.to_owned(),
@@ -145,6 +147,7 @@ impl Scenario {
                 lcp: draw_lcp(rng),
                 mppe: draw_mppe(rng),
                 addresses: Addresses::default(),
+                ipv6: draw_ipv6(rng),
             }),
             password_is_right,
             faults: draw_faults(rng),
@@ -186,6 +189,16 @@ impl Scenario {
         } else {
             Expectation::Fails
         }
+    }
+
+    /// Whether both sides speak IPV6CP and do not insist on one identifier for both.
+    #[must_use]
+    pub fn expects_ipv6(&self) -> bool {
+        let (Some(client), Some(server)) = (self.client.ipv6, self.server.ipv6) else {
+            return false;
+        };
+        let insists = |it: Ipv6Config| it.local.is_some() && !it.accept_local;
+        !(insists(client) && insists(server))
     }
 
     /// Bits of the longest key that both sides allow.
@@ -264,6 +277,18 @@ fn draw_mppe(rng: &mut ChaCha12Rng) -> Option<MppeConfig> {
     };
     let allows_any = mppe.allow_40 || mppe.allow_56 || mppe.allow_128;
     (allows_any && rng.random_ratio(4, 5)).then_some(mppe)
+}
+
+/// Two identifiers of one's own are drawn so seldom that both sides may have the same.
+fn draw_ipv6(rng: &mut ChaCha12Rng) -> Option<Ipv6Config> {
+    let one = InterfaceIdentifier([0, 0, 0, 0, 0, 0, 0, 1]);
+    let ipv6 = Ipv6Config {
+        local: rng.random_ratio(1, 5).then_some(one),
+        remote: None,
+        accept_local: rng.random(),
+        accept_remote: rng.random(),
+    };
+    rng.random_ratio(3, 4).then_some(ipv6)
 }
 
 fn draw_lcp(rng: &mut ChaCha12Rng) -> LcpConfig {

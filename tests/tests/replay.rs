@@ -85,6 +85,7 @@ fn config(side: Side, method: AuthMethod, mppe: Option<MppeConfig>) -> LinkConfi
         lcp: LcpConfig::default(),
         mppe,
         addresses,
+        ipv6: None,
     }
 }
 

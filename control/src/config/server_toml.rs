@@ -9,7 +9,7 @@ use dataplane::limits::INFORMATION_BYTES_MAX;
 use serde::Deserialize;
 
 use crate::proto::auth::{AuthMethods, Secrets};
-use crate::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
+use crate::proto::link::{Addresses, Ipv6Config, LcpConfig, LinkConfig, MppeConfig};
 use crate::proto::pool::AddressRanges;
 
 use super::address_spec::{parse_list, parse_ranges};
@@ -263,6 +263,18 @@ struct Ppp {
     lcp_restart_s: Option<Within<1, 60>>,
     lcp_max_configure: Option<Within<1, 1_000>>,
     proxy_arp: bool,
+    ipv6: Ipv6,
+}
+
+/// Whether IPV6CP is spoken.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(transparent)]
+struct Ipv6(bool);
+
+impl Default for Ipv6 {
+    fn default() -> Self {
+        Self(true)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -505,6 +517,7 @@ impl File {
                 wins: self.ppp.wins.0,
                 ..Addresses::default()
             },
+            ipv6: self.ppp.ipv6.0.then(Ipv6Config::default),
         })
     }
 

@@ -10,6 +10,7 @@ mod clock;
 mod engine;
 mod fast_path;
 pub mod host_error;
+mod ipv6;
 pub mod log;
 pub mod netlink;
 pub mod privileges;

@@ -61,8 +61,10 @@ impl Ipv6cp {
             return;
         };
         self.is_up = true;
-        ctx.outbox.report(format!("local  LL address {}", network.local));
-        ctx.outbox.report(format!("remote LL address {}", network.remote));
+        ctx.outbox
+            .report(format!("local  LL address {}", network.local));
+        ctx.outbox
+            .report(format!("remote LL address {}", network.remote));
         ctx.outbox.push(LinkOutput::Ipv6Up(network));
     }
 
@@ -96,7 +98,9 @@ impl Ipv6cp {
     fn suggest(&mut self, ctx: &mut Context<'_>) -> InterfaceIdentifier {
         let configured = self.config.remote.filter(|it| self.is_usable(*it));
         let before = self.suggested.filter(|it| self.is_usable(*it));
-        let suggested = configured.or(before).unwrap_or_else(|| random_identifier(ctx));
+        let suggested = configured
+            .or(before)
+            .unwrap_or_else(|| random_identifier(ctx));
         self.suggested = Some(suggested);
         suggested
     }
@@ -118,7 +122,10 @@ impl ControlProtocol for Ipv6cp {
     const RESTART: Timer = Timer::Ipv6cpRestart;
 
     fn reset(&mut self, ctx: &mut Context<'_>) {
-        let configured = self.config.local.filter(|it| *it != InterfaceIdentifier::ZERO);
+        let configured = self
+            .config
+            .local
+            .filter(|it| *it != InterfaceIdentifier::ZERO);
         *self = Self {
             local: configured.unwrap_or_else(|| random_identifier(ctx)),
             ..Self::new(self.config)
@@ -162,7 +169,11 @@ impl ControlProtocol for Ipv6cp {
                 Ipv6cpOption::InterfaceIdentifier(ours) if may_change => {
                     let is_good = ours != InterfaceIdentifier::ZERO
                         && ![self.remote, self.suggested].contains(&Some(ours));
-                    self.local = if is_good { ours } else { random_identifier(ctx) };
+                    self.local = if is_good {
+                        ours
+                    } else {
+                        random_identifier(ctx)
+                    };
                 }
                 _ => {}
             }

@@ -35,7 +35,10 @@ impl InterfaceIdentifier {
 impl fmt::Display for InterfaceIdentifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g, h, i] = self.0;
-        write!(f, "fe80::{a:02x}{b:02x}:{c:02x}{d:02x}:{e:02x}{g:02x}:{h:02x}{i:02x}")
+        write!(
+            f,
+            "fe80::{a:02x}{b:02x}:{c:02x}{d:02x}:{e:02x}{g:02x}:{h:02x}{i:02x}"
+        )
     }
 }
 

@@ -66,6 +66,7 @@ pub(super) fn server() -> anyhow::Result<ServerConfig> {
             prefer_stateful: false,
         }),
         addresses: Addresses::default(),
+        ipv6: None,
     };
     let pool = AddressRanges::new([(CLIENT_INNER, CLIENT_INNER)])
         .context("the demonstration's addresses")?;

@@ -69,7 +69,6 @@ impl Link {
             start(ipv6cp, &mut ctx, self.parked_ipv6.take());
         }
     }
-    }
 
     pub(super) fn handle_ccp(&mut self, now: Time, payload: &[u8]) {
         let fits = payload.len() <= EARLY_FRAME_LEN_MAX;

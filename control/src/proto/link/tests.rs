@@ -1,6 +1,7 @@
 //! Two links joined back to back, in virtual time.
 
 mod encryption;
+mod ipv6;
 mod joined;
 mod proofs;
 mod refusals;
@@ -68,6 +69,7 @@ fn caller() -> LinkConfig {
             ask_dns: true,
             ..Addresses::default()
         },
+        ipv6: None,
     }
 }
 
@@ -82,6 +84,7 @@ fn callee() -> LinkConfig {
         lcp: LcpConfig::default(),
         mppe: Some(MPPE_128),
         addresses: callee_addresses(),
+        ipv6: None,
     }
 }
 
@@ -114,6 +117,7 @@ struct End {
     send: Option<MppeSpec>,
     resets: u32,
     network: Option<Network>,
+    ipv6: Option<Ipv6Network>,
     /// `NetworkUp` was ever said.
     was_up: bool,
     endings: Vec<Ending>,
@@ -147,6 +151,7 @@ impl Pair {
             send: None,
             resets: 0,
             network: None,
+            ipv6: None,
             was_up: false,
             endings: Vec::new(),
             has_hung_up: false,
@@ -347,6 +352,14 @@ impl End {
             }
             LinkOutput::NetworkDown => {
                 assert!(self.network.take().is_some(), "down before it was up");
+                self.ipv6 = None;
+            }
+            LinkOutput::Ipv6Up(ipv6) => {
+                assert!(self.network.is_some(), "IPv6 before IPv4");
+                assert!(self.ipv6.replace(ipv6).is_none(), "up twice");
+            }
+            LinkOutput::Ipv6Down => {
+                assert!(self.ipv6.take().is_some(), "down before it was up");
             }
             LinkOutput::Terminated(ending) => {
                 assert!(self.network.is_none(), "the network outlives the link");
