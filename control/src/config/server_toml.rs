@@ -151,6 +151,8 @@ impl Default for Auth {
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 enum Method {
+    #[serde(rename = "eap")]
+    Eap,
     #[serde(rename = "mschap-v2")]
     MsChapV2,
     #[serde(rename = "mschap")]
@@ -489,16 +491,18 @@ impl File {
     fn link(&self, host_name: &str, secrets: Arc<dyn Secrets>) -> Result<LinkConfig, ConfigError> {
         let may = |method| self.auth.require.contains(&method);
         let require = AuthMethods {
+            eap: may(Method::Eap),
             mschap_v2: may(Method::MsChapV2),
             mschap_v1: may(Method::MsChapV1),
             chap_md5: may(Method::ChapMd5),
             pap: may(Method::Pap),
         };
         let mppe = self.mppe.config();
-        if mppe.is_some_and(|mppe| mppe.require) && !require.mschap_v2 && !require.mschap_v1 {
+        let makes_keys = require.mschap_v2 || require.mschap_v1 || require.eap;
+        if mppe.is_some_and(|mppe| mppe.require) && !makes_keys {
             return Err(ConfigError::Conflict(
                 "mppe.mode is \"require\", but its keys come from MS-CHAP, and auth.require has \
-                 neither mschap-v2 nor mschap"
+                 none of mschap-v2, mschap and eap"
                     .to_owned(),
             ));
         }
@@ -685,8 +689,8 @@ mod tests {
                 "line 2: 64 is not a key length",
             ),
             (
-                "[auth]\nrequire = [\"eap\"]\n",
-                "line 2: unknown variant `eap`",
+                "[auth]\nrequire = [\"tls\"]\n",
+                "line 2: unknown variant `tls`",
             ),
             (
                 "[auth]\nrequire = [\"pap\"]\n",

@@ -316,6 +316,9 @@ impl Link {
             return;
         }
         self.lcp.protocol.handle_alive();
+        if matches!(frame.protocol, Protocol::CCP | Protocol::IPCP) {
+            self.take_network_for_success(now);
+        }
         let has_authentication = matches!(self.phase, Phase::Authenticate | Phase::Network);
         match frame.protocol {
             Protocol::LCP => self
@@ -323,6 +326,7 @@ impl Link {
                 .handle_packet(&mut self.around.at(now), frame.payload),
             Protocol::CHAP if has_authentication => self.handle_chap(now, frame.payload),
             Protocol::PAP if has_authentication => self.handle_pap(now, frame.payload),
+            Protocol::EAP if has_authentication => self.handle_eap(now, frame.payload),
             Protocol::CCP if self.phase == Phase::Network => {
                 self.handle_ccp(now, frame.payload);
             }
@@ -336,7 +340,7 @@ impl Link {
                 self.handle_ipv6cp(now, frame.payload);
             }
             // Out of phase (RFC 1661 3.4, 3.5), or the data plane's.
-            Protocol::CHAP | Protocol::PAP => {}
+            Protocol::CHAP | Protocol::PAP | Protocol::EAP => {}
             Protocol::CCP | Protocol::IPCP | Protocol::IPV6CP => {}
             Protocol::IPV4 | Protocol::IPV6 | Protocol::COMPRESSED => {}
             unknown => self.reject_protocol(now, unknown, frame.payload),
@@ -416,10 +420,11 @@ impl Link {
                     chap.repeat_response(&mut ctx);
                     Ok(())
                 }
-                Proving::Unasked => Ok(()),
+                Proving::Unasked | Proving::Eap(_) => Ok(()),
             },
             Timer::Verifying => match &mut self.verifying {
                 Verifying::Chap(chap) => chap.handle_timeout(&mut ctx),
+                Verifying::Eap(eap) => eap.handle_timeout(&mut ctx),
                 Verifying::Unasked | Verifying::Pap(_) => Ok(()),
             },
             Timer::AuthDeadline => Err(self.auth_timeout()),
@@ -473,7 +478,11 @@ impl Link {
 
     /// Why a link ended that this side did not end.
     fn ending_by_peer(&mut self) -> Ending {
-        let waiting = matches!(&self.proving, Proving::Chap(chap) if chap.is_waiting());
+        let waiting = match &self.proving {
+            Proving::Chap(chap) => chap.is_waiting(),
+            Proving::Eap(eap) => eap.is_waiting(),
+            Proving::Unasked | Proving::Pap(_) => false,
+        };
         let lcp = &mut self.lcp.protocol;
         if let Some(method) = lcp.refused_auth.take() {
             let allowed = self.around.config.allow;

@@ -233,7 +233,9 @@ pub mod link;
 pub mod pool;
 
 mod ccp;
+mod change_password;
 mod chap;
+mod eap;
 mod ipcp;
 mod ipv6cp;
 mod lcp;

@@ -4,11 +4,13 @@ use super::{Link, LinkOutput, LinkRole, Phase, Report};
 use crate::proto::Time;
 use crate::proto::auth::{AuthMethod, Authenticated, Verdict};
 use crate::proto::chap::{ChapAuthenticator, ChapPeer};
+use crate::proto::eap::{EapAuthenticator, EapPeer, Proved};
 use crate::proto::ending::Ending;
 use crate::proto::outbox::Failure;
 use crate::proto::pap::{PapAuthenticator, PapPeer};
 use crate::proto::timer::Timer;
 use crate::wire::chap::ChapPacket;
+use crate::wire::eap::EapPacket;
 use crate::wire::pap::PapPacket;
 
 /// How we prove who we are.
@@ -16,6 +18,7 @@ use crate::wire::pap::PapPacket;
 pub(super) enum Proving {
     Unasked,
     Chap(ChapPeer),
+    Eap(Box<EapPeer>),
     Pap(PapPeer),
 }
 
@@ -24,6 +27,7 @@ pub(super) enum Proving {
 pub(super) enum Verifying {
     Unasked,
     Chap(ChapAuthenticator),
+    Eap(Box<EapAuthenticator>),
     Pap(PapAuthenticator),
 }
 
@@ -45,6 +49,11 @@ impl Link {
             Verifying::Unasked => Ok(None),
             Verifying::Chap(chap) => chap.handle_verdict(&mut ctx, request_id, verdict),
             Verifying::Pap(pap) => pap.handle_verdict(&mut ctx, request_id, verdict),
+            Verifying::Eap(eap) => {
+                let handled = eap.handle_verdict(&mut ctx, request_id, verdict);
+                self.handle_verified(now, handled);
+                return self.settle(now);
+            }
         };
         match handled {
             Ok(None) => {}
@@ -74,6 +83,7 @@ impl Link {
         self.verifying = match self.lcp.protocol.peer_proves_by() {
             None => Verifying::Unasked,
             Some(AuthMethod::Pap) => Verifying::Pap(PapAuthenticator::default()),
+            Some(AuthMethod::Eap) => Verifying::Eap(Box::new(EapAuthenticator::start(&mut ctx))),
             Some(method) => Verifying::Chap(ChapAuthenticator::start(&mut ctx, method)),
         };
         self.proving = match self.lcp.protocol.peer.auth {
@@ -82,6 +92,7 @@ impl Link {
                 Ok(pap) => Proving::Pap(pap),
                 Err(failure) => return self.fail(now, failure),
             },
+            Some(AuthMethod::Eap) => Proving::Eap(Box::new(EapPeer::new())),
             Some(method) => Proving::Chap(ChapPeer::new(method)),
         };
         self.finish_authentication(now);
@@ -100,6 +111,58 @@ impl Link {
             let handled = chap.handle_packet(&mut ctx, &packet);
             self.handle_proved(now, handled);
         }
+    }
+
+    /// Requests, Success and Failure are for the end that proves, Responses for the other.
+    pub(super) fn handle_eap(&mut self, now: Time, payload: &[u8]) {
+        let Ok(packet) = EapPacket::parse(payload) else {
+            return;
+        };
+        let mut ctx = self.around.at(now);
+        if packet.code == EapPacket::RESPONSE {
+            if let Verifying::Eap(eap) = &mut self.verifying {
+                let handled = eap.handle_packet(&mut ctx, &packet, &mut self.request_id);
+                self.handle_verified(now, handled);
+            }
+        } else if let Proving::Eap(eap) = &mut self.proving {
+            let handled = eap.handle_packet(&mut ctx, &packet, payload);
+            self.handle_proved(now, handled);
+        }
+    }
+
+    /// The peer negotiates its network layers already: where EAP has succeeded but for a Success
+    /// that was lost, that stands for it.
+    pub(super) fn take_network_for_success(&mut self, now: Time) {
+        if self.phase == Phase::Authenticate
+            && let Proving::Eap(eap) = &mut self.proving
+        {
+            let authenticated = eap.handle_network(&mut self.around.at(now));
+            self.handle_proved(now, Ok(authenticated));
+        }
+    }
+
+    fn handle_verified(&mut self, now: Time, handled: Result<(), Failure>) {
+        if let Err(failure) = handled {
+            return self.fail(now, failure);
+        }
+        let Verifying::Eap(eap) = &mut self.verifying else {
+            return;
+        };
+        let Some(proved) = eap.take_proved() else {
+            return;
+        };
+        let Proved {
+            authenticated,
+            name,
+            addresses,
+        } = proved;
+        let report = Report::PeerAuthenticated(name);
+        self.around.outbox.push(LinkOutput::Report(report));
+        if self.around.role == LinkRole::Callee {
+            self.ipcp.protocol.assign(addresses);
+        }
+        self.peer_proved = Some(authenticated);
+        self.finish_authentication(now);
     }
 
     pub(super) fn handle_pap(&mut self, now: Time, payload: &[u8]) {

@@ -227,8 +227,10 @@ impl Link {
         }
         outbox.push(LinkOutput::NetworkUp(network));
         self.around.timers.stop(Timer::SetupDeadline);
-        if let Verifying::Chap(chap) = &self.verifying {
-            chap.schedule(&mut self.around.at(now));
+        match &self.verifying {
+            Verifying::Chap(chap) => chap.schedule(&mut self.around.at(now)),
+            Verifying::Eap(eap) => eap.schedule(&mut self.around.at(now)),
+            Verifying::Unasked | Verifying::Pap(_) => {}
         }
         self.ipv6_up(now);
     }

@@ -1,8 +1,10 @@
 //! Two links joined back to back, in virtual time.
 
+mod eap;
 mod encryption;
 mod ipv6;
 mod joined;
+mod passwords;
 mod proofs;
 mod refusals;
 mod robust;
