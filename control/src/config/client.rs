@@ -15,7 +15,7 @@ use super::pppd_options::{
     DefaultRoute, Detach, MppeOptions, PppdOptions, PptpOptions, Scripts, locate,
 };
 use super::route::Route;
-use super::secrets::{FileSecrets, FlagSecret};
+use super::secrets::{FileSecrets, FlagSecret, with_new_password};
 
 /// Where the log goes and how much of it there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Flags {
     pub user: Option<String>,
     /// The password, read by the caller; it wins over the secrets files.
     pub password: Option<Secret>,
+    /// `--new-password-file FILE`: in place of a password that has expired.
+    pub new_password: Option<Secret>,
     /// `--remotename NAME`.
     pub remote_name: Option<String>,
     /// `--require-mppe`: any of 40 and 128 bits.
@@ -221,6 +223,13 @@ impl ClientConfig {
         Ok(config)
     }
 
+    /// The same tunnel, with `new` in place of a password that has expired.
+    #[must_use]
+    pub fn with_new_password(mut self, new: Secret) -> Self {
+        self.link.secrets = with_new_password(Arc::clone(&self.link.secrets), new);
+        self
+    }
+
     /// Whether the fast path may be taken: what is to be marked needs the raw socket.
     #[must_use]
     pub const fn fast_path(&self) -> FastPathMode {
@@ -288,6 +297,7 @@ impl Flags {
         if let Some(password) = &self.password {
             options.password = Some(password.clone());
         }
+        options.new_password.clone_from(&self.new_password);
         if self.local_bind.is_some() {
             options.pptp.local_bind = self.local_bind;
         }
@@ -314,6 +324,7 @@ impl Flags {
         flag(self.require_mppe_40, "require-mppe-40");
         flag(self.require_mppe_128, "require-mppe-128");
         flag(self.mppe_stateful, "mppe-stateful");
+        flag(self.refuse.eap, "refuse-eap");
         flag(self.refuse.pap, "refuse-pap");
         flag(self.refuse.chap_md5, "refuse-chap");
         flag(self.refuse.mschap_v1, "refuse-mschap");
@@ -401,6 +412,10 @@ pub(super) fn link_config(
             warnings.extend(files.warnings().map(ToOwned::to_owned));
             Arc::new(files)
         }
+    };
+    let secrets = match &options.new_password {
+        Some(new) => with_new_password(secrets, new.clone()),
+        None => secrets,
     };
     Ok(LinkConfig {
         name,

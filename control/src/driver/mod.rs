@@ -19,5 +19,6 @@ pub mod runtime;
 mod scripts;
 pub mod server;
 pub(crate) mod signals;
+pub mod terminal;
 mod transport;
 mod workers;

@@ -23,7 +23,7 @@ const NO_DIRECTORY: &str = "/nonexistent";
 
 /// The options of the how-to's `options.pptp`, less those that concern files and logs.
 pub(super) fn client() -> anyhow::Result<ClientConfig> {
-    let options = ["noauth", "asyncmap", "0", "nopcomp", "noaccomp"];
+    let options = ["noauth", "asyncmap", "0", "nopcomp", "noaccomp", "noipv6"];
     let flags = Flags {
         server: Some(SERVER_OUTER.to_string()),
         user: Some(CLIENT_NAME.to_owned()),

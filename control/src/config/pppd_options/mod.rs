@@ -170,6 +170,8 @@ pub struct PppdOptions {
     pub user: Option<String>,
     /// `password`.
     pub password: Option<Secret>,
+    /// In place of a password that has expired; no option of pppd's.
+    pub new_password: Option<Secret>,
     /// `remotename`.
     pub remote_name: Option<String>,
     /// `usehostname`: the host's name is our name, whatever `name` says.
@@ -294,6 +296,7 @@ impl Default for PppdOptions {
             name: None,
             user: None,
             password: None,
+            new_password: None,
             remote_name: None,
             use_host_name: false,
             domain: None,
@@ -385,6 +388,7 @@ impl PppdOptions {
     #[must_use]
     pub const fn allowed_methods(&self) -> AuthMethods {
         AuthMethods {
+            eap: !self.refuse.eap,
             mschap_v2: !self.refuse.mschap_v2,
             mschap_v1: !self.refuse.mschap_v1,
             chap_md5: !self.refuse.chap_md5,
