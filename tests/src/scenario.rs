@@ -183,7 +183,10 @@ impl Scenario {
         if !encrypted {
             return Expectation::Up { encrypted };
         }
-        let has_keys = matches!(method, Some(AuthMethod::MsChapV1 | AuthMethod::MsChapV2));
+        let has_keys = matches!(
+            method,
+            Some(AuthMethod::Eap | AuthMethod::MsChapV1 | AuthMethod::MsChapV2)
+        );
         if has_keys && self.strongest_common().is_some() {
             Expectation::Up { encrypted }
         } else {
@@ -224,6 +227,7 @@ impl Scenario {
     fn method(&self) -> Option<AuthMethod> {
         let (server, client) = (&self.server.require, &self.client.allow);
         let both = [
+            (AuthMethod::Eap, server.eap && client.eap),
             (AuthMethod::MsChapV2, server.mschap_v2 && client.mschap_v2),
             (AuthMethod::MsChapV1, server.mschap_v1 && client.mschap_v1),
             (AuthMethod::ChapMd5, server.chap_md5 && client.chap_md5),
@@ -253,6 +257,7 @@ fn pick<'a, T>(rng: &mut ChaCha12Rng, from: &'a [T]) -> &'a T {
 /// Any set but the empty one, with MS-CHAPv2 in two of three.
 fn draw_methods(rng: &mut ChaCha12Rng) -> AuthMethods {
     let methods = AuthMethods {
+        eap: rng.random_ratio(1, 4),
         mschap_v2: rng.random_ratio(2, 3),
         mschap_v1: rng.random(),
         chap_md5: rng.random(),

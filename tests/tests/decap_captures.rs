@@ -99,6 +99,8 @@ fn table(call_id: u16, peer: Ipv4Addr, compressed: bool, encrypted: bool) -> Ses
     };
     table.install(&spec).expect("an empty table");
     assert!(table.open_network(CallId(call_id), network, false));
+    let peer = Ipv6Addr::UNSPECIFIED;
+    assert!(table.set_ipv6(CallId(call_id), Some(Ipv6Spec { peer }), false));
     table
 }
 
@@ -226,8 +228,6 @@ fn our_encap_writes_octet_for_octet_what_real_peers_wrote() {
             session.set_receive_key(Some(&spec));
             session.set_send_key(Some(&spec));
 
-            let peer = Ipv6Addr::UNSPECIFIED;
-            assert!(table.set_ipv6(CallId(call_id), Some(Ipv6Spec { peer }), false));
             let plain = receive(&side, &mut table, 1).delivered;
 
             let mut arena = VecArena::new(BATCH_PACKETS as u16, SLOT_BYTES as u16);
