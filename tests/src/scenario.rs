@@ -194,14 +194,14 @@ impl Scenario {
         }
     }
 
-    /// Whether both sides speak IPV6CP and do not insist on one identifier for both.
+    /// Whether both sides speak IPV6CP. `None` when both were given the same identifier: if one
+    /// insists on it, the other may hear of that too late.
     #[must_use]
-    pub fn expects_ipv6(&self) -> bool {
+    pub fn expects_ipv6(&self) -> Option<bool> {
         let (Some(client), Some(server)) = (self.client.ipv6, self.server.ipv6) else {
-            return false;
+            return Some(false);
         };
-        let insists = |it: Ipv6Config| it.local.is_some() && !it.accept_local;
-        !(insists(client) && insists(server))
+        (client.local.is_none() || server.local.is_none()).then_some(true)
     }
 
     /// Bits of the longest key that both sides allow.

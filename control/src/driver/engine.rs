@@ -152,11 +152,7 @@ impl Engine {
 
     fn actions(&mut self) -> Vec<Action> {
         let mut actions: Vec<Action> = std::iter::from_fn(|| self.endpoint.poll_action()).collect();
-        actions.sort_by_key(|action| match action {
-            Action::NetworkUp { .. } => 0,
-            Action::Ipv6Up { .. } => 1,
-            _ => 2,
-        });
+        actions.sort_by_key(|action| !matches!(action, Action::NetworkUp { .. }));
         actions
     }
 
