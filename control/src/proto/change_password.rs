@@ -1,6 +1,5 @@
 //! MS-CHAPv2's Change-Password packet (RFC 2759 7): the answer to a Failure with E=648.
 
-use bytes::Bytes;
 use rand::{Rng, RngExt};
 
 use super::auth::Secret;
@@ -95,7 +94,7 @@ pub(super) fn change(
     Some(Exchange {
         id,
         challenge: challenge.to_vec(),
-        response: Bytes::from(packet.to_bytes()),
+        response: packet.to_bytes(),
         unanswered: true,
         success_due: generate_authenticator_response(
             new,

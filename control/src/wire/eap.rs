@@ -84,9 +84,9 @@ pub fn parse_value(data: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
         needed,
         got: data.len(),
     };
-    let (&len, rest) = data.split_first().ok_or(truncated(1))?;
+    let (&len, rest) = data.split_first().ok_or_else(|| truncated(1))?;
     let len = usize::from(len);
-    rest.split_at_checked(len).ok_or(truncated(1 + len))
+    rest.split_at_checked(len).ok_or_else(|| truncated(1 + len))
 }
 
 /// Puts Value-Size in front of `value`, which is cut at 255 octets, and `name` behind it.

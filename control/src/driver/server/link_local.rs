@@ -25,7 +25,7 @@ pub(super) fn choose(config: &mut ServerConfig) {
     let drawn = rand::random::<u64>() & !UNIVERSAL | 1;
     link.local = link
         .local
-        .or(Some(InterfaceIdentifier(drawn.to_be_bytes())));
+        .or_else(|| Some(InterfaceIdentifier(drawn.to_be_bytes())));
     // All sessions have it: it cannot be another for one of them.
     link.accept_local = false;
     link.remote = None;

@@ -128,9 +128,9 @@ impl EapPeer {
             }
             EapType::NAK => None,
             EapType::MSCHAP_V2 => {
-                let (answer, outcome) = self.handle_mschap_v2(ctx, packet)?;
-                self.answer(ctx, packet, payload, answer.map(|data| (kind, data)));
-                return outcome;
+                let reply = self.handle_mschap_v2(ctx, packet)?;
+                self.answer(ctx, packet, payload, reply.data.map(|data| (kind, data)));
+                return reply.failure.map_or(Ok(()), Err);
             }
             EapType::MD5_CHALLENGE if !needs_keys(ctx) => self.handle_md5(ctx, packet)?,
             _ if matches!(self.method, Method::Unknown) => {
@@ -182,13 +182,12 @@ impl EapPeer {
         Ok(Some((EapType::MD5_CHALLENGE, data)))
     }
 
-    /// What is to be answered, if anything, and what follows from it then.
     fn handle_mschap_v2(
         &mut self,
         ctx: &mut Context<'_>,
         packet: &EapPacket<'_>,
-    ) -> Result<(Option<Vec<u8>>, Result<(), Failure>), Failure> {
-        let nothing = Ok((None, Ok(())));
+    ) -> Result<Reply, Failure> {
+        let nothing = Ok(Reply::default());
         match (inner(packet), &mut self.method) {
             (_, Method::Md5) => nothing,
             (Some(ChapPacket::Challenge { id, value, name }), _) => {
@@ -201,7 +200,7 @@ impl EapPeer {
                 let response = exchange.response.to_vec();
                 self.proved = None;
                 self.method = Method::MsChapV2(Box::new(exchange));
-                Ok((Some(response), Ok(())))
+                Ok(Reply::saying(response))
             }
             (Some(ChapPacket::Success { message, .. }), Method::MsChapV2(exchange)) => {
                 let Some(words) = exchange.verified_words(message) else {
@@ -211,15 +210,34 @@ impl EapPeer {
                 let key_material = exchange.key_material.take();
                 self.proved = Some(Authenticated::as_peer(AuthMethod::Eap, key_material));
                 self.method = Method::MsChapV2Proved;
-                Ok((Some(vec![OP_SUCCESS]), Ok(())))
+                Ok(Reply::saying(vec![OP_SUCCESS]))
             }
             (Some(ChapPacket::Failure { message, .. }), Method::MsChapV2(_)) => {
                 let why = failure_words(message);
                 let line = format!("MS-CHAP authentication failed: {why}");
                 ctx.outbox.report(line);
-                Ok((Some(vec![OP_FAILURE]), Err(not_accepted(why))))
+                Ok(Reply {
+                    data: Some(vec![OP_FAILURE]),
+                    failure: Some(not_accepted(why)),
+                })
             }
             _ => nothing,
+        }
+    }
+}
+
+/// What is to be answered, if anything, and whether that was the end.
+#[derive(Default)]
+struct Reply {
+    data: Option<Vec<u8>>,
+    failure: Option<Failure>,
+}
+
+impl Reply {
+    const fn saying(data: Vec<u8>) -> Self {
+        Self {
+            data: Some(data),
+            failure: None,
         }
     }
 }
