@@ -102,9 +102,9 @@ pub enum DropReason {
     BadPlaintext,
     /// IP in the clear where encryption is required.
     ClearForbidden,
-    /// IP before the network is open, or after it has been closed.
+    /// IP before the network is open, or after it has been closed; IPv6 without IPV6CP.
     NetworkClosed,
-    /// Not a whole IPv4 packet inside.
+    /// Not a whole IP packet inside.
     BadInnerIp,
     /// The inner source address is not the one given to the peer.
     InnerSource,
@@ -112,7 +112,7 @@ pub enum DropReason {
     NoPeerCallId,
     /// To send encrypted, but there is no send key.
     NoSendKey,
-    /// To send, but no session has the destination address.
+    /// To send through a shared device, but no session has the destination address.
     NoRoute,
     /// To send, but without headroom for the headers in front of it.
     NoHeadroom,

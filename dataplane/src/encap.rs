@@ -102,7 +102,8 @@ fn encap_one(
     let protocol = match frame.bytes(slots).first().map(|octet| octet >> 4) {
         Some(4) if is_own(frame.bytes(slots), session.peer()) => return Err(DropReason::Looped),
         Some(4) => ppp::IPV4,
-        Some(6) => ppp::IPV6,
+        Some(6) if session.ipv6.is_some() => ppp::IPV6,
+        Some(6) => return Err(DropReason::NetworkClosed),
         _ => return Err(DropReason::BadInnerIp),
     };
     if let Some(mtu) = session.clamp_mtu {

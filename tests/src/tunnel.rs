@@ -97,12 +97,29 @@ pub fn take_down(lab: &Lab) {
 /// # Panics
 /// When a step fails, with what was printed.
 pub fn assert_pings(lab: &Lab, side: Side, peer: &str) {
+    if let Err(printed) = pings(lab, side, peer) {
+        panic!("{peer}: {printed}");
+    }
+}
+
+/// Sends two pings from one side through the tunnel.
+///
+/// # Errors
+/// What ping said, when they did not come back.
+///
+/// # Panics
+/// When there is no ping.
+pub fn pings(lab: &Lab, side: Side, peer: &str) -> Result<(), String> {
     let mut ping = lab.command(side, "ping");
     let ping = ping
         .args(["-c2", "-i0.2", "-W2", peer])
         .output()
         .expect("ping starts");
-    assert!(ping.status.success(), "{peer}: {}", text(&ping));
+    if ping.status.success() {
+        Ok(())
+    } else {
+        Err(text(&ping))
+    }
 }
 
 /// Everything that a program printed.

@@ -13,7 +13,7 @@ use control::wire::pptp::{Message, Text, next_message};
 use nix::sys::signal::Signal;
 use sim::lab::{Lab, SERVER, Side, binary, ready};
 use sim::tunnel::{
-    HOWTO_OPTIONS, HOWTO_PEER, SERVER_OPTIONS, assert_bare, assert_pings, configure, serve,
+    HOWTO_OPTIONS, HOWTO_PEER, SERVER_OPTIONS, assert_bare, assert_pings, configure, pings, serve,
     started, take_down, text,
 };
 
@@ -152,6 +152,81 @@ fn scripts_are_told_of_the_network_as_it_comes_and_goes() {
         assert_eq!(*line, format!("{name} {told_each}"));
     }
     assert_eq!(of_client().len(), 3, "{}", lines());
+}
+
+/// IPv6 crosses between the link-local addresses that were agreed on, and `ipv6-up` and
+/// `ipv6-down` are told of them.
+#[test]
+fn ipv6_crosses_between_link_local_addresses_and_its_scripts_are_told() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let told = lab.dir.path().join("told");
+    let script = |name: &str| {
+        let told = told.display();
+        format!("#!/bin/sh\necho {name} \"$1\" \"$4\" \"$5\" \"$6\" $LLREMOTE >> {told}\n")
+    };
+    lab.write_script("ppp/ipv6-up", &script("up"));
+    lab.write_script("ppp/ipv6-down", &script("down"));
+    let _server = serve(&lab, &conf);
+    let mut client = lab.start(Side::Client, &["up", "test2", "-f"]);
+    let mut address = |which: &str| {
+        let line = client.wait_for(which, 15);
+        line.trim_start_matches(which).trim().to_owned()
+    };
+    let (local, remote) = (address("local  LL address"), address("remote LL address"));
+    client.wait_for("ipv6-up started", 15);
+    assert_pings(&lab, Side::Client, &format!("{remote}%ppp0"));
+    // The session is one worker's, and so is its interface.
+    let interfaces = lab.interfaces(Side::Server).into_iter();
+    let mut shared = interfaces.filter(|name| name.starts_with("pptp"));
+    let answers = shared.any(|name| pings(&lab, Side::Server, &format!("{local}%{name}")).is_ok());
+    assert!(answers, "{local} answers through no interface");
+    take_down(&lab);
+    client.wait(15);
+    let lines = || std::fs::read_to_string(&told).unwrap_or_default();
+    for _ in 0..100 {
+        if lines()
+            .lines()
+            .filter(|line| line.contains("192.168.2.0"))
+            .count()
+            == 2
+        {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for name in ["up", "down"] {
+        let due = format!("{name} ppp0 {local} {remote} 192.168.2.0 {remote}");
+        assert!(
+            lines().lines().any(|line| line == due),
+            "no `{due}` in {}",
+            lines()
+        );
+    }
+    assert_bare(&lab, Side::Client);
+}
+
+/// EAP in the place of CHAP makes the keys of MPPE as well.
+#[test]
+fn eap_brings_the_tunnel_up_encrypted() {
+    let options = "name zidler\nrequire-eap\nrequire-mppe-128\n";
+    let Some((lab, _server)) = started(options, HOWTO_OPTIONS) else {
+        return;
+    };
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    let log = text(&up);
+    assert_eq!(up.status.code(), Some(0), "{log}");
+    assert!(log.contains("EAP authentication succeeded"), "{log}");
+    assert!(
+        log.contains("MPPE 128-bit stateless compression enabled"),
+        "{log}"
+    );
+    assert_pings(&lab, Side::Client, "192.168.254.230");
+    take_down(&lab);
+    assert_bare(&lab, Side::Client);
 }
 
 /// `--json` prints exactly one object, and TERM in the foreground ends the tunnel with pppd's 5.

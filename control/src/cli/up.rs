@@ -12,10 +12,10 @@ use crate::config::fast_path::FastPathMode;
 use crate::config::pppd_options::Detach;
 use crate::config::route::Route;
 use crate::driver::admin::Asked;
-use crate::driver::client::Announcement;
+use crate::driver::client::{Announcement, Ended};
 use crate::driver::log::{Log, Terminal};
 use crate::driver::run_files::{self, AdminSocket};
-use crate::driver::{admin, background, client, runtime, signals};
+use crate::driver::{admin, background, client, runtime, signals, terminal};
 use crate::proto::ending::Ending;
 
 /// Requests that may wait.
@@ -53,6 +53,9 @@ struct FlagArguments {
     /// File whose first line is the password; without it, chap-secrets is asked.
     #[arg(long)]
     password_file: Option<PathBuf>,
+    /// File whose first line is to take the place of a password that has expired (MS-CHAPv2).
+    #[arg(long)]
+    new_password_file: Option<PathBuf>,
     /// Name by which the server stands in chap-secrets.
     #[arg(long)]
     remotename: Option<String>,
@@ -145,9 +148,23 @@ impl Up {
         if config.dry_run {
             return ExitCode::SUCCESS;
         }
-        match runtime::block_on(bring_up(&config, self.json)) {
-            Ok(code) => code,
-            Err(error) => fail(error, 4),
+        self.bring_up(config)
+    }
+
+    /// Brings the tunnel up; once more when its password has expired and a person gives a new one.
+    fn bring_up(&self, mut config: ClientConfig) -> ExitCode {
+        loop {
+            let ending = match runtime::block_on(bring_up(&config, self.json)) {
+                Ok(Outcome::Over(code)) => return code,
+                Ok(Outcome::PasswordExpired(ending)) => ending,
+                Err(error) => return fail(error, 4),
+            };
+            let may_ask = !self.json && !background::is_child();
+            let new = may_ask.then(|| terminal::ask_new_password(&config.link.name));
+            match new.flatten() {
+                Some(new) => config = config.with_new_password(new),
+                None => return fail(&ending, ending.exit_status()),
+            }
         }
     }
 
@@ -172,10 +189,9 @@ impl Up {
 
 impl FlagArguments {
     fn read(&self, foreground: bool) -> Result<Flags, String> {
-        let password = match &self.password_file {
-            Some(path) => Some(password::from_file(path)?),
-            None => None,
-        };
+        let read = |file: &Option<PathBuf>| file.as_deref().map(password::from_file).transpose();
+        let password = read(&self.password_file)?;
+        let new_password = read(&self.new_password_file)?;
         let mut options = self.options.clone();
         if self.replacedefaultroute {
             options.push("replacedefaultroute".to_owned());
@@ -184,6 +200,7 @@ impl FlagArguments {
             server: self.server.clone(),
             user: self.user.clone(),
             password,
+            new_password,
             remote_name: self.remotename.clone(),
             require_mppe: self.require_mppe,
             require_mppe_40: self.require_mppe_40,
@@ -223,36 +240,46 @@ fn parse_route(text: &str) -> Result<Route, String> {
     Route::parse(&format!("add {text} TUNNEL_DEV"))
 }
 
-async fn bring_up(config: &ClientConfig, json: bool) -> ExitCode {
+/// What a tunnel came to.
+enum Outcome {
+    Over(ExitCode),
+    PasswordExpired(Ending),
+}
+
+async fn bring_up(config: &ClientConfig, json: bool) -> Outcome {
     let log = match open_log(config, json) {
         Ok(log) => log,
-        Err(message) => return fail(message, 1),
+        Err(message) => return Outcome::Over(fail(message, 1)),
     };
     let socket = match AdminSocket::bind(&run_files::tunnel_socket(&config.tunnel)) {
         Ok(socket) => socket,
-        Err(error) => return socket_refused(&config.tunnel, &error),
+        Err(error) => return Outcome::Over(socket_refused(&config.tunnel, &error)),
     };
     let (requests, receiver) = mpsc::channel::<Asked>(REQUESTS_MAX);
     let Ok(listener) = socket.listener.try_clone() else {
-        return fail("out of descriptors", 1);
+        return Outcome::Over(fail("out of descriptors", 1));
     };
     tokio::task::spawn_local(admin::serve(listener, requests.clone()));
     let (first, mut signal) = oneshot::channel();
     tokio::task::spawn_local(signals::forward(requests, first));
     let (up, stands) = oneshot::channel();
     tokio::task::spawn_local(announce(config.tunnel.clone(), stands, json));
-    match client::run(config, log, receiver, up).await {
+    Outcome::Over(match client::run(config, log, receiver, up).await {
+        Ok(Ended {
+            ending: ending @ Ending::PasswordExpired { .. },
+            ..
+        }) => return Outcome::PasswordExpired(ending),
         // Asked for with `down`: in order, and so a success.
         Ok(ended) => {
             let is_asked = matches!(&ended.ending, Ending::LocalRequest(words)
                 if words == client::USER_REQUEST);
             if is_asked && signal.try_recv().is_err() {
-                return ExitCode::SUCCESS;
+                return Outcome::Over(ExitCode::SUCCESS);
             }
             fail(&ended.ending, ended.exit_status())
         }
         Err(error) => fail(&error, error.exit_status()),
-    }
+    })
 }
 
 fn open_log(config: &ClientConfig, json: bool) -> Result<Log, String> {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::proto::auth::{AuthMethods, Secret, Secrets};
-use crate::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
+use crate::proto::link::{Addresses, Ipv6Config, LcpConfig, LinkConfig, MppeConfig};
+use crate::wire::ipv6cp::InterfaceIdentifier;
 
 use super::PPTP_PORT;
 use super::error::{ConfigError, Place};
@@ -14,7 +15,7 @@ use super::pppd_options::{
     DefaultRoute, Detach, MppeOptions, PppdOptions, PptpOptions, Scripts, locate,
 };
 use super::route::Route;
-use super::secrets::{FileSecrets, FlagSecret};
+use super::secrets::{FileSecrets, FlagSecret, with_new_password};
 
 /// Where the log goes and how much of it there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub struct Flags {
     pub user: Option<String>,
     /// The password, read by the caller; it wins over the secrets files.
     pub password: Option<Secret>,
+    /// `--new-password-file FILE`: in place of a password that has expired.
+    pub new_password: Option<Secret>,
     /// `--remotename NAME`.
     pub remote_name: Option<String>,
     /// `--require-mppe`: any of 40 and 128 bits.
@@ -252,6 +255,13 @@ impl ClientConfig {
         self.look_ahead = flags.look_ahead;
     }
 
+    /// The same tunnel, with `new` in place of a password that has expired.
+    #[must_use]
+    pub fn with_new_password(mut self, new: Secret) -> Self {
+        self.link.secrets = with_new_password(Arc::clone(&self.link.secrets), new);
+        self
+    }
+
     /// Whether the fast path may be taken: what is to be marked needs the raw socket.
     #[must_use]
     pub const fn fast_path(&self) -> FastPathMode {
@@ -325,6 +335,7 @@ impl Flags {
         if let Some(password) = &self.password {
             options.password = Some(password.clone());
         }
+        options.new_password.clone_from(&self.new_password);
         if self.local_bind.is_some() {
             options.pptp.local_bind = self.local_bind;
         }
@@ -351,6 +362,7 @@ impl Flags {
         flag(self.require_mppe_40, "require-mppe-40");
         flag(self.require_mppe_128, "require-mppe-128");
         flag(self.mppe_stateful, "mppe-stateful");
+        flag(self.refuse.eap, "refuse-eap");
         flag(self.refuse.pap, "refuse-pap");
         flag(self.refuse.chap_md5, "refuse-chap");
         flag(self.refuse.mschap_v1, "refuse-mschap");
@@ -439,6 +451,10 @@ pub(super) fn link_config(
             Arc::new(files)
         }
     };
+    let secrets = match &options.new_password {
+        Some(new) => with_new_password(secrets, new.clone()),
+        None => secrets,
+    };
     Ok(LinkConfig {
         name,
         remote_name: options.remote_name.clone(),
@@ -448,6 +464,7 @@ pub(super) fn link_config(
         lcp: lcp_config(options),
         mppe: mppe_config(options)?,
         addresses: addresses(options),
+        ipv6: ipv6_config(options),
     })
 }
 
@@ -518,6 +535,21 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
         prefer_stateful,
     };
     Ok((!options.no_ccp).then_some(config))
+}
+
+fn ipv6_config(options: &PppdOptions) -> Option<Ipv6Config> {
+    let ipv6 = options.ipv6;
+    let from = |address: Option<std::net::Ipv4Addr>| {
+        let address = address.filter(|_| ipv6.use_ip_addresses)?;
+        Some(InterfaceIdentifier::of(address.to_ipv6_compatible()))
+    };
+    let config = Ipv6Config {
+        local: ipv6.local.or_else(|| from(options.local_address)),
+        remote: ipv6.remote.or_else(|| from(options.remote_address)),
+        accept_local: ipv6.accept_local,
+        accept_remote: ipv6.accept_remote,
+    };
+    (!ipv6.refused).then_some(config)
 }
 
 fn addresses(options: &PppdOptions) -> Addresses {

@@ -31,6 +31,7 @@ use crate::proto::link::{Network, Report};
 mod demand;
 mod dial;
 mod farewell;
+mod ipv6;
 mod kill_switch;
 mod leftovers;
 mod life;
@@ -344,6 +345,8 @@ impl<'a> Client<'a> {
                     actions.extend(more);
                 }
                 Action::NetworkDown { .. } => self.network_down().await,
+                Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6).await,
+                Action::Ipv6Down { .. } => self.ipv6_down().await,
                 Action::Ended { ending, .. } | Action::DialFailed { ending, .. } => {
                     let asked_for = self.ending.take();
                     over = Some(match ending {

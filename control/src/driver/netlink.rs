@@ -1,6 +1,7 @@
 //! Addresses, links and routes, by rtnetlink.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::pin;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
@@ -181,6 +182,55 @@ impl Netlink {
         link.ok_or_else(|| failed(&"there is none"))
     }
 
+    /// Gives an interface that is up a link-local address, and so a route to all of its link.
+    ///
+    /// # Errors
+    /// In the kernel's words: IPv6 is switched off, or the MTU is below 1280.
+    pub async fn add_link_local(&self, index: u32, local: Ipv6Addr) -> Result<(), NetlinkError> {
+        const PREFIX_LEN: u8 = 64;
+        let addresses = self.handle.address();
+        let request = addresses.add(index, IpAddr::V6(local), PREFIX_LEN);
+        let added = request.replace().execute().await;
+        added.map_err(|e| NetlinkError::new(format!("add the address {local}"), e))
+    }
+
+    /// Takes an address of `add_link_local` away; that it is gone already is no error.
+    pub async fn remove_link_local(&self, index: u32, local: Ipv6Addr) {
+        let addresses = self.handle.address();
+        let mut found = pin!(addresses.get().set_link_index_filter(index).execute());
+        while let Ok(Some(message)) = found.try_next().await {
+            let ours = AddressAttribute::Address(IpAddr::V6(local));
+            if message.attributes.contains(&ours) {
+                let _ = addresses.del(message).execute().await;
+                return;
+            }
+        }
+    }
+
+    /// Routes one link-local host through an interface, with the largest packet that it takes.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub async fn add_link_local_route(
+        &self,
+        index: u32,
+        host: Ipv6Addr,
+        mtu: u16,
+    ) -> Result<(), NetlinkError> {
+        let mut route = link_local_route(index, host);
+        let mtu = RouteMetric::Mtu(u32::from(mtu));
+        route.attributes.push(RouteAttribute::Metrics(vec![mtu]));
+        let request = self.handle.route().add(route).replace();
+        let added = request.execute().await;
+        added.map_err(|e| NetlinkError::new(format!("route {host}"), e))
+    }
+
+    /// Takes the route of `add_link_local_route` away; that it is gone already is no error.
+    pub async fn remove_link_local_route(&self, index: u32, host: Ipv6Addr) {
+        let route = link_local_route(index, host);
+        let _ = self.handle.route().del(route).execute().await;
+    }
+
     /// Routes one host through an interface, with the largest packet that it takes.
     ///
     /// # Errors
@@ -254,5 +304,12 @@ fn host_route(index: u32, host: Ipv4Addr) -> RouteMessage {
         .destination_prefix(host, 32)
         .output_interface(index)
         .scope(RouteScope::Link)
+        .build()
+}
+
+fn link_local_route(index: u32, host: Ipv6Addr) -> RouteMessage {
+    RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(host, 128)
+        .output_interface(index)
         .build()
 }

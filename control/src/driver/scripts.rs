@@ -15,7 +15,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::log::Log;
 use crate::config::pppd_options;
-use crate::proto::link::Network;
+use crate::proto::link::{Ipv6Network, Network};
+use crate::wire::ipv6cp::InterfaceIdentifier;
 
 /// pppd's third argument where there is no serial line.
 const SPEED: &str = "0";
@@ -41,6 +42,10 @@ pub(crate) enum Script {
     IpUp,
     /// The network is down.
     IpDown,
+    /// IPv6 is up.
+    Ipv6Up,
+    /// IPv6 is down.
+    Ipv6Down,
 }
 
 impl Script {
@@ -54,6 +59,8 @@ impl Script {
             Self::IpPreUp => "ip-pre-up",
             Self::IpUp => "ip-up",
             Self::IpDown => "ip-down",
+            Self::Ipv6Up => "ipv6-up",
+            Self::Ipv6Down => "ipv6-down",
         }
     }
 
@@ -67,6 +74,8 @@ impl Script {
             Self::IpPreUp => places.ip_pre_up.as_ref(),
             Self::IpUp => places.ip_up.as_ref(),
             Self::IpDown => places.ip_down.as_ref(),
+            Self::Ipv6Up => places.ipv6_up.as_ref(),
+            Self::Ipv6Down => places.ipv6_down.as_ref(),
         }
     }
 }
@@ -94,6 +103,8 @@ pub(crate) struct Facts<'a> {
     pub device: &'a str,
     /// What was agreed, while the network is up.
     pub network: Option<&'a Network>,
+    /// While IPv6 stands.
+    pub ipv6: Option<Ipv6Network>,
     /// Name that the peer proved to be its own.
     pub peer_name: Option<&'a str>,
     /// The name servers that the peer named are used.
@@ -185,6 +196,14 @@ impl Scripts {
                 let (local, remote) = (address(|it| it.local), address(|it| it.remote));
                 vec![interface, tty, speed, local, remote, ipparam]
             }
+            Script::Ipv6Up | Script::Ipv6Down => {
+                let address = |end: fn(&Ipv6Network) -> InterfaceIdentifier| {
+                    let ipv6 = facts.ipv6.as_ref();
+                    ipv6.map_or_else(String::new, |ipv6| end(ipv6).to_string())
+                };
+                let (local, remote) = (address(|it| it.local), address(|it| it.remote));
+                vec![interface, tty, speed, local, remote, ipparam]
+            }
         }
     }
 }
@@ -249,6 +268,10 @@ fn environment(facts: &Facts<'_>) -> Vec<(&'static str, String)> {
         if facts.uses_peer_dns && network.dns.iter().any(Option::is_some) {
             variables.push(("USEPEERDNS", "1".to_owned()));
         }
+    }
+    if let Some(ipv6) = facts.ipv6 {
+        variables.push(("LLLOCAL", ipv6.local.to_string()));
+        variables.push(("LLREMOTE", ipv6.remote.to_string()));
     }
     if let Some((seconds, sent, received)) = facts.carried {
         variables.push(("CONNECT_TIME", seconds.to_string()));

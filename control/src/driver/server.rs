@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::admin::{Answer, Asked, Request};
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
+use super::ipv6;
 use super::log::Log;
 use super::netlink::Netlink;
 use super::privileges;
@@ -24,13 +25,14 @@ use super::workers::WorkersConfig;
 use crate::config::server::{LocalAddresses, ServerConfig};
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{EndpointConfig, Limits, Timers};
-use crate::proto::link::{Network, Report};
+use crate::proto::link::{Ipv6Network, Network, Report};
 use crate::proto::pool::AddressPool;
 use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
 mod admission;
 mod hooks;
+mod link_local;
 mod status;
 
 /// How often idle and session time-outs are looked at.
@@ -144,6 +146,7 @@ struct Session {
 /// The network of a session as long as it stands.
 struct Standing {
     agreed: Network,
+    ipv6: Option<Ipv6Network>,
     since: Instant,
     /// Packets in both directions at the last look, and when they were last more.
     packets: u64,
@@ -165,8 +168,9 @@ struct Server {
 }
 
 impl Server {
-    async fn start(config: ServerConfig, log: Log) -> Result<Self, ServerError> {
+    async fn start(mut config: ServerConfig, log: Log) -> Result<Self, ServerError> {
         refuse_unsupported(&config)?;
+        link_local::choose(&mut config);
         privileges::check().map_err(HostError::from)?;
         let workers = WorkersConfig {
             count: worker_count(&config),
@@ -220,12 +224,14 @@ impl Server {
             let TunDevice { fd, name, features } =
                 tun::open(&format!("{}%d", self.config.interface_prefix))?;
             let (index, _) = self.netlink.link(&name).await?;
+            ipv6::choose_no_address(&name);
             if let LocalAddresses::Shared(local) = self.config.local {
                 self.netlink.add_address(index, local, None, 32).await?;
             }
             self.netlink
                 .set_up(index, Some(self.config.link.lcp.mtu))
                 .await?;
+            self.add_link_local(index).await;
             let tun = TunId(u32::from(worker));
             let attach = Command::AttachTun {
                 tun,
@@ -295,6 +301,8 @@ impl Server {
                     self.network_up(*call_id, network.clone()).await;
                 }
                 Action::NetworkDown { call_id } => self.network_down(*call_id).await,
+                Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6).await,
+                Action::Ipv6Down { call_id } => self.ipv6_down(*call_id).await,
                 Action::Ended { call_id, ending } => self.ended(*call_id, ending),
                 _ => {}
             }
@@ -359,6 +367,7 @@ impl Server {
             let now = Instant::now();
             session.network = Some(Standing {
                 agreed: network,
+                ipv6: None,
                 since: now,
                 packets: 0,
                 busy_at: now,
@@ -367,6 +376,7 @@ impl Server {
     }
 
     async fn network_down(&mut self, call_id: CallId) {
+        self.ipv6_down(call_id).await;
         let Some(session) = self.sessions.get_mut(&call_id) else {
             return;
         };

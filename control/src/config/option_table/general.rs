@@ -152,8 +152,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
     value("ip-down-script", Takes::Text, |o, v| {
         o.scripts.ip_down = Some(v.text.into())
     }),
-    harmless("ipv6-up-script", Takes::Text, "IPv6CP is not negotiated"),
-    harmless("ipv6-down-script", Takes::Text, "IPv6CP is not negotiated"),
+    value("ipv6-up-script", Takes::Text, |o, v| {
+        o.scripts.ipv6_up = Some(PathBuf::from(v.text))
+    }),
+    value("ipv6-down-script", Takes::Text, |o, v| {
+        o.scripts.ipv6_down = Some(PathBuf::from(v.text))
+    }),
     refused("multilink", Takes::Nothing, ONE_LINK),
     refused("mp", Takes::Nothing, ONE_LINK).in_group("multilink"),
     harmless("nomultilink", Takes::Nothing, "multilink is not done").in_group("multilink"),

@@ -7,14 +7,14 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::super::host_error::HostError;
+use super::super::ipv6;
 use super::{Announcement, Client, ClientError};
 
 impl Client<'_> {
     /// Sets the interface up with its routes, and waits.
     pub(super) async fn wait_on_demand(&mut self) -> Result<(), ClientError> {
         // What a host says of itself to new IPv6 neighbours is no demand.
-        let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.interface);
-        let _ = std::fs::write(switch, "1");
+        ipv6::permit(&self.interface, false);
         self.look_ahead().await;
         self.set_up_for_demand().await.map_err(HostError::from)?;
         self.is_waiting = true;

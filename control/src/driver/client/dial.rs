@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use super::super::ipv6;
 use super::super::netlink::Way;
 use super::leftovers::{Leftovers, Servers};
 use super::{Client, ClientError, kill_switch};
@@ -149,6 +150,7 @@ async fn look_up(name: &str, port: u16) -> std::io::Result<Vec<Ipv4Addr>> {
 /// The link's configuration; without `mtu`, packets are small enough for the way to the server.
 fn fitted(config: &ClientConfig, way: Option<Way>) -> LinkConfig {
     let mut link = config.link.clone();
+    link.ipv6 = link.ipv6.filter(|_| ipv6::is_available());
     if config.mtu.is_none()
         && let Some(way) = way
     {

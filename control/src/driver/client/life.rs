@@ -55,7 +55,9 @@ impl Life {
             self.failures = self.failures.saturating_add(1);
         }
         let given_up = self.persist.max_fail > 0 && self.failures >= self.persist.max_fail;
-        if !self.persist.wanted || given_up {
+        // Only a person has a new password.
+        let is_hopeless = matches!(ending, Ending::PasswordExpired { .. });
+        if !self.persist.wanted || given_up || is_hopeless {
             return Next::Leave;
         }
         // A link that was idle is not held off (pppd(8), holdoff).

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use dataplane::program::{CallId, Command, NetworkSpec, Role};
 
+use super::super::ipv6;
 use super::super::name_servers;
 use super::super::netlink::NetlinkError;
 use super::super::scripts::{Facts, Script};
 use super::{Client, TUN, Up};
 use crate::proto::Action;
 use crate::proto::ending::Ending;
-use crate::proto::link::Network;
+use crate::proto::link::{Ipv6Network, Network};
 
 /// What pppd makes up for either end before the peer has said, plus the number of the unit.
 const LOCAL_DEFAULT: u32 = u32::from_be_bytes([10, 64, 64, 64]);
@@ -23,6 +24,7 @@ pub(super) const SCRIPT_LIMIT: Duration = Duration::from_secs(5);
 /// The network as long as it stands.
 pub(super) struct Standing {
     pub(super) agreed: Network,
+    pub(super) ipv6: Option<Ipv6Network>,
     pub(super) since: Instant,
     /// Packets in both directions at the last look, and when they were last more.
     pub(super) packets: u64,
@@ -60,6 +62,7 @@ impl Client<'_> {
         let now = Instant::now();
         self.network = Some(Standing {
             agreed: network.clone(),
+            ipv6: None,
             since: now,
             packets: 0,
             busy_at: now,
@@ -128,6 +131,7 @@ impl Client<'_> {
             let facts = self.facts(Some(network), None);
             self.scripts.run(Script::IpPreUp, &facts, &self.log).await;
         }
+        ipv6::choose_no_address(&self.interface);
         self.netlink.set_up(index, Some(network.mtu)).await?;
         if is_new {
             let server = self.server.map_or(Ipv4Addr::UNSPECIFIED, |it| *it.ip());
@@ -148,7 +152,7 @@ impl Client<'_> {
 
     /// Everything that has to do with the network, in the opposite order.
     pub(super) async fn network_down(&mut self) {
-        let Some(standing) = self.network.take() else {
+        let Some(standing) = &self.network else {
             return;
         };
         let elapsed = standing.since.elapsed();
@@ -159,6 +163,11 @@ impl Client<'_> {
         log.line(&format!("Sent {sent} bytes, received {received} bytes."));
         let carried = Some((elapsed.as_secs(), sent, received));
         self.start_script(Script::IpDown, Some(&standing.agreed), carried);
+        self.start_ipv6_script(Script::Ipv6Down, carried);
+        if let Some(agreed) = standing.ipv6 {
+            self.forget_link_local(agreed).await;
+        }
+        self.network = None;
         self.restore_name_servers().await;
         // On demand the interface stays, to catch the next packet.
         if !self.config.persist.demand {
@@ -267,6 +276,7 @@ impl Client<'_> {
             interface: &self.interface,
             device: &self.device,
             network,
+            ipv6: None,
             peer_name: self.peer_name.as_deref(),
             uses_peer_dns: self.config.link.addresses.ask_dns,
             carried,

@@ -18,7 +18,7 @@ impl Server {
             return;
         };
         let worker = usize::from(call_id.receiver(self.engine.workers.count()));
-        let is_over = matches!(script, Script::IpDown | Script::AuthDown);
+        let is_over = matches!(script, Script::IpDown | Script::Ipv6Down | Script::AuthDown);
         let counters = self.engine.counters(call_id).filter(|_| is_over);
         let carried = counters.map(|counters| {
             let seconds = session.since.map_or(0, |since| since.elapsed().as_secs());
@@ -40,6 +40,7 @@ impl Server {
             interface: &self.tuns[worker].name,
             device: &session.peer,
             network,
+            ipv6: session.network.as_ref().and_then(|it| it.ipv6),
             peer_name: Some(session.user.as_str()).filter(|user| !user.is_empty()),
             uses_peer_dns: false,
             carried,
