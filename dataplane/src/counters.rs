@@ -102,9 +102,9 @@ pub enum DropReason {
     BadPlaintext,
     /// IP in the clear where encryption is required.
     ClearForbidden,
-    /// IP before the network is open, or after it has been closed.
+    /// IP before the network is open, or after it has been closed; IPv6 without IPV6CP.
     NetworkClosed,
-    /// Not a whole IPv4 packet inside.
+    /// Not a whole IP packet inside.
     BadInnerIp,
     /// The inner source address is not the one given to the peer.
     InnerSource,
@@ -112,17 +112,20 @@ pub enum DropReason {
     NoPeerCallId,
     /// To send encrypted, but there is no send key.
     NoSendKey,
-    /// To send, but no session has the destination address.
+    /// To send through a shared device, but no session has the destination address.
     NoRoute,
     /// To send, but without headroom for the headers in front of it.
     NoHeadroom,
+    /// To send, but it is a GRE packet to the session's own peer: a route leads the tunnel into
+    /// itself.
+    Looped,
     /// Held for reordering when the session was removed.
     Removed,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadIpv4,
         Self::BadGre,
         Self::UnknownCall,
@@ -144,6 +147,7 @@ impl DropReason {
         Self::NoSendKey,
         Self::NoRoute,
         Self::NoHeadroom,
+        Self::Looped,
         Self::Removed,
     ];
 
@@ -172,6 +176,7 @@ impl DropReason {
             Self::NoSendKey => "no_send_key",
             Self::NoRoute => "no_route",
             Self::NoHeadroom => "no_headroom",
+            Self::Looped => "looped",
             Self::Removed => "removed",
         }
     }

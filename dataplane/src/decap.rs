@@ -12,11 +12,13 @@ use crate::mppe::cipher_batch::CipherBatch;
 use crate::mppe::decryptor::{Decryptor, Derived, Refusal};
 use crate::mppe::rc4::{self, Rc4};
 use crate::mppe::rekey::Step;
-use crate::program::{CallId, TunId};
+use crate::offload::mss;
+use crate::program::{CallId, NetworkSpec, TunId};
 use crate::sequence::Place;
 use crate::session::{Session, SessionTable};
 use crate::wire::gre::GreRepr;
 use crate::wire::ipv4::{self, Ipv4Repr};
+use crate::wire::ipv6::Ipv6Repr;
 use crate::wire::mppe::{self, MppeHeader};
 use crate::wire::ppp::{self, PppHeader};
 
@@ -335,6 +337,9 @@ fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, 
         };
         let verdict = judge(session, slots, &mut packet, now_ms);
         count(session, &verdict, &packet.frame);
+        if let (Verdict::Deliver { .. }, Some(mtu)) = (&verdict, session.clamp_mtu) {
+            mss::clamp(packet.frame.bytes_mut(slots), mtu);
+        }
         let in_trouble = matches!(verdict, Verdict::Drop(_)) && session.decryptor.is_some();
         if let Verdict::Drop(reason) = verdict {
             sessions.counters().count_drop(reason);
@@ -486,23 +491,46 @@ fn network_verdict(
     if network.require_encryption && !was_encrypted {
         return Verdict::Drop(DropReason::ClearForbidden);
     }
-    if ppp.protocol != ppp::IPV4 {
-        return Verdict::Punt { call_id };
-    }
     let mut inner = *frame;
     let _ = inner.strip_header(ppp.len);
-    let Ok(ipv4) = Ipv4Repr::parse(inner.bytes(slots)) else {
-        return Verdict::Drop(DropReason::BadInnerIp);
+    let packet = inner.bytes(slots);
+    let judged = match ppp.protocol {
+        ppp::IPV4 => judge_ipv4(network, packet),
+        ppp::IPV6 => judge_ipv6(session, network, packet),
+        _ => return Verdict::Punt { call_id },
     };
-    if network.check_source && ipv4.source != network.peer {
-        return Verdict::Drop(DropReason::InnerSource);
+    match judged {
+        Ok(total_len) => inner.truncate(total_len),
+        Err(reason) => return Verdict::Drop(reason),
     }
-    inner.truncate(ipv4.total_len);
     *frame = inner;
     Verdict::Deliver {
         call_id,
         tun: network.tun,
     }
+}
+
+/// Octets of an IPv4 packet that may be let in.
+fn judge_ipv4(network: &NetworkSpec, packet: &[u8]) -> Result<usize, DropReason> {
+    let ipv4 = Ipv4Repr::parse(packet).map_err(|_| DropReason::BadInnerIp)?;
+    if network.check_source && ipv4.source != network.peer {
+        return Err(DropReason::InnerSource);
+    }
+    Ok(ipv4.total_len)
+}
+
+/// Octets of an IPv6 packet that may be let in.
+fn judge_ipv6(
+    session: &Session,
+    network: &NetworkSpec,
+    packet: &[u8],
+) -> Result<usize, DropReason> {
+    let spec = session.ipv6.ok_or(DropReason::NetworkClosed)?;
+    let ipv6 = Ipv6Repr::parse(packet).ok_or(DropReason::BadInnerIp)?;
+    if network.check_source && ipv6.source != spec.peer {
+        return Err(DropReason::InnerSource);
+    }
+    Ok(ipv6.total_len)
 }
 
 fn count(session: &Session, verdict: &Verdict, frame: &Frame) {

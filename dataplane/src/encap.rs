@@ -3,6 +3,8 @@
 //! Two passes over a batch: one writes headers and derives keys, packet by packet; one enciphers
 //! all packets that have keys of their own, several abreast.
 
+use std::net::Ipv4Addr;
+
 use crate::counters::DropReason;
 use crate::frame::{Frame, Slots};
 use crate::limits::HEADROOM_BYTES;
@@ -10,9 +12,11 @@ use crate::mppe::cipher_batch::CipherBatch;
 use crate::mppe::encryptor::Cipher;
 use crate::mppe::rc4;
 use crate::mppe::rekey::Step;
+use crate::offload::mss;
 use crate::program::CallId;
 use crate::session::{Session, SessionTable};
 use crate::wire::gre::{self, GreRepr};
+use crate::wire::ipv4;
 use crate::wire::mppe;
 use crate::wire::ppp::{self, Compression};
 
@@ -96,10 +100,15 @@ fn encap_one(
         return Err(DropReason::NoHeadroom);
     }
     let protocol = match frame.bytes(slots).first().map(|octet| octet >> 4) {
+        Some(4) if is_own(frame.bytes(slots), session.peer()) => return Err(DropReason::Looped),
         Some(4) => ppp::IPV4,
-        Some(6) => ppp::IPV6,
+        Some(6) if session.ipv6.is_some() => ppp::IPV6,
+        Some(6) => return Err(DropReason::NetworkClosed),
         _ => return Err(DropReason::BadInnerIp),
     };
+    if let Some(mtu) = session.clamp_mtu {
+        mss::clamp(frame.bytes_mut(slots), mtu);
+    }
     let packet_len = frame.len() as u64;
 
     let compression = session.compression();
@@ -127,6 +136,12 @@ fn encap_one(
     session.counters().sent_packets.add(1);
     session.counters().sent_bytes.add(packet_len);
     Ok(())
+}
+
+/// Whether an IPv4 packet is one that went out to `peer` before: once more, and it would come back
+/// for ever, longer each time.
+fn is_own(packet: &[u8], peer: Ipv4Addr) -> bool {
+    packet.get(16..20) == Some(&peer.octets()) && packet[9] == ipv4::PROTOCOL_GRE
 }
 
 /// Puts one PPP frame of control's into GRE, never encrypted.

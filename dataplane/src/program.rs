@@ -4,7 +4,7 @@
 //! were sent, and between batches, so control can put `SetReceiveKey` in front of the
 //! Configure-Ack that permits the peer to use the key, and no packet can come between.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -132,6 +132,14 @@ pub struct NetworkSpec {
     pub check_source: bool,
 }
 
+/// What lets IPv6 packets through a session whose network is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Spec {
+    /// The peer's link-local address: with a shared TUN, packets for it go to this session, and
+    /// with `check_source` only packets from it are let in.
+    pub peer: Ipv6Addr,
+}
+
 /// One order to the worker that owns the call.
 #[derive(Debug)]
 pub enum Command {
@@ -181,6 +189,22 @@ pub enum Command {
     CloseNetwork {
         /// Session.
         call_id: CallId,
+    },
+    /// IPV6CP is up: while the network is open, IPv6 packets flow, too; `None` ends that, as
+    /// `CloseNetwork` does. Refused when another session of a shared TUN has the same peer address.
+    SetIpv6 {
+        /// Session.
+        call_id: CallId,
+        /// Where to.
+        ipv6: Option<Ipv6Spec>,
+    },
+    /// From now on TCP connections through the session, both ways, are told of no larger segments
+    /// than go into an IP packet of so many octets; `None`, as at the start, leaves them alone.
+    ClampMss {
+        /// Session.
+        call_id: CallId,
+        /// The MTU of the tunnel.
+        mtu: Option<u16>,
     },
     /// From now on the session's packets go to this next hop, through the AF_XDP socket of its
     /// interface or else the packet socket; `None`, as at the start, is the raw socket, where the
@@ -305,6 +329,15 @@ impl Command {
                 let half = || Self::CloseNetwork { call_id };
                 both(half(), half())
             }
+            Self::SetIpv6 { call_id, ipv6 } => {
+                let half = || Self::SetIpv6 { call_id, ipv6 };
+                both(half(), half())
+            }
+            // Segment sizes are told in both directions.
+            Self::ClampMss { call_id, mtu } => {
+                let half = || Self::ClampMss { call_id, mtu };
+                both(half(), half())
+            }
             // Acknowledgments take the same way as data.
             Self::SetNextHop { call_id, next_hop } => {
                 let half = || Self::SetNextHop { call_id, next_hop };
@@ -333,7 +366,8 @@ impl Command {
 /// One report from a worker.
 #[derive(Debug)]
 pub enum Notice {
-    /// A PPP frame that is not the data plane's: LCP, CHAP, CCP, IPCP, or an unknown protocol.
+    /// A PPP frame that is not the data plane's: LCP, CHAP, CCP, IPCP, IPV6CP, or an unknown
+    /// protocol.
     Punt {
         /// Session.
         call_id: CallId,
@@ -400,6 +434,10 @@ mod tests {
         assert_eq!(halves(Command::CloseNetwork { call_id }), (true, true));
         assert_eq!(halves(Command::Remove { call_id }), (true, true));
         assert_eq!(halves(Command::DetachTun { tun }), (true, true));
+        let ipv6 = None;
+        assert_eq!(halves(Command::SetIpv6 { call_id, ipv6 }), (true, true));
+        let mtu = Some(1_400);
+        assert_eq!(halves(Command::ClampMss { call_id, mtu }), (true, true));
         let next_hop = None;
         let set_next_hop = Command::SetNextHop { call_id, next_hop };
         assert_eq!(halves(set_next_hop), (true, true));

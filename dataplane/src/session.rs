@@ -2,8 +2,8 @@
 //!
 //! Only `install` and the setting of keys allocate; packets find everything in place.
 
-use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -19,7 +19,7 @@ use crate::mppe::keys::SessionKey;
 use crate::mppe::look_ahead::Workshop;
 use crate::mppe::rc4;
 use crate::mppe::rekey::{KeySchedule, Step, StepsAbreast};
-use crate::program::{CallId, MppeSpec, NetworkSpec, NextHop, Role, SessionSpec};
+use crate::program::{CallId, Ipv6Spec, MppeSpec, NetworkSpec, NextHop, Role, SessionSpec};
 use crate::sequence::{ReceiveWindow, SendSequence};
 use crate::wire::ppp::Compression;
 
@@ -31,10 +31,13 @@ pub struct Session {
     route: Route,
     pub(crate) peer_call_id: Option<u16>,
     pub(crate) network: Option<NetworkSpec>,
+    pub(crate) ipv6: Option<Ipv6Spec>,
     pub(crate) window: ReceiveWindow,
     pub(crate) sent: SendSequence,
     pub(crate) decryptor: Option<Decryptor>,
     pub(crate) encryptor: Option<Encryptor>,
+    /// See `Command::ClampMss`.
+    pub(crate) clamp_mtu: Option<u16>,
     pub(crate) counters: Arc<SessionCounters>,
     /// Whether the session stands in the queue of this name: once at most.
     in_gaps: bool,
@@ -54,10 +57,12 @@ impl Session {
             },
             peer_call_id: spec.peer_call_id,
             network: None,
+            ipv6: None,
             window: ReceiveWindow::new(),
             sent: SendSequence::new(),
             decryptor: None,
             encryptor: None,
+            clamp_mtu: None,
             counters: Arc::clone(&spec.counters),
             in_gaps: false,
             in_owing: false,
@@ -86,6 +91,11 @@ impl Session {
     /// See `Command::SetNextHop`.
     pub const fn set_next_hop(&mut self, next_hop: Option<NextHop>) {
         self.route.next_hop = next_hop;
+    }
+
+    /// See `Command::ClampMss`.
+    pub const fn clamp_mss(&mut self, mtu: Option<u16>) {
+        self.clamp_mtu = mtu;
     }
 
     /// What `OpenNetwork` brought, while it is open.
@@ -181,6 +191,8 @@ pub struct SessionTable {
     worker: u16,
     workers: u16,
     addresses: AddressTable,
+    /// Peers choose these addresses themselves, so they are hashed with a secret; and they are few.
+    link_locals: HashMap<Ipv6Addr, CallId>,
     counters: Arc<WorkerCounters>,
     /// Packets held for reordering by all sessions together.
     pub(crate) held_count: usize,
@@ -213,6 +225,7 @@ impl SessionTable {
             worker,
             workers,
             addresses: AddressTable::new(capacity),
+            link_locals: HashMap::new(),
             counters,
             held_count: 0,
             gaps: VecDeque::with_capacity(capacity),
@@ -281,8 +294,43 @@ impl SessionTable {
         true
     }
 
+    /// IPv6 flows as well, or no more. With `shared`, packets for `ipv6.peer` find the session by
+    /// address: who has one keeps it. False when it is another session's, or the session has no
+    /// network.
+    pub fn set_ipv6(&mut self, call_id: CallId, ipv6: Option<Ipv6Spec>, shared: bool) -> bool {
+        self.close_ipv6(call_id);
+        let Some(ipv6) = ipv6 else {
+            return self.get(call_id).is_some();
+        };
+        let Some(session) = self.get(call_id) else {
+            return false;
+        };
+        let is_looked_up = shared && session.role.sends();
+        let is_taken = is_looked_up && self.link_locals.contains_key(&ipv6.peer);
+        if session.network.is_none() || is_taken {
+            return false;
+        }
+        if let Some(session) = self.get_mut(call_id) {
+            session.ipv6 = Some(ipv6);
+        }
+        if is_looked_up {
+            self.link_locals.insert(ipv6.peer, call_id);
+        }
+        true
+    }
+
+    fn close_ipv6(&mut self, call_id: CallId) {
+        let before = self.get_mut(call_id).and_then(|it| it.ipv6.take());
+        if let Some(ipv6) = before
+            && self.link_locals.get(&ipv6.peer) == Some(&call_id)
+        {
+            self.link_locals.remove(&ipv6.peer);
+        }
+    }
+
     /// IP stops. False when there is no such session.
     pub fn close_network(&mut self, call_id: CallId) -> bool {
+        self.close_ipv6(call_id);
         let Some(session) = self.get_mut(call_id) else {
             return false;
         };
@@ -320,6 +368,12 @@ impl SessionTable {
     #[must_use]
     pub fn by_address(&self, inner: Ipv4Addr) -> Option<CallId> {
         self.addresses.get(inner)
+    }
+
+    /// The session whose peer has this link-local address (shared TUN devices only).
+    #[must_use]
+    pub fn by_link_local(&self, inner: Ipv6Addr) -> Option<CallId> {
+        self.link_locals.get(&inner).copied()
     }
 
     /// A session that owes an acknowledgment and whose time has come, for
@@ -597,6 +651,29 @@ mod tests {
         assert_eq!(table.by_address(inner), Some(CallId(2)));
         assert!(table.close_network(CallId(2)));
         assert_eq!(table.by_address(inner), None);
+    }
+
+    #[test]
+    fn a_link_local_address_is_its_first_holders_until_he_lets_go() {
+        let mut table = SessionTable::new(0, 1, Arc::default());
+        let peer = Ipv6Addr::new(0xFE80, 0, 0, 0, 0, 0, 0, 9);
+        let ipv6 = Some(Ipv6Spec { peer });
+        for call_id in [1, 2] {
+            assert_eq!(table.install(&spec(call_id)), Ok(()));
+        }
+        assert!(!table.set_ipv6(CallId(1), ipv6, true), "no network");
+        for call_id in [1, 2] {
+            let inner = Ipv4Addr::new(10, 0, 0, call_id as u8);
+            assert!(table.open_network(CallId(call_id), network(inner), true));
+        }
+        assert!(table.set_ipv6(CallId(1), ipv6, true));
+        assert!(!table.set_ipv6(CallId(2), ipv6, true), "another's");
+        assert_eq!(table.by_link_local(peer), Some(CallId(1)));
+        assert!(table.close_network(CallId(1)));
+        assert_eq!(table.by_link_local(peer), None);
+        assert!(table.set_ipv6(CallId(2), ipv6, true));
+        assert!(table.set_ipv6(CallId(2), None, true));
+        assert_eq!(table.by_link_local(peer), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! Everything is taken in batches; nothing here allocates, locks, reads a clock or logs for a
 //! packet, except that a punted frame is copied, and those are rare and bounded.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use crate::mppe::look_ahead::Workshop;
 use crate::program::{CallId, Command, Notice, SessionSpec, TunId};
 use crate::punt_budget::PuntBudgets;
 use crate::session::{SessionNotice, SessionTable};
+use crate::wire::ipv6;
 
 /// A worker: sessions, and the world that their packets come from.
 #[derive(Debug)]
@@ -221,9 +222,17 @@ impl<I: Io> Worker<I> {
                 self.sessions.open_network(call_id, network, is_shared)
             }
             Command::CloseNetwork { call_id } => self.sessions.close_network(call_id),
+            Command::SetIpv6 { call_id, ipv6 } => {
+                let session = self.sessions.get(call_id);
+                let tun = session.and_then(|session| Some(session.network()?.tun));
+                let owner = tun.and_then(|tun| self.owner_of(tun));
+                let is_shared = owner.is_some_and(|owner| owner.is_none());
+                self.sessions.set_ipv6(call_id, ipv6, is_shared)
+            }
             Command::SetNextHop { call_id, next_hop } => {
                 self.with_session(call_id, |s| s.set_next_hop(next_hop))
             }
+            Command::ClampMss { call_id, mtu } => self.with_session(call_id, |s| s.clamp_mss(mtu)),
             Command::Remove { call_id } => self.remove(call_id),
             Command::AttachTun {
                 tun,
@@ -440,11 +449,12 @@ impl<I: Io> Worker<I> {
     ) -> Result<CallId, DropReason> {
         // Read before the device was detached.
         let owner = owner.ok_or(DropReason::NetworkClosed)?;
-        // The kernel sends IPv6 through every device that is up, router solicitations first. Only
-        // IPCP has been negotiated, and the peer would answer with a Protocol-Reject.
         let destination = inner_destination(frame.bytes(&self.io));
         let destination = destination.ok_or(DropReason::BadInnerIp)?;
-        let session = owner.or_else(|| self.sessions.by_address(destination));
+        let session = owner.or_else(|| match destination {
+            IpAddr::V4(address) => self.sessions.by_address(address),
+            IpAddr::V6(address) => self.sessions.by_link_local(address),
+        });
         session.ok_or(DropReason::NoRoute)
     }
 
@@ -508,11 +518,15 @@ impl<I: Io> Worker<I> {
     }
 }
 
-/// Destination address of an IPv4 packet (RFC 791 3.1).
-fn inner_destination(packet: &[u8]) -> Option<Ipv4Addr> {
+/// Destination address of an IP packet (RFC 791 3.1, RFC 8200 3).
+fn inner_destination(packet: &[u8]) -> Option<IpAddr> {
     let header = packet.first_chunk::<20>()?;
     let [.., a, b, c, d] = *header;
-    (header[0] >> 4 == 4).then(|| Ipv4Addr::new(a, b, c, d))
+    match header[0] >> 4 {
+        4 => Some(Ipv4Addr::new(a, b, c, d).into()),
+        6 => ipv6::destination(packet).map(IpAddr::V6),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

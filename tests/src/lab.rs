@@ -89,6 +89,8 @@ pub fn binary() -> &'static Path {
 pub struct Lab {
     client: String,
     server: String,
+    /// The client has an /etc and a /var/log of its own.
+    has_etc: bool,
     /// Configuration and run files; removed with the lab.
     pub dir: TempDir,
 }
@@ -115,6 +117,7 @@ impl Lab {
         let lab = Self {
             client: name("c"),
             server: name("s"),
+            has_etc: false,
             dir: TempDir::new().expect("a temporary directory"),
         };
         ip(&["netns", "add", &lab.client]);
@@ -142,12 +145,48 @@ impl Lab {
         }
     }
 
+    /// Gives the client a /etc of its own, with this /etc/resolv.conf, and a /var/log: from now on
+    /// everything on its side sees them in place of this machine's. They are `etc` and `log` below
+    /// the lab's directory, and /etc/ppp is `ppp`.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn give_etc(&mut self, resolv_conf: &str) {
+        self.has_etc = true;
+        self.write("etc/resolv.conf", resolv_conf);
+        self.write("etc/hosts", "127.0.0.1 localhost\n10.77.0.1 zidler.test\n");
+        self.write("etc/nsswitch.conf", "hosts: files\npasswd: files\n");
+        self.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
+        let ppp = self.dir.path().join("ppp");
+        for directory in [&ppp, &self.dir.path().join("log")] {
+            std::fs::create_dir_all(directory).expect("a directory");
+        }
+        std::os::unix::fs::symlink(&ppp, self.dir.path().join("etc/ppp")).expect("a link");
+    }
+
+    /// Runs `ip` on one side, with these words.
+    ///
+    /// # Panics
+    /// When `ip` refuses.
+    pub fn ip(&self, side: Side, words: &str) {
+        let mut arguments = vec!["-n", self.namespace(side)];
+        arguments.extend(words.split(' '));
+        ip(&arguments);
+    }
+
     /// A command that runs inside one namespace, with run files apart for each side.
     #[must_use]
     pub fn command(&self, side: Side, program: impl AsRef<OsStr>) -> Command {
         let namespace = self.namespace(side);
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", namespace]).arg(program);
+        command.args(["netns", "exec", namespace]);
+        if self.has_etc && side == Side::Client {
+            // `ip netns exec` has made a mount namespace that this machine sees nothing of.
+            let bind =
+                "mount --bind \"$0/etc\" /etc && mount --bind \"$0/log\" /var/log && exec \"$@\"";
+            command.args(["sh", "-c", bind]).arg(self.dir.path());
+        }
+        command.arg(program);
         command.env(
             "PPTP_FAST_RUN_DIR",
             self.dir.path().join(format!("run-{side:?}")),
@@ -375,6 +414,12 @@ impl Running {
             self.seen.push(line);
         }
         (status.code().unwrap_or(-1), self.seen.join("\n"))
+    }
+
+    /// Its process ID: that of the program itself, which `ip` has become.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Sends a signal.

@@ -19,4 +19,5 @@ pub mod lab;
 pub mod node;
 pub mod plane;
 pub mod scenario;
+pub mod tunnel;
 pub mod world;

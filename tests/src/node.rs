@@ -8,11 +8,11 @@ use bytes::Bytes;
 use control::proto::auth::{self, AuthRequest, Secret, Verdict};
 use control::proto::ending::Ending;
 use control::proto::endpoint::{Endpoint, EndpointConfig};
-use control::proto::link::{Addresses, Network};
+use control::proto::link::{Addresses, Ipv6Network, Network};
 use control::proto::{Action, ConnectionId, Event, Time};
 use control::wire::log::describe;
 use dataplane::counters::SessionCounters;
-use dataplane::program::{CallId, Command, NetworkSpec, Role, SessionSpec, TunId};
+use dataplane::program::{CallId, Command, Ipv6Spec, NetworkSpec, Role, SessionSpec, TunId};
 
 use crate::plane::Plane;
 
@@ -36,6 +36,8 @@ pub enum Request {
 pub struct CallRecord {
     /// While IP flows.
     pub network: Option<Network>,
+    /// While IPv6 flows, too.
+    pub ipv6: Option<Ipv6Network>,
     /// Whether IP has ever flowed.
     pub was_up: bool,
     /// Why it is over.
@@ -143,6 +145,8 @@ impl Node {
             }
             Action::NetworkUp { call_id, network } => self.network_up(now, call_id, network),
             Action::NetworkDown { call_id } => self.network_down(call_id),
+            Action::Ipv6Up { call_id, ipv6 } => self.set_ipv6(now, call_id, Some(ipv6)),
+            Action::Ipv6Down { call_id } => self.set_ipv6(now, call_id, None),
             Action::Ended { call_id, ending } => self.end(now, call_id, ending),
             Action::DialFailed { ending, .. } => {
                 self.log.push(format!("{now:?} dial failed: {ending}"));
@@ -172,6 +176,7 @@ impl Node {
         assert!(before.is_none(), "{call_id:?} was installed twice");
         let record = CallRecord {
             network: None,
+            ipv6: None,
             was_up: false,
             ending: None,
         };
@@ -229,7 +234,26 @@ impl Node {
         None
     }
 
+    fn set_ipv6(
+        &mut self,
+        now: Time,
+        call_id: CallId,
+        ipv6: Option<Ipv6Network>,
+    ) -> Option<Request> {
+        self.log.push(format!("{now:?} {call_id:?} IPv6: {ipv6:?}"));
+        let record = self.record(call_id);
+        assert!(record.network.is_some(), "{call_id:?} has no network");
+        assert_ne!(record.ipv6.is_some(), ipv6.is_some(), "{call_id:?} twice");
+        record.ipv6 = ipv6;
+        let ipv6 = ipv6.map(|ipv6| Ipv6Spec {
+            peer: ipv6.remote.link_local(),
+        });
+        self.plane.obey(call_id, Command::SetIpv6 { call_id, ipv6 });
+        None
+    }
+
     fn network_down(&mut self, call_id: CallId) -> Option<Request> {
+        self.record(call_id).ipv6 = None;
         let was = self.record(call_id).network.take();
         assert!(was.is_some(), "{call_id:?} went down and was not up");
         self.plane.obey(call_id, Command::CloseNetwork { call_id });

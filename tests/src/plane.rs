@@ -2,7 +2,7 @@
 //! each carries one direction of every session.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -118,7 +118,7 @@ impl Lane {
         turned.sent.extend(sent.map(|it| (it.peer, it.packet)));
         turned.delivered.extend(written.filter_map(|(tun, packet)| {
             let call_id = CallId(u16::try_from(tun.0).ok()?);
-            Some((call_id, packet.get(HEADER_LEN..)?.to_vec()))
+            Some((call_id, packet))
         }));
         let notices = std::iter::from_fn(|| self.mailbox.next_notice());
         turned.notices.extend(notices);
@@ -199,6 +199,28 @@ impl Plane {
     /// The host sends a datagram through the tunnel.
     pub fn tun_arrives(&mut self, call_id: CallId, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) {
         let packet = ipv4_packet(PROTOCOL_UDP, from, to, payload);
+        let tun = TunId(call_id.0.into());
+        let sender = self.sender(call_id);
+        sender.worker.io_mut().tun_arrives(tun, &packet);
+    }
+
+    /// The host sends a datagram through the tunnel, over IPv6.
+    ///
+    /// # Panics
+    /// When the payload is longer than IPv6 can say.
+    pub fn tun_arrives_ipv6(
+        &mut self,
+        call_id: CallId,
+        from: Ipv6Addr,
+        to: Ipv6Addr,
+        payload: &[u8],
+    ) {
+        let len = u16::try_from(payload.len()).expect("packets are short");
+        let [high, low] = len.to_be_bytes();
+        let mut packet = vec![0x60, 0, 0, 0, high, low, PROTOCOL_UDP, 64];
+        packet.extend(from.octets());
+        packet.extend(to.octets());
+        packet.extend(payload);
         let tun = TunId(call_id.0.into());
         let sender = self.sender(call_id);
         sender.worker.io_mut().tun_arrives(tun, &packet);

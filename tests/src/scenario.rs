@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use control::proto::auth::{AuthMethod, AuthMethods, Secret, Secrets};
-use control::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
+use control::proto::link::{Addresses, Ipv6Config, LcpConfig, LinkConfig, MppeConfig};
+use control::wire::ipv6cp::InterfaceIdentifier;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
@@ -133,6 +134,7 @@ impl Scenario {
                     ask_dns: rng.random(),
                     ..Addresses::default()
                 },
+                ipv6: draw_ipv6(rng),
             }),
             server: Arc::new(LinkConfig {
                 name: SERVER_NAME.to_owned(),
@@ -147,6 +149,7 @@ impl Scenario {
                 lcp: draw_lcp(rng),
                 mppe: draw_mppe(rng),
                 addresses: Addresses::default(),
+                ipv6: draw_ipv6(rng),
             }),
             password_is_right,
             faults: draw_faults(rng),
@@ -183,12 +186,25 @@ impl Scenario {
         if !encrypted {
             return Expectation::Up { encrypted };
         }
-        let has_keys = matches!(method, Some(AuthMethod::MsChapV1 | AuthMethod::MsChapV2));
+        let has_keys = matches!(
+            method,
+            Some(AuthMethod::Eap | AuthMethod::MsChapV1 | AuthMethod::MsChapV2)
+        );
         if has_keys && self.strongest_common().is_some() {
             Expectation::Up { encrypted }
         } else {
             Expectation::Fails
         }
+    }
+
+    /// Whether both sides speak IPV6CP. `None` when both were given the same identifier: if one
+    /// insists on it, the other may hear of that too late.
+    #[must_use]
+    pub fn expects_ipv6(&self) -> Option<bool> {
+        let (Some(client), Some(server)) = (self.client.ipv6, self.server.ipv6) else {
+            return Some(false);
+        };
+        (client.local.is_none() || server.local.is_none()).then_some(true)
     }
 
     /// Bits of the longest key that both sides allow.
@@ -214,6 +230,7 @@ impl Scenario {
     fn method(&self) -> Option<AuthMethod> {
         let (server, client) = (&self.server.require, &self.client.allow);
         let both = [
+            (AuthMethod::Eap, server.eap && client.eap),
             (AuthMethod::MsChapV2, server.mschap_v2 && client.mschap_v2),
             (AuthMethod::MsChapV1, server.mschap_v1 && client.mschap_v1),
             (AuthMethod::ChapMd5, server.chap_md5 && client.chap_md5),
@@ -243,6 +260,7 @@ fn pick<'a, T>(rng: &mut ChaCha12Rng, from: &'a [T]) -> &'a T {
 /// Any set but the empty one, with MS-CHAPv2 in two of three.
 fn draw_methods(rng: &mut ChaCha12Rng) -> AuthMethods {
     let methods = AuthMethods {
+        eap: rng.random_ratio(1, 4),
         mschap_v2: rng.random_ratio(2, 3),
         mschap_v1: rng.random(),
         chap_md5: rng.random(),
@@ -267,6 +285,18 @@ fn draw_mppe(rng: &mut ChaCha12Rng) -> Option<MppeConfig> {
     };
     let allows_any = mppe.allow_40 || mppe.allow_56 || mppe.allow_128;
     (allows_any && rng.random_ratio(4, 5)).then_some(mppe)
+}
+
+/// Two identifiers of one's own are drawn so seldom that both sides may have the same.
+fn draw_ipv6(rng: &mut ChaCha12Rng) -> Option<Ipv6Config> {
+    let one = InterfaceIdentifier([0, 0, 0, 0, 0, 0, 0, 1]);
+    let ipv6 = Ipv6Config {
+        local: rng.random_ratio(1, 5).then_some(one),
+        remote: None,
+        accept_local: rng.random(),
+        accept_remote: rng.random(),
+    };
+    rng.random_ratio(3, 4).then_some(ipv6)
 }
 
 fn draw_lcp(rng: &mut ChaCha12Rng) -> LcpConfig {

@@ -1,7 +1,7 @@
 //! The clock, what is in flight, and the checkers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -52,6 +52,8 @@ pub struct World {
     probes_sent: u64,
     /// Probes that came through, by the node that received them.
     pub probes_delivered: Vec<u64>,
+    /// Of them, those over IPv6 are counted here instead.
+    pub ipv6_probes_delivered: Vec<u64>,
     steps: u64,
 }
 
@@ -156,6 +158,7 @@ impl World {
             verdict_ms_max: 0,
             probes_sent: 0,
             probes_delivered: vec![0; nodes.len()],
+            ipv6_probes_delivered: vec![0; nodes.len()],
             nodes,
             steps: 0,
         }
@@ -393,15 +396,22 @@ impl World {
         for (to, packet) in turned.sent {
             self.send_gre(from, to, &packet);
         }
-        for (call_id, payload) in turned.delivered {
+        for (call_id, packet) in turned.delivered {
             let record = self.nodes[node].live_record(call_id);
-            let is_up = record.is_some_and(|record| record.network.is_some());
+            let is_ipv6 = packet[0] >> 4 == 6;
+            let is_up =
+                record.is_some_and(|it| it.network.is_some() && (!is_ipv6 || it.ipv6.is_some()));
             assert!(is_up, "IP came through before the network was up");
-            let number = probe_number(&payload).expect("what was sent comes through");
+            let number = probe_number(&packet).expect("what was sent comes through");
             let is_clear = self.overheard.contains(&number);
             let refuses = self.requires_encryption[node];
             assert!(!(is_clear && refuses), "IP in the clear was let in");
-            self.probes_delivered[node] += 1;
+            let delivered = if is_ipv6 {
+                &mut self.ipv6_probes_delivered
+            } else {
+                &mut self.probes_delivered
+            };
+            delivered[node] += 1;
             self.handle(node, Event::Alive { call_id });
         }
         for notice in turned.notices {
@@ -443,22 +453,33 @@ impl World {
         }
     }
 
-    /// Both ends of every tunnel send an IP packet, whether it is up or not.
+    /// Both ends of every tunnel send an IPv4 packet and an IPv6 packet, whether it is up or not.
     pub fn send_probes(&mut self) {
         for node in 0..self.nodes.len() {
             let calls: Vec<CallId> = self.nodes[node].live_calls().collect();
             for call_id in calls {
-                self.probes_sent += 1;
-                let packet = [&PROBE[..], &self.probes_sent.to_be_bytes()].concat();
-                let network = self.nodes[node].live_record(call_id);
-                let network = network.and_then(|record| record.network.as_ref());
+                let packet = self.next_probe();
+                let ipv6_packet = self.next_probe();
+                let record = self.nodes[node].live_record(call_id);
+                let ipv6 = record.and_then(|record| record.ipv6);
+                let network = record.and_then(|record| record.network.as_ref());
                 let nobody = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
                 let (from, to) = network.map_or(nobody, |it| (it.local, it.remote));
                 let plane = &mut self.nodes[node].plane;
                 plane.tun_arrives(call_id, from, to, &packet);
+                let (from, to) = ipv6
+                    .map_or((Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED), |it| {
+                        (it.local.link_local(), it.remote.link_local())
+                    });
+                plane.tun_arrives_ipv6(call_id, from, to, &ipv6_packet);
             }
             self.settle_plane(node);
         }
+    }
+
+    fn next_probe(&mut self) -> Vec<u8> {
+        self.probes_sent += 1;
+        [&PROBE[..], &self.probes_sent.to_be_bytes()].concat()
     }
 
     /// Nothing is left anywhere.

@@ -1,6 +1,6 @@
 //! Two data planes joined by a bad network: only true packets are delivered, in order, once.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::counters::SessionCounters;
@@ -11,7 +11,7 @@ use dataplane::limits::{
     BATCH_PACKETS, HEADROOM_BYTES, REORDER_TIMEOUT_MS, RESET_REQUEST_INTERVAL_MS, SLOT_BYTES,
 };
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
-use dataplane::program::{CallId, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};
+use dataplane::program::{CallId, Ipv6Spec, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};
 use dataplane::session::{SessionNotice, SessionTable};
 use proptest::prelude::*;
 
@@ -164,6 +164,40 @@ fn number_of(packet: &[u8]) -> u32 {
     let number = u32::from_be_bytes(octets);
     assert_eq!(packet, inner(number), "octet for octet");
     number
+}
+
+/// IPv6 crosses, encrypted, once it is open at both ends; where sources are checked, from the
+/// peer's link-local address alone.
+#[test]
+fn ipv6_crosses_where_both_ends_have_opened_it() {
+    let mppe = mppe(KeyStrength::Bits128, KeyMode::Stateless);
+    let (mut a, mut b) = (End::new(B, Some(&mppe)), End::new(A, Some(&mppe)));
+    let link_local = |last| Ipv6Addr::new(0xFE80, 0, 0, 0, 0, 0, 0, last);
+    let packet = |source| {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 4, 59, 64];
+        packet.extend(link_local(source).octets());
+        packet.extend(link_local(2).octets());
+        packet.extend([1, 2, 3, 4]);
+        packet
+    };
+    let spec = |last| {
+        Some(Ipv6Spec {
+            peer: link_local(last),
+        })
+    };
+    assert!(a.table.set_ipv6(CALL, spec(2), false));
+    let sent = a.send(&[packet(1)]);
+    assert!(b.receive(&sent, 0).is_empty(), "b has not opened it");
+    let mut network = b.table.get(CALL).and_then(|it| it.network().cloned());
+    if let Some(network) = &mut network {
+        network.check_source = true;
+    }
+    assert!(b.table.open_network(CALL, network.expect("open"), false));
+    assert!(b.table.set_ipv6(CALL, spec(1), false));
+    let sent = a.send(&[packet(1), packet(3), packet(1)]);
+    assert_eq!(b.receive(&sent, 0), [packet(1), packet(1)]);
+    a.finish();
+    b.finish();
 }
 
 fn mppe(strength: KeyStrength, mode: KeyMode) -> MppeSpec {

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::process::Output;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -12,109 +11,11 @@ use control::wire::pptp::messages::{
 };
 use control::wire::pptp::{Message, Text, next_message};
 use nix::sys::signal::Signal;
-use sim::lab::{Lab, Running, SERVER, Side, binary, ready};
-
-const SECRETS: &str = "mia zidler mia123 *\n";
-const SERVER_OPTIONS: &str =
-    "name zidler\nrequire-mschap-v2\nrequire-mppe-128\nms-dns 192.168.254.230\n";
-const HOWTO_PEER: &str = "\
-# PPTP Tunnel configuration for tunnel test2
-# Server IP: 10.77.0.1
-name mia
-remotename zidler
-ipparam test2
-";
-const HOWTO_OPTIONS: &str = "\
-name mia
-lock
-dump
-logfd 2
-debug
-#logfile /var/log/pptpd.log
-noauth
-#require-mschap-v2
-require-mppe-128
-#nomppe
-#noccp
-novj
-novjccomp
-nopcomp
-noaccomp
-nobsdcomp
-nodeflate
-ipparam 192.168.2.0
-";
-
-/// Writes both ends' files: `server_options` for the server, `client_options` as options.pptp.
-fn configure(lab: &Lab, server_options: &str, client_options: &str) -> String {
-    lab.write("ppp/chap-secrets", SECRETS);
-    lab.write("ppp/pap-secrets", SECRETS);
-    let options = lab.write("ppp/options.pptp", client_options);
-    lab.write(
-        "ppp/peers/test2",
-        &format!("{HOWTO_PEER}file {}\n", options.display()),
-    );
-    let server = lab.write("pptpd-options", server_options);
-    let conf = format!(
-        "option {}\nlocalip 192.168.254.230\nremoteip 192.168.254.231\ndebug\n",
-        server.display()
-    );
-    lab.write("pptpd.conf", &conf).display().to_string()
-}
-
-fn serve(lab: &Lab, conf: &str) -> Running {
-    let mut server = lab.start(Side::Server, &["serve", "--config", conf]);
-    server.wait_for("Listening for PPTP", 10);
-    server
-}
-
-/// A lab with a server that listens, or `None` where there can be none.
-fn started(server_options: &str, client_options: &str) -> Option<(Lab, Running)> {
-    let lab = ready().then(Lab::new)?;
-    let conf = configure(&lab, server_options, client_options);
-    let server = serve(&lab, &conf);
-    Some((lab, server))
-}
-
-/// Ends the how-to's tunnel in order.
-fn take_down(lab: &Lab) {
-    let down = lab.run(Side::Client, &["down", "test2"]);
-    assert_eq!(down.status.code(), Some(0), "{}", text(&down));
-}
-
-/// Two pings from one side cross the tunnel and come back.
-fn assert_pings(lab: &Lab, side: Side, peer: &str) {
-    let mut ping = lab.command(side, "ping");
-    let ping = ping
-        .args(["-c2", "-i0.2", "-W2", peer])
-        .output()
-        .expect("ping starts");
-    assert!(ping.status.success(), "{peer}: {}", text(&ping));
-}
-
-fn text(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
-
-fn assert_bare(lab: &Lab, side: Side) {
-    assert_eq!(
-        lab.interfaces(side).len(),
-        2,
-        "only lo and outer remain on {side:?}"
-    );
-    let run = lab.dir.path().join(format!("run-{side:?}"));
-    let left: Vec<_> = std::fs::read_dir(run)
-        .map(|dir| dir.flatten().collect())
-        .unwrap_or_default();
-    assert!(left.is_empty(), "run files remain: {left:?}");
-    assert_eq!(
-        lab.routes(side).lines().count(),
-        1,
-        "routes remain: {}",
-        lab.routes(side)
-    );
-}
+use sim::lab::{Lab, SERVER, Side, binary, ready};
+use sim::tunnel::{
+    HOWTO_OPTIONS, HOWTO_PEER, SERVER_OPTIONS, assert_bare, assert_pings, configure, pings, serve,
+    started, take_down, text,
+};
 
 /// The how-to's own files bring a tunnel up in the background; `status` shows it, a ping crosses
 /// it, `down` ends it on both sides, and nothing is left.
@@ -251,6 +152,81 @@ fn scripts_are_told_of_the_network_as_it_comes_and_goes() {
         assert_eq!(*line, format!("{name} {told_each}"));
     }
     assert_eq!(of_client().len(), 3, "{}", lines());
+}
+
+/// IPv6 crosses between the link-local addresses that were agreed on, and `ipv6-up` and
+/// `ipv6-down` are told of them.
+#[test]
+fn ipv6_crosses_between_link_local_addresses_and_its_scripts_are_told() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let told = lab.dir.path().join("told");
+    let script = |name: &str| {
+        let told = told.display();
+        format!("#!/bin/sh\necho {name} \"$1\" \"$4\" \"$5\" \"$6\" $LLREMOTE >> {told}\n")
+    };
+    lab.write_script("ppp/ipv6-up", &script("up"));
+    lab.write_script("ppp/ipv6-down", &script("down"));
+    let _server = serve(&lab, &conf);
+    let mut client = lab.start(Side::Client, &["up", "test2", "-f"]);
+    let mut address = |which: &str| {
+        let line = client.wait_for(which, 15);
+        line.trim_start_matches(which).trim().to_owned()
+    };
+    let (local, remote) = (address("local  LL address"), address("remote LL address"));
+    client.wait_for("ipv6-up started", 15);
+    assert_pings(&lab, Side::Client, &format!("{remote}%ppp0"));
+    // The session is one worker's, and so is its interface.
+    let interfaces = lab.interfaces(Side::Server).into_iter();
+    let mut shared = interfaces.filter(|name| name.starts_with("pptp"));
+    let answers = shared.any(|name| pings(&lab, Side::Server, &format!("{local}%{name}")).is_ok());
+    assert!(answers, "{local} answers through no interface");
+    take_down(&lab);
+    client.wait(15);
+    let lines = || std::fs::read_to_string(&told).unwrap_or_default();
+    for _ in 0..100 {
+        if lines()
+            .lines()
+            .filter(|line| line.contains("192.168.2.0"))
+            .count()
+            == 2
+        {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for name in ["up", "down"] {
+        let due = format!("{name} ppp0 {local} {remote} 192.168.2.0 {remote}");
+        assert!(
+            lines().lines().any(|line| line == due),
+            "no `{due}` in {}",
+            lines()
+        );
+    }
+    assert_bare(&lab, Side::Client);
+}
+
+/// EAP in the place of CHAP makes the keys of MPPE as well.
+#[test]
+fn eap_brings_the_tunnel_up_encrypted() {
+    let options = "name zidler\nrequire-eap\nrequire-mppe-128\n";
+    let Some((lab, _server)) = started(options, HOWTO_OPTIONS) else {
+        return;
+    };
+    let up = lab.run(Side::Client, &["up", "test2"]);
+    let log = text(&up);
+    assert_eq!(up.status.code(), Some(0), "{log}");
+    assert!(log.contains("EAP authentication succeeded"), "{log}");
+    assert!(
+        log.contains("MPPE 128-bit stateless compression enabled"),
+        "{log}"
+    );
+    assert_pings(&lab, Side::Client, "192.168.254.230");
+    take_down(&lab);
+    assert_bare(&lab, Side::Client);
 }
 
 /// `--json` prints exactly one object, and TERM in the foreground ends the tunnel with pppd's 5.

@@ -221,6 +221,7 @@ fn check_tunnel(scenario: &Scenario, world: &mut World) {
         world.run_for(200);
     }
     let before = world.probes_delivered.clone();
+    let before_ipv6 = world.ipv6_probes_delivered.clone();
     for _ in 0..20 {
         world.send_probes();
         world.run_for(50);
@@ -228,6 +229,11 @@ fn check_tunnel(scenario: &Scenario, world: &mut World) {
     for node in [CLIENT, SERVER] {
         let delivered = world.probes_delivered[node] - before[node];
         assert_eq!(delivered, 20, "IP did not reach node {node}");
+        let delivered = world.ipv6_probes_delivered[node] - before_ipv6[node];
+        if let Some(expected) = scenario.expects_ipv6().filter(|_| is_patient) {
+            let due = if expected { 20 } else { 0 };
+            assert_eq!(delivered, due, "IPv6 did not reach node {node}");
+        }
     }
 }
 

@@ -53,6 +53,7 @@ fn mppe(bits: u32) -> Option<MppeConfig> {
 fn config(side: Side, method: AuthMethod, mppe: Option<MppeConfig>) -> LinkConfig {
     let server = Ipv4Addr::new(192, 168, 254, 230);
     let only = |method| AuthMethods {
+        eap: false,
         mschap_v2: method == AuthMethod::MsChapV2,
         mschap_v1: method == AuthMethod::MsChapV1,
         chap_md5: method == AuthMethod::ChapMd5,
@@ -85,6 +86,7 @@ fn config(side: Side, method: AuthMethod, mppe: Option<MppeConfig>) -> LinkConfi
         lcp: LcpConfig::default(),
         mppe,
         addresses,
+        ipv6: None,
     }
 }
 

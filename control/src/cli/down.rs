@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{fail, print_line};
 use crate::driver::admin::{self, Request};
-use crate::driver::run_files;
+use crate::driver::{client, run_files, runtime};
 
 /// An orderly end takes a few round trips; a peer that does not answer makes it wait for timers.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -27,10 +27,7 @@ pub(super) struct Down {
 
 impl Down {
     pub(super) fn run(&self) -> ExitCode {
-        let names = self
-            .name
-            .clone()
-            .map_or_else(run_files::tunnels, |name| vec![name]);
+        let names = self.name.clone().map_or_else(all, |name| vec![name]);
         let mut worst = ExitCode::SUCCESS;
         for name in names {
             if let Err(message) = end(&name) {
@@ -56,12 +53,31 @@ fn end(name: &str) -> Result<(), String> {
             ) =>
         {
             let _ = std::fs::remove_file(&socket);
-            Err(format!("tunnel {name} is not running{}", running()))
+            repair(name)
         }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(format!(
             "not allowed to end tunnel {name}: run this as the user who started it, or with sudo"
         )),
         Err(error) => Err(format!("tunnel {name} does not answer: {error}")),
+    }
+}
+
+/// Every tunnel that runs, or that was killed and has left something.
+fn all() -> Vec<String> {
+    let mut names = run_files::tunnels();
+    names.extend(run_files::tunnels_with_leftovers());
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Undoes what a killed process has left.
+fn repair(name: &str) -> Result<(), String> {
+    match runtime::block_on(client::repair(name)) {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(format!("tunnel {name} is not running{}", running())),
+        Ok(Err(why)) => Err(why),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -6,11 +6,19 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod check;
+mod compat;
 mod demo;
+mod dialogue;
+mod dns;
 mod down;
+mod install_links;
+mod password;
+mod secret;
 mod serve;
 mod status;
 mod table;
+mod tunnel;
 mod up;
 
 /// PPTP in user space: client, concentrator and demonstration in one program.
@@ -31,26 +39,51 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Up(up::Up),
+    Up(Box<up::Up>),
     Down(down::Down),
     Status(status::Status),
+    Setup(dialogue::setup::Setup),
+    Tunnel(tunnel::TunnelCommand),
+    Secret(secret::SecretCommand),
+    Dns(dns::Dns),
+    Check(check::Check),
     Serve(serve::Serve),
     Demo(demo::Demo),
     Bench(bench::Bench),
+    InstallLinks(install_links::InstallLinks),
 }
 
 /// Reads the arguments of the process, does what they say, and returns the exit status: pppd's
-/// for `up`.
+/// for `up`. Called by an old name, it does what that did.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(status) = compat::main() {
+        return status;
+    }
     match Arguments::parse().command {
         Command::Up(up) => up.run(),
         Command::Down(down) => down.run(),
         Command::Status(status) => status.run(),
+        Command::Setup(setup) => setup.run(),
+        Command::Tunnel(tunnel) => tunnel.run(),
+        Command::Secret(secret) => secret.run(),
+        Command::Dns(dns) => dns.run(),
+        Command::Check(check) => check.run(),
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
         Command::Bench(bench) => bench.run(),
+        Command::InstallLinks(links) => links.run(),
     }
+}
+
+/// Runs this program again with these arguments, and gives its exit status: the old names and the
+/// dialogue do with it what a person would type.
+fn again(arguments: &[&str]) -> std::io::Result<ExitCode> {
+    let status = std::process::Command::new("/proc/self/exe")
+        .args(arguments)
+        .status()?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Prints an error for a person and gives the exit status on.

@@ -75,7 +75,7 @@ async fn serve(config: ServerConfig) -> ExitCode {
         Err(error) => return fail(socket_refused(&error), 1),
     };
     let log = match &config.log.file {
-        Some(path) => match Log::new(None).with_file(path) {
+        Some(path) => match Log::new(None).with_syslog().with_file(path) {
             Ok(log) => log,
             Err(error) => {
                 return fail(

@@ -126,4 +126,13 @@ fn show_tunnels(first: &str, tunnels: &[TunnelStatus]) {
         })
         .collect();
     table::print(&head, &rows);
+    for status in tunnels.iter().filter(|status| status.state != "up") {
+        let Some(why) = &status.last_ending else {
+            continue;
+        };
+        let next = status.redial_in_s.map_or_else(String::new, |seconds| {
+            format!("; next attempt in {seconds} s")
+        });
+        print_line(format_args!("{}: {why}{next}", status.name));
+    }
 }

@@ -1,19 +1,21 @@
 //! `pptp-fast up`: brings up one tunnel.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{fail, host_name, ppp_directory, print_line, warn};
+use super::{fail, host_name, password, ppp_directory, print_line, warn};
 use crate::config::client::{ClientConfig, Flags};
 use crate::config::fast_path::FastPathMode;
 use crate::config::pppd_options::Detach;
+use crate::config::route::Route;
 use crate::driver::admin::Asked;
+use crate::driver::client::{Announcement, Ended};
 use crate::driver::log::{Log, Terminal};
 use crate::driver::run_files::{self, AdminSocket};
-use crate::driver::{admin, background, client, runtime, signals};
+use crate::driver::{admin, background, client, runtime, signals, terminal};
 use crate::proto::ending::Ending;
 
 /// Requests that may wait.
@@ -51,6 +53,9 @@ struct FlagArguments {
     /// File whose first line is the password; without it, chap-secrets is asked.
     #[arg(long)]
     password_file: Option<PathBuf>,
+    /// File whose first line is to take the place of a password that has expired (MS-CHAPv2).
+    #[arg(long)]
+    new_password_file: Option<PathBuf>,
     /// Name by which the server stands in chap-secrets.
     #[arg(long)]
     remotename: Option<String>,
@@ -79,8 +84,30 @@ struct FlagArguments {
     #[arg(long)]
     ifname: Option<String>,
     /// Our outer address, when it must be a particular one.
-    #[arg(long)]
+    #[arg(long, visible_aliases = ["local", "bind"])]
     localbind: Option<std::net::Ipv4Addr>,
+    /// Firewall mark of the tunnel's own packets, for policy routing.
+    #[arg(long, visible_alias = "fwmark", value_parser = parse_mark)]
+    rtmark: Option<u32>,
+    /// Network or host that is reached through the tunnel; may be given several times.
+    #[arg(long = "route", value_name = "NET", value_parser = parse_route)]
+    routes: Vec<Route>,
+    /// Send everything through the tunnel that has no other route.
+    #[arg(long)]
+    defaultroute: bool,
+    /// With --defaultroute: even where there is a default route already.
+    #[arg(long, requires = "defaultroute")]
+    replacedefaultroute: bool,
+    /// Let nothing leave this host but through the tunnel and to its server, until the tunnel is
+    /// ended with `down` or a signal.
+    #[arg(long)]
+    kill_switch: bool,
+    /// Ask the name servers that the server names.
+    #[arg(long)]
+    usepeerdns: bool,
+    /// Dial again whenever the tunnel has ended.
+    #[arg(long)]
+    persist: bool,
     /// How GRE packets leave this host.
     #[arg(long, value_enum, default_value_t)]
     fast_path: FastPathMode,
@@ -121,9 +148,23 @@ impl Up {
         if config.dry_run {
             return ExitCode::SUCCESS;
         }
-        match runtime::block_on(bring_up(&config, self.json)) {
-            Ok(code) => code,
-            Err(error) => fail(error, 4),
+        self.bring_up(config)
+    }
+
+    /// Brings the tunnel up; once more when its password has expired and a person gives a new one.
+    fn bring_up(&self, mut config: ClientConfig) -> ExitCode {
+        loop {
+            let ending = match runtime::block_on(bring_up(&config, self.json)) {
+                Ok(Outcome::Over(code)) => return code,
+                Ok(Outcome::PasswordExpired(ending)) => ending,
+                Err(error) => return fail(error, 4),
+            };
+            let may_ask = !self.json && !background::is_child();
+            let new = may_ask.then(|| terminal::ask_new_password(&config.link.name));
+            match new.flatten() {
+                Some(new) => config = config.with_new_password(new),
+                None => return fail(&ending, ending.exit_status()),
+            }
         }
     }
 
@@ -137,20 +178,29 @@ impl Up {
             Some(name) => ClientConfig::from_peer(&directory, name, &flags, &host_name()),
             None => ClientConfig::from_flags(&directory, &flags, &host_name()),
         };
-        config.map_err(|error| (error.to_string(), error.exit_status()))
+        config
+            .map(|config| ClientConfig {
+                pid_files: true,
+                ..config
+            })
+            .map_err(|error| (error.to_string(), error.exit_status()))
     }
 }
 
 impl FlagArguments {
     fn read(&self, foreground: bool) -> Result<Flags, String> {
-        let password = match &self.password_file {
-            Some(path) => Some(read_password(path)?),
-            None => None,
-        };
+        let read = |file: &Option<PathBuf>| file.as_deref().map(password::from_file).transpose();
+        let password = read(&self.password_file)?;
+        let new_password = read(&self.new_password_file)?;
+        let mut options = self.options.clone();
+        if self.replacedefaultroute {
+            options.push("replacedefaultroute".to_owned());
+        }
         Ok(Flags {
             server: self.server.clone(),
             user: self.user.clone(),
             password,
+            new_password,
             remote_name: self.remotename.clone(),
             require_mppe: self.require_mppe,
             require_mppe_40: self.require_mppe_40,
@@ -161,58 +211,75 @@ impl FlagArguments {
             mru: self.mru,
             interface: self.ifname.clone(),
             local_bind: self.localbind,
+            mark: self.rtmark,
+            routes: self.routes.clone(),
+            default_route: self.defaultroute,
+            kill_switch: self.kill_switch,
+            use_peer_dns: self.usepeerdns,
+            persist: self.persist,
             fast_path: self.fast_path,
             workers: self.workers,
             look_ahead: self.look_ahead,
             log_file: self.logfile.clone(),
             foreground,
-            options: self.options.clone(),
+            options,
             ..Flags::default()
         })
     }
 }
 
-fn read_password(path: &Path) -> Result<crate::proto::auth::Secret, String> {
-    let text = std::fs::read(path)
-        .map_err(|error| format!("cannot read the password file {}: {error}", path.display()))?;
-    let line = text
-        .split(|octet| *octet == b'\n')
-        .next()
-        .unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.is_empty() {
-        return Err(format!(
-            "the first line of {} is empty: put the password there",
-            path.display()
-        ));
-    }
-    Ok(crate::proto::auth::Secret::new(line.to_vec()))
+fn parse_mark(text: &str) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| "write it as 51820 or 0xca6c".to_owned())
 }
 
-async fn bring_up(config: &ClientConfig, json: bool) -> ExitCode {
+fn parse_route(text: &str) -> Result<Route, String> {
+    Route::parse(&format!("add {text} TUNNEL_DEV"))
+}
+
+/// What a tunnel came to.
+enum Outcome {
+    Over(ExitCode),
+    PasswordExpired(Ending),
+}
+
+async fn bring_up(config: &ClientConfig, json: bool) -> Outcome {
     let log = match open_log(config, json) {
         Ok(log) => log,
-        Err(message) => return fail(message, 1),
+        Err(message) => return Outcome::Over(fail(message, 1)),
     };
     let socket = match AdminSocket::bind(&run_files::tunnel_socket(&config.tunnel)) {
         Ok(socket) => socket,
-        Err(error) => return socket_refused(&config.tunnel, &error),
+        Err(error) => return Outcome::Over(socket_refused(&config.tunnel, &error)),
     };
     let (requests, receiver) = mpsc::channel::<Asked>(REQUESTS_MAX);
     let Ok(listener) = socket.listener.try_clone() else {
-        return fail("out of descriptors", 1);
+        return Outcome::Over(fail("out of descriptors", 1));
     };
     tokio::task::spawn_local(admin::serve(listener, requests.clone()));
     let (first, mut signal) = oneshot::channel();
     tokio::task::spawn_local(signals::forward(requests, first));
     let (up, stands) = oneshot::channel();
     tokio::task::spawn_local(announce(config.tunnel.clone(), stands, json));
-    match client::run(config, log, receiver, up).await {
+    Outcome::Over(match client::run(config, log, receiver, up).await {
+        Ok(Ended {
+            ending: ending @ Ending::PasswordExpired { .. },
+            ..
+        }) => return Outcome::PasswordExpired(ending),
         // Asked for with `down`: in order, and so a success.
-        Ok(Ending::LocalRequest(_)) if signal.try_recv().is_err() => ExitCode::SUCCESS,
-        Ok(ending) => fail(&ending, ending.exit_status()),
+        Ok(ended) => {
+            let is_asked = matches!(&ended.ending, Ending::LocalRequest(words)
+                if words == client::USER_REQUEST);
+            if is_asked && signal.try_recv().is_err() {
+                return Outcome::Over(ExitCode::SUCCESS);
+            }
+            fail(&ended.ending, ended.exit_status())
+        }
         Err(error) => fail(&error, error.exit_status()),
-    }
+    })
 }
 
 fn open_log(config: &ClientConfig, json: bool) -> Result<Log, String> {
@@ -221,7 +288,7 @@ fn open_log(config: &ClientConfig, json: bool) -> Result<Log, String> {
         (false, Some(2)) => Some(Terminal::Stderr),
         (false, Some(_)) => Some(Terminal::Stdout),
     };
-    let log = Log::new(terminal);
+    let log = Log::new(terminal).with_syslog();
     match &config.log.file {
         Some(path) => log
             .with_file(path)
@@ -231,11 +298,23 @@ fn open_log(config: &ClientConfig, json: bool) -> Result<Log, String> {
 }
 
 /// Says that the tunnel stands, and lets go of the terminal when in the background.
-async fn announce(tunnel: String, stands: oneshot::Receiver<client::Up>, json: bool) {
-    let Ok(up) = stands.await else { return };
+async fn announce(tunnel: String, news: oneshot::Receiver<Announcement>, json: bool) {
+    let Ok(news) = news.await else { return };
     if json {
-        print_line(serde_json::json!({
+        print_line(as_json(&tunnel, &news));
+    } else {
+        print_line(in_words(&tunnel, &news));
+    }
+    if background::is_child() {
+        background::report_ready();
+    }
+}
+
+fn as_json(tunnel: &str, news: &Announcement) -> serde_json::Value {
+    match news {
+        Announcement::Up(up) => serde_json::json!({
             "tunnel": tunnel,
+            "state": "up",
             "interface": up.interface,
             "local_ip": up.network.local,
             "peer_ip": up.network.remote,
@@ -243,15 +322,32 @@ async fn announce(tunnel: String, stands: oneshot::Receiver<client::Up>, json: b
             "cipher": up.network.cipher,
             "mtu": up.network.mtu,
             "setup_ms": up.setup.as_secs_f64() * 1000.0,
-        }));
-    } else {
-        let (interface, local) = (&up.interface, up.network.local);
-        print_line(format_args!(
-            "Tunnel {tunnel} is active on {interface}. Local IP Address: {local}"
-        ));
+        }),
+        Announcement::OnDemand { interface } => serde_json::json!({
+            "tunnel": tunnel,
+            "state": "waiting",
+            "interface": interface,
+        }),
+        Announcement::Persisting { why } => serde_json::json!({
+            "tunnel": tunnel,
+            "state": "reconnecting",
+            "last_ending": why,
+        }),
     }
-    if background::is_child() {
-        background::report_ready();
+}
+
+fn in_words(tunnel: &str, news: &Announcement) -> String {
+    match news {
+        Announcement::Up(up) => format!(
+            "Tunnel {tunnel} is active on {}. Local IP Address: {}",
+            up.interface, up.network.local
+        ),
+        Announcement::OnDemand { interface } => {
+            format!("Tunnel {tunnel} comes up with the first packet for {interface}.")
+        }
+        Announcement::Persisting { why } => {
+            format!("Tunnel {tunnel} is not up yet: {why}. It is tried again in the background.")
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::proto::auth::{AuthMethods, Secret, Secrets};
-use crate::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
+use crate::proto::link::{Addresses, Ipv6Config, LcpConfig, LinkConfig, MppeConfig};
+use crate::wire::ipv6cp::InterfaceIdentifier;
 
 use super::PPTP_PORT;
 use super::error::{ConfigError, Place};
@@ -14,7 +15,7 @@ use super::pppd_options::{
     DefaultRoute, Detach, MppeOptions, PppdOptions, PptpOptions, Scripts, locate,
 };
 use super::route::Route;
-use super::secrets::{FileSecrets, FlagSecret};
+use super::secrets::{FileSecrets, FlagSecret, with_new_password};
 
 /// Where the log goes and how much of it there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Persist {
     pub max_fail: u32,
     /// `holdoff`: before the next attempt.
     pub holdoff_ms: u64,
+    /// `demand`: dial when the first packet wants to go.
+    pub demand: bool,
 }
 
 /// The network interface that is asked for.
@@ -56,6 +59,8 @@ pub struct Flags {
     pub user: Option<String>,
     /// The password, read by the caller; it wins over the secrets files.
     pub password: Option<Secret>,
+    /// `--new-password-file FILE`: in place of a password that has expired.
+    pub new_password: Option<Secret>,
     /// `--remotename NAME`.
     pub remote_name: Option<String>,
     /// `--require-mppe`: any of 40 and 128 bits.
@@ -104,6 +109,10 @@ pub struct Flags {
     pub look_ahead: bool,
     /// `--rtmark N`.
     pub mark: Option<u32>,
+    /// `--route NET`: goes through the tunnel.
+    pub routes: Vec<Route>,
+    /// `--kill-switch`.
+    pub kill_switch: bool,
     /// Further words in pppd's grammar: `lcp-echo-interval 10`.
     pub options: Vec<String>,
 }
@@ -131,8 +140,14 @@ pub struct ClientConfig {
     pub link_name: Option<String>,
     /// The interface that is asked for.
     pub interface: InterfaceConfig,
-    /// `# Route:` lines of the peers file, in order.
+    /// `# Route:` lines of the peers file and `--route`, in order.
     pub routes: Vec<Route>,
+    /// `--kill-switch`: nothing leaves the host but through the tunnel.
+    pub kill_switch: bool,
+    /// Write `/var/run/pppN.pid`: this is a tunnel of the host, not of a demonstration.
+    pub pid_files: bool,
+    /// `call`: the name of the peers file.
+    pub call_file: Option<String>,
     /// `defaultroute`.
     pub default_route: DefaultRoute,
     /// `proxyarp`.
@@ -200,9 +215,8 @@ impl ClientConfig {
         let mut config = Self::new(dir, name, server, &options, host_name)?;
         config.warnings.extend(peer.warnings);
         config.routes = peer.routes;
-        config.fast_path = flags.fast_path;
-        config.workers = flags.workers.max(1);
-        config.look_ahead = flags.look_ahead;
+        config.call_file = Some(name.to_owned());
+        config.take(flags);
         Ok(config)
     }
 
@@ -226,10 +240,26 @@ impl ClientConfig {
             })?;
         let name = server.clone();
         let mut config = Self::new(dir, &name, server, &options, host_name)?;
-        config.fast_path = flags.fast_path;
-        config.workers = flags.workers.max(1);
-        config.look_ahead = flags.look_ahead;
+        // Who types flags is trying something, and wants to see it.
+        config.log.debug = true;
+        config.take(flags);
         Ok(config)
+    }
+
+    /// What only flags say.
+    fn take(&mut self, flags: &Flags) {
+        self.routes.extend_from_slice(&flags.routes);
+        self.kill_switch = flags.kill_switch;
+        self.fast_path = flags.fast_path;
+        self.workers = flags.workers.max(1);
+        self.look_ahead = flags.look_ahead;
+    }
+
+    /// The same tunnel, with `new` in place of a password that has expired.
+    #[must_use]
+    pub fn with_new_password(mut self, new: Secret) -> Self {
+        self.link.secrets = with_new_password(Arc::clone(&self.link.secrets), new);
+        self
     }
 
     /// Whether the fast path may be taken: what is to be marked needs the raw socket.
@@ -268,6 +298,9 @@ impl ClientConfig {
                 unit: options.unit,
             },
             routes: Vec::new(),
+            kill_switch: false,
+            pid_files: false,
+            call_file: None,
             default_route: options.default_route,
             proxy_arp: options.proxy_arp,
             write_resolv_conf: !options.no_resolv_conf,
@@ -275,6 +308,7 @@ impl ClientConfig {
                 wanted: options.persist,
                 max_fail: options.max_fail,
                 holdoff_ms: in_ms(options.holdoff_s),
+                demand: options.demand,
             },
             idle_ms: limit(options.idle_s),
             max_connect_ms: limit(options.max_connect_s),
@@ -301,6 +335,7 @@ impl Flags {
         if let Some(password) = &self.password {
             options.password = Some(password.clone());
         }
+        options.new_password.clone_from(&self.new_password);
         if self.local_bind.is_some() {
             options.pptp.local_bind = self.local_bind;
         }
@@ -327,6 +362,7 @@ impl Flags {
         flag(self.require_mppe_40, "require-mppe-40");
         flag(self.require_mppe_128, "require-mppe-128");
         flag(self.mppe_stateful, "mppe-stateful");
+        flag(self.refuse.eap, "refuse-eap");
         flag(self.refuse.pap, "refuse-pap");
         flag(self.refuse.chap_md5, "refuse-chap");
         flag(self.refuse.mschap_v1, "refuse-mschap");
@@ -415,6 +451,10 @@ pub(super) fn link_config(
             Arc::new(files)
         }
     };
+    let secrets = match &options.new_password {
+        Some(new) => with_new_password(secrets, new.clone()),
+        None => secrets,
+    };
     Ok(LinkConfig {
         name,
         remote_name: options.remote_name.clone(),
@@ -424,6 +464,7 @@ pub(super) fn link_config(
         lcp: lcp_config(options),
         mppe: mppe_config(options)?,
         addresses: addresses(options),
+        ipv6: ipv6_config(options),
     })
 }
 
@@ -494,6 +535,21 @@ fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError>
         prefer_stateful,
     };
     Ok((!options.no_ccp).then_some(config))
+}
+
+fn ipv6_config(options: &PppdOptions) -> Option<Ipv6Config> {
+    let ipv6 = options.ipv6;
+    let from = |address: Option<std::net::Ipv4Addr>| {
+        let address = address.filter(|_| ipv6.use_ip_addresses)?;
+        Some(InterfaceIdentifier::of(address.to_ipv6_compatible()))
+    };
+    let config = Ipv6Config {
+        local: ipv6.local.or_else(|| from(options.local_address)),
+        remote: ipv6.remote.or_else(|| from(options.remote_address)),
+        accept_local: ipv6.accept_local,
+        accept_remote: ipv6.accept_remote,
+    };
+    (!ipv6.refused).then_some(config)
 }
 
 fn addresses(options: &PppdOptions) -> Addresses {

@@ -7,10 +7,12 @@
 //! peers          /etc/ppp/peers/NAME: is there a tunnel, which server, which routes
 //! route          pptp-command's `# Route:` lines
 //! secrets        chap-secrets and pap-secrets
+//! check          what becomes of every option of a configuration
 //! client         ClientConfig: what `up` needs
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
 //! server         ServerConfig: what `serve` needs
+//! edit           the same files, changed: atomically, and without touching what others wrote
 //! address_spec   192.168.0.1-254 and friends   -> AddressRanges
 //! ```
 //!
@@ -18,7 +20,9 @@
 //! `/etc/ppp` is always an argument.
 
 mod address_spec;
+pub mod check;
 pub mod client;
+pub mod edit;
 pub mod error;
 pub mod fast_path;
 pub mod option_table;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::proto::auth::{Secret, Secrets};
 
@@ -332,6 +333,31 @@ impl Secrets for FlagSecret {
     fn origin(&self, _pap: bool) -> String {
         "the password given for this tunnel".to_owned()
     }
+}
+
+/// These secrets, and what is to take the place of an expired one.
+#[derive(Debug)]
+struct WithNewPassword {
+    secrets: Arc<dyn Secrets>,
+    new: Secret,
+}
+
+impl Secrets for WithNewPassword {
+    fn find(&self, client: &str, server: &str, pap: bool) -> Option<Secret> {
+        self.secrets.find(client, server, pap)
+    }
+
+    fn origin(&self, pap: bool) -> String {
+        self.secrets.origin(pap)
+    }
+
+    fn new_password(&self) -> Option<Secret> {
+        Some(self.new.clone())
+    }
+}
+
+pub(super) fn with_new_password(secrets: Arc<dyn Secrets>, new: Secret) -> Arc<dyn Secrets> {
+    Arc::new(WithNewPassword { secrets, new })
 }
 
 #[cfg(test)]

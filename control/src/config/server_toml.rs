@@ -9,7 +9,7 @@ use dataplane::limits::INFORMATION_BYTES_MAX;
 use serde::Deserialize;
 
 use crate::proto::auth::{AuthMethods, Secrets};
-use crate::proto::link::{Addresses, LcpConfig, LinkConfig, MppeConfig};
+use crate::proto::link::{Addresses, Ipv6Config, LcpConfig, LinkConfig, MppeConfig};
 use crate::proto::pool::AddressRanges;
 
 use super::address_spec::{parse_list, parse_ranges};
@@ -151,6 +151,8 @@ impl Default for Auth {
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 enum Method {
+    #[serde(rename = "eap")]
+    Eap,
     #[serde(rename = "mschap-v2")]
     MsChapV2,
     #[serde(rename = "mschap")]
@@ -263,6 +265,18 @@ struct Ppp {
     lcp_restart_s: Option<Within<1, 60>>,
     lcp_max_configure: Option<Within<1, 1_000>>,
     proxy_arp: bool,
+    ipv6: Ipv6,
+}
+
+/// Whether IPV6CP is spoken.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(transparent)]
+struct Ipv6(bool);
+
+impl Default for Ipv6 {
+    fn default() -> Self {
+        Self(true)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -481,16 +495,18 @@ impl File {
     fn link(&self, host_name: &str, secrets: Arc<dyn Secrets>) -> Result<LinkConfig, ConfigError> {
         let may = |method| self.auth.require.contains(&method);
         let require = AuthMethods {
+            eap: may(Method::Eap),
             mschap_v2: may(Method::MsChapV2),
             mschap_v1: may(Method::MsChapV1),
             chap_md5: may(Method::ChapMd5),
             pap: may(Method::Pap),
         };
         let mppe = self.mppe.config();
-        if mppe.is_some_and(|mppe| mppe.require) && !require.mschap_v2 && !require.mschap_v1 {
+        let makes_keys = require.mschap_v2 || require.mschap_v1 || require.eap;
+        if mppe.is_some_and(|mppe| mppe.require) && !makes_keys {
             return Err(ConfigError::Conflict(
                 "mppe.mode is \"require\", but its keys come from MS-CHAP, and auth.require has \
-                 neither mschap-v2 nor mschap"
+                 none of mschap-v2, mschap and eap"
                     .to_owned(),
             ));
         }
@@ -509,6 +525,7 @@ impl File {
                 wins: self.ppp.wins.0,
                 ..Addresses::default()
             },
+            ipv6: self.ppp.ipv6.0.then(Ipv6Config::default),
         })
     }
 
@@ -676,8 +693,8 @@ mod tests {
                 "line 2: 64 is not a key length",
             ),
             (
-                "[auth]\nrequire = [\"eap\"]\n",
-                "line 2: unknown variant `eap`",
+                "[auth]\nrequire = [\"tls\"]\n",
+                "line 2: unknown variant `tls`",
             ),
             (
                 "[auth]\nrequire = [\"pap\"]\n",

@@ -5,6 +5,7 @@
 //! (`\n`, `\t`, `\s` for a space, `\ooo`, `\xhh`) or takes its special meaning away; a backslash
 //! before a newline is ignored with the newline.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -14,6 +15,9 @@ use super::error::{ConfigError, Place};
 /// pppd's `MAXWORDLEN`: a longer word is an error here, where pppd cuts it and warns.
 pub const WORD_BYTES_MAX: usize = 1023;
 
+/// Editors of another system put it in front of a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// One word, with its escapes resolved. It may be a password: forgotten on drop, never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Word {
@@ -22,6 +26,8 @@ pub struct Word {
     pub line: u32,
     /// It is the first word on its line.
     pub starts_line: bool,
+    /// Where it stands in the text, with its quotes, in octets.
+    pub span: Range<usize>,
 }
 
 impl std::fmt::Debug for Word {
@@ -55,6 +61,8 @@ impl Word {
 pub struct Words<'a> {
     file: Arc<str>,
     rest: &'a [u8],
+    /// Of the whole text.
+    len: usize,
     line: u32,
     /// A newline, or the file's start, lies between the last word and here.
     at_line_start: bool,
@@ -66,7 +74,8 @@ impl<'a> Words<'a> {
     pub fn new(file: &str, text: &'a [u8]) -> Self {
         Self {
             file: file.into(),
-            rest: text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text),
+            rest: text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text),
+            len: text.len(),
             line: 1,
             at_line_start: true,
         }
@@ -92,11 +101,13 @@ impl<'a> Words<'a> {
         }
         let line = self.line;
         let starts_line = std::mem::replace(&mut self.at_line_start, false);
+        let start = self.len - self.rest.len();
         let octets = self.take_word(line)?;
         Ok(Some(Word {
             octets,
             line,
             starts_line,
+            span: start..self.len - self.rest.len(),
         }))
     }
 
@@ -217,6 +228,42 @@ impl<'a> Words<'a> {
     }
 }
 
+/// `word` as it must be written for pppd, and for [`Words`], to read it back: bare where it can
+/// stand so, because older tools know nothing of quotes, and in double quotes where it cannot.
+///
+/// # Errors
+/// Words for a person: pppd's grammar has no way to write it.
+pub fn quoted(word: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
+    if word.len() > WORD_BYTES_MAX {
+        return Err("it is longer than the 1023 octets that pppd reads");
+    }
+    if word.contains(&0) {
+        return Err("it contains a NUL, which ends a word for pppd");
+    }
+    let bare = |c: &u8| !is_space(*c) && !matches!(c, b'"' | b'\'' | b'#') && !c.is_ascii_control();
+    let quote = word.is_empty() || word.starts_with(BYTE_ORDER_MARK) || !word.iter().all(bare);
+    // Room for every octet as `\ooo`: no half-grown copy of a secret stays behind in the heap.
+    let mut text = Zeroizing::new(Vec::with_capacity(2 + 4 * word.len()));
+    if quote {
+        text.push(b'"');
+    }
+    for &c in word {
+        match c {
+            b'\\' | b'"' => text.extend([b'\\', c]),
+            b'\t' => text.push(c),
+            c if c.is_ascii_control() => {
+                text.push(b'\\');
+                text.extend([6, 3, 0].map(|shift| b'0' + (c >> shift & 7)));
+            }
+            c => text.push(c),
+        }
+    }
+    if quote {
+        text.push(b'"');
+    }
+    Ok(text)
+}
+
 /// C's `isspace`: with it a carriage return before the newline is white space.
 const fn is_space(c: u8) -> bool {
     matches!(c, b' ' | b'\t' | b'\n' | b'\r' | 0x0B | 0x0C)
@@ -294,6 +341,36 @@ mod tests {
     }
 
     #[test]
+    fn words_are_quoted_only_where_they_must_be() {
+        for (word, text) in [
+            (&b"mia123"[..], &b"mia123"[..]),
+            (b"DOMAIN\\mia", b"DOMAIN\\\\mia"),
+            (b"", b"\"\""),
+            (b"a b", b"\"a b\""),
+            (b"a#b", b"\"a#b\""),
+            (b"say \"hi\"", b"\"say \\\"hi\\\"\""),
+            (b"it's", b"\"it's\""),
+            (b"a\nb", b"\"a\\012b\""),
+            (b"caf\xE9", b"caf\xE9"),
+        ] {
+            assert_eq!(quoted(word).unwrap().as_slice(), text);
+        }
+        assert!(quoted(b"a\0b").is_err());
+        assert!(quoted(&[b'x'; WORD_BYTES_MAX + 1]).is_err());
+        assert!(quoted(&[b' '; WORD_BYTES_MAX]).is_ok());
+    }
+
+    #[test]
+    fn a_word_knows_where_it_stands() {
+        let text = b"\xEF\xBB\xBF# x\nmia \"a b\"#c";
+        let mut words = Words::new("f", text);
+        let mut stands = || words.next_word().unwrap().map(|word| &text[word.span]);
+        assert_eq!(stands(), Some(&b"mia"[..]));
+        assert_eq!(stands(), Some(&b"\"a b\""[..]));
+        assert_eq!(stands(), None);
+    }
+
+    #[test]
     fn an_open_quote_is_named_with_its_line() {
         let mut words = Words::new("/etc/ppp/chap-secrets", b"a\n b \"secret");
         words.next_word().unwrap();
@@ -323,6 +400,22 @@ mod tests {
                 count += 1;
                 prop_assert!(count <= text.len());
             }
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(
+            written in vec(vec(1_u8..=255, 0..40), 1..6),
+            hard in vec("[ \t\n#\"'\\\\0-7xna]{0,20}", 0..4),
+        ) {
+            let mut expected = written;
+            expected.extend(hard.into_iter().map(String::into_bytes));
+            let mut text = Vec::new();
+            for word in &expected {
+                text.extend_from_slice(&quoted(word).unwrap());
+                text.push(b' ');
+            }
+            let read: Vec<_> = words(&text).into_iter().map(|(octets, ..)| octets).collect();
+            prop_assert_eq!(read, expected);
         }
 
         #[test]

@@ -3,5 +3,6 @@
 //! forgotten on the way out, and secrets are compared in constant time.
 
 pub mod challenge_response;
+pub mod change_password;
 pub mod key_derivation;
 pub mod nt_hash;

@@ -61,7 +61,8 @@ fn with_parity(key: &[u8; 7]) -> Zeroizing<[u8; 8]> {
     spread
 }
 
-fn unicode(password: &[u8]) -> Zeroizing<Vec<u8>> {
+/// A password in UTF-16, low octet first.
+pub(super) fn unicode(password: &[u8]) -> Zeroizing<Vec<u8>> {
     // Two octets for each of the password's are enough: no UTF-8 sequence is shorter than the
     // UTF-16 units that it stands for. So the buffer never moves and leaves no copy behind.
     let mut octets = Zeroizing::new(Vec::with_capacity(2 * password.len()));

@@ -23,6 +23,12 @@ pub enum Request {
     Status,
     /// End in order; answered when it has ended.
     Down,
+    /// End the link, and start another where the tunnel persists (pppd's HUP).
+    HangUp,
+    /// Log every negotiation packet, or stop that (pppd's USR1).
+    ToggleDebug,
+    /// Negotiate CCP again (pppd's USR2).
+    RenegotiateCompression,
 }
 
 /// An answer.
@@ -35,6 +41,8 @@ pub enum Answer {
     Server(ServerStatus),
     /// To `Down`.
     Ended,
+    /// To anything else.
+    Done,
 }
 
 /// One tunnel as `status --json` shows it.
@@ -42,7 +50,8 @@ pub enum Answer {
 pub struct TunnelStatus {
     /// Tunnel name (client) or the peer's user name (server).
     pub name: String,
-    /// `connecting`, `up`, `ending`.
+    /// `connecting`, `up`, `ending`; of a client that persists also `reconnecting`, and of one on
+    /// demand `waiting`.
     pub state: String,
     /// `ppp0`.
     pub interface: String,
@@ -90,6 +99,15 @@ pub struct TunnelStatus {
     pub fast_path_receive_reason: String,
     /// The process.
     pub pid: u32,
+    /// Attempts in a row that brought no network (client).
+    #[serde(default)]
+    pub failures: u32,
+    /// Seconds until the next attempt (client that persists).
+    #[serde(default)]
+    pub redial_in_s: Option<u64>,
+    /// How the last attempt ended (client that persists).
+    #[serde(default)]
+    pub last_ending: Option<String>,
 }
 
 /// A server as `status --json` shows it.
@@ -140,6 +158,12 @@ async fn answer_one(mut stream: tokio::net::UnixStream, requests: mpsc::Sender<A
         text.push('\n');
         let _ = write.write_all(text.as_bytes()).await;
     }
+}
+
+/// Whether a living process is behind `socket`.
+#[must_use]
+pub fn answers(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
 }
 
 /// Asks the process behind `socket`; blocks until it answers or `limit` has passed.

@@ -1,45 +1,61 @@
-//! One tunnel as a client: from the name of a server to packets on `ppp0`, and back to nothing.
+//! One tunnel as a client: from the name of a server to packets on `ppp0`, again and again where
+//! it persists, and back to nothing.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::SessionCounters;
-use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
+use dataplane::program::{CallId, Command, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use super::admin::{Answer, Asked, Request, TunnelStatus};
-use super::drops;
-use super::engine::{Direction, Engine, Trace};
+use super::admin::{Answer, Asked};
+use super::engine::Engine;
 use super::host_error::HostError;
 use super::log::Log;
-use super::netlink::{Netlink, NetlinkError};
+use super::netlink::{Netlink, Way};
 use super::privileges;
-use super::scripts::{Facts, Script, Scripts};
+use super::scripts::{Script, Scripts};
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
-use crate::config::client::{ClientConfig, InterfaceConfig};
+use crate::config::client::ClientConfig;
+use crate::proto::Action;
 use crate::proto::ending::Ending;
-use crate::proto::endpoint::{EndpointConfig, Timers};
-use crate::proto::link::{LinkConfig, Network, Report};
-use crate::proto::{Action, Event};
-use crate::wire::log as packet_log;
+use crate::proto::link::{Network, Report};
+
+mod demand;
+mod dial;
+mod farewell;
+mod ipv6;
+mod kill_switch;
+mod leftovers;
+mod life;
+mod limits;
+mod network;
+mod pid_files;
+mod requests;
+mod routes;
+mod setup;
+mod status;
+
+pub use leftovers::repair;
+
+use leftovers::Record;
+use life::{Life, Next};
+use network::Standing;
+use routes::Routes;
 
 /// The one TUN device of a client.
 const TUN: TunId = TunId(0);
-/// Octets in front of an inner packet: IPv4 (20), GRE with both numbers (16), PPP with MPPE (8).
-const OVERHEAD: u32 = 44;
-/// What every IPv4 host must take.
-const MTU_MIN: u32 = 576;
-/// What a slot of the data plane holds beside its headers.
-const MTU_MAX: u32 = 1_500;
-/// How often `idle` and `maxconnect` are looked at.
-const LIMIT_CHECK: Duration = Duration::from_secs(1);
-/// For the last control messages after the call has ended.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How often `idle`, `maxconnect` and the way to the server are looked at.
+const CHECK: Duration = Duration::from_secs(1);
+/// What an end by `down`, INT or TERM is called.
+pub const USER_REQUEST: &str = "User request";
 
 /// Why a client did not even start, grouped by who can do something about it.
 #[derive(Debug, Error)]
@@ -57,6 +73,11 @@ pub enum ClientError {
         /// The resolver's words.
         cause: String,
     },
+    /// Nothing may leave but through the tunnel, and the kernel does not see to that.
+    #[error(
+        "no kill switch, so no tunnel: {0}. It needs nf_tables in the kernel (modprobe nf_tables) and CAP_NET_ADMIN"
+    )]
+    KillSwitch(std::io::Error),
 }
 
 impl ClientError {
@@ -66,6 +87,7 @@ impl ClientError {
         match self {
             Self::Host(host) => host.exit_status(),
             Self::Resolve { .. } => 16,
+            Self::KillSwitch(_) => 4,
         }
     }
 }
@@ -81,8 +103,26 @@ pub struct Up {
     pub setup: Duration,
 }
 
-/// Runs a tunnel until it has ended. `up` is told once, when it stands; `requests` ask for its
-/// state or its end.
+/// What whoever waits for the tunnel is told, once.
+#[derive(Clone, Debug)]
+pub enum Announcement {
+    /// It stands.
+    Up(Up),
+    /// It comes up with the first packet: `demand`.
+    OnDemand {
+        /// `ppp0`.
+        interface: String,
+    },
+    /// The first attempt has failed, and others follow: `persist`, with pppd's way of going to the
+    /// background before the tunnel stands.
+    Persisting {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Runs a tunnel until it has ended for good. `announce` is told once, when it stands or when there
+/// is no use in waiting for that; `requests` ask for its state or its end.
 ///
 /// # Errors
 /// When it could not even begin; how it ended is in `Ok`.
@@ -90,153 +130,225 @@ pub async fn run(
     config: &ClientConfig,
     log: Log,
     requests: mpsc::Receiver<Asked>,
-    up: oneshot::Sender<Up>,
-) -> Result<Ending, ClientError> {
-    let mut client = Client::start(config, log, up).await?;
-    let ending = client.run(requests).await;
-    client.leave().await;
-    Ok(ending)
+    announce: oneshot::Sender<Announcement>,
+) -> Result<Ended, ClientError> {
+    let mut client = Client::start(config, log, announce).await?;
+    let outcome = client.run(requests).await;
+    client.leave(&outcome).await;
+    let has_stood = client.had_network;
+    outcome.map(|ending| Ended { ending, has_stood })
 }
 
-struct Client {
-    name: String,
+/// How a tunnel has ended for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Why.
+    pub ending: Ending,
+    /// The tunnel stood before.
+    pub has_stood: bool,
+}
+
+impl Ended {
+    /// pppd's exit status: a tunnel that stood and that the peer has ended in order is a success.
+    #[must_use]
+    pub const fn exit_status(&self) -> u8 {
+        match &self.ending {
+            Ending::PeerRequest(_) if self.has_stood => 0,
+            ending => ending.exit_status(),
+        }
+    }
+}
+
+struct Client<'a> {
+    config: &'a ClientConfig,
     started: Instant,
     engine: Engine,
     netlink: Netlink,
     log: Log,
-    interface: String,
-    /// Until it is given to the worker.
-    tun: Option<TunDevice>,
-    server: SocketAddrV4,
-    link: Arc<LinkConfig>,
-    call: Option<(CallId, Arc<SessionCounters>)>,
-    network: Option<Standing>,
-    limits: Limits,
+    /// Whether packets of the negotiation are logged.
+    debug: Rc<Cell<bool>>,
     scripts: Scripts,
-    /// The end was asked for: with what, when that is more than `down`.
+    record: Record,
+    routes: Routes,
+    life: Life,
+    tun: TunDevice,
+    index: u32,
+    interface: String,
+    /// Ours and the peer's, while the interface has them.
+    addresses: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// The kill switch stands.
+    is_closed: bool,
+    /// The tunnel has stood at least once.
+    has_stood: bool,
+    attempts: usize,
+    addresses_found: Vec<Ipv4Addr>,
+
+    // The present attempt, or the pause before the next.
+    lookup: Option<dial::Lookup>,
+    server: Option<SocketAddrV4>,
+    /// The server's address for scripts and status.
+    device: String,
+    /// The way to it, outside the tunnel.
+    way: Option<Way>,
+    call: Option<(CallId, Arc<SessionCounters>)>,
+    peer_name: Option<String>,
+    network: Option<Standing>,
+    had_network: bool,
+    /// This side has asked for the call's end: with what.
     ending: Option<Ending>,
-    up: Option<oneshot::Sender<Up>>,
+    redial_at: Option<tokio::time::Instant>,
+    /// The next packet starts an attempt.
+    is_waiting: bool,
+    last_ending: Option<String>,
+
+    /// No attempt is to follow.
+    is_leaving: bool,
+    announce: Option<oneshot::Sender<Announcement>>,
     /// To be answered when the tunnel has ended.
     waiting: Vec<oneshot::Sender<Answer>>,
 }
 
-/// The network as long as it stands.
-struct Standing {
-    agreed: Network,
-    since: Instant,
-    /// Packets in both directions at the last look, and when they were last more.
-    packets: u64,
-    busy_at: Instant,
-}
-
-/// `idle` and `maxconnect`.
-struct Limits {
-    idle: Option<Duration>,
-    connect: Option<Duration>,
-}
-
-impl Client {
+impl<'a> Client<'a> {
     async fn start(
-        config: &ClientConfig,
+        config: &'a ClientConfig,
         log: Log,
-        up: oneshot::Sender<Up>,
+        announce: oneshot::Sender<Announcement>,
     ) -> Result<Self, ClientError> {
         let started = Instant::now();
         privileges::check().map_err(HostError::from)?;
-        let server = resolve(&config.server, config.port).await?;
-        let workers = WorkersConfig {
-            count: config.workers,
-            // More than one worker is of use to a single tunnel only so.
-            split_directions: true,
-            local: config.pptp.local_bind,
-            sessions_max: 1,
-            fast_path: config.fast_path(),
-            look_ahead: config.look_ahead,
-        };
-        let transport = TransportConfig {
-            local: config.pptp.local_bind,
-        };
-        let endpoint = EndpointConfig {
-            host_name: config
-                .pptp
-                .host_name
-                .clone()
-                .unwrap_or_else(|| "local".to_owned()),
-            phone_number: config.pptp.phone.clone(),
-            timers: Timers {
-                echo_idle_ms: config.pptp.idle_wait_ms,
-                echo_wait_ms: config.pptp.max_echo_wait_ms,
-                ..Timers::default()
+        let netlink = Netlink::open().map_err(HostError::from)?;
+        let mut record = Record::open(&config.tunnel);
+        record.repair(&netlink, &log).await;
+        if !config.kill_switch {
+            record.open_kill_switch().map_err(ClientError::KillSwitch)?;
+        }
+        let debug = Rc::new(Cell::new(config.log.debug));
+        let trace = setup::trace_to(log.clone(), Rc::clone(&debug));
+        let engine = Engine::start(
+            setup::endpoint_config(config),
+            TransportConfig {
+                local: config.pptp.local_bind,
+                mark: config.pptp.mark,
             },
-            ..EndpointConfig::default()
-        };
-        let trace = trace_to(log.clone());
-        let engine =
-            Engine::start(endpoint, transport, workers, Some(trace)).map_err(HostError::from)?;
-        let tun = tun::open(&interface_pattern(&config.interface)).map_err(HostError::from)?;
+            WorkersConfig {
+                count: config.workers,
+                // More than one worker is of use to a single tunnel only so.
+                split_directions: true,
+                local: config.pptp.local_bind,
+                mark: config.pptp.mark,
+                sessions_max: 1,
+                fast_path: config.fast_path(),
+                look_ahead: config.look_ahead,
+            },
+            Some(trace),
+        )
+        .map_err(HostError::from)?;
+        let tun =
+            tun::open(&setup::interface_pattern(&config.interface)).map_err(HostError::from)?;
         let interface = tun.name.clone();
         log.line(&format!("Using interface {interface}"));
-        let netlink = Netlink::open().map_err(HostError::from)?;
-        let link = fitted_to_path(config, &netlink, *server.ip()).await;
-        Ok(Self {
-            name: config.tunnel.clone(),
+        let (index, _) = netlink.link(&interface).await.map_err(HostError::from)?;
+        let client = Self {
+            config,
             started,
             engine,
             netlink,
             log,
+            debug,
+            scripts: setup::scripts(config),
+            record,
+            routes: Routes::new(config),
+            life: Life::new(config.persist),
+            tun,
+            index,
             interface,
-            tun: Some(tun),
-            server,
-            link: Arc::new(link),
+            addresses: None,
+            is_closed: false,
+            has_stood: false,
+            attempts: 0,
+            addresses_found: Vec::new(),
+            lookup: None,
+            server: None,
+            device: config.server.clone(),
+            way: None,
             call: None,
+            peer_name: None,
             network: None,
-            limits: Limits {
-                idle: config.idle_ms.map(Duration::from_millis),
-                connect: config.max_connect_ms.map(Duration::from_millis),
-            },
-            scripts: scripts(config),
+            had_network: false,
             ending: None,
-            up: Some(up),
+            redial_at: None,
+            is_waiting: false,
+            last_ending: None,
+            is_leaving: false,
+            announce: Some(announce),
             waiting: Vec::new(),
-        })
+        };
+        Ok(client)
     }
 
-    async fn run(&mut self, mut requests: mpsc::Receiver<Asked>) -> Ending {
-        let dial = Event::Dial {
-            server: self.server,
-            link: Arc::clone(&self.link),
-        };
-        let actions = self.engine.handle_event(dial);
-        if let Some(ending) = self.perform(actions).await {
-            return ending;
+    async fn run(&mut self, mut requests: mpsc::Receiver<Asked>) -> Result<Ending, ClientError> {
+        self.write_pid_files();
+        self.run_script(Script::NetInit).await;
+        if self.config.persist.demand {
+            self.wait_on_demand().await?;
+        } else {
+            self.dial();
         }
-        let mut limit_check = tokio::time::interval(LIMIT_CHECK);
+        let mut check = tokio::time::interval(CHECK);
         loop {
-            let actions = tokio::select! {
-                input = self.engine.next() => self.engine.handle(input),
-                Some((request, answer)) = requests.recv() => self.serve(request, answer),
-                _ = limit_check.tick() => self.check_limits(),
+            let (redial_at, is_waiting) = (self.redial_at, self.is_waiting);
+            let step = tokio::select! {
+                input = self.engine.next() => Ok(self.engine.handle(input)),
+                Some((request, answer)) = requests.recv() => Ok(self.serve(request, answer)),
+                _ = check.tick() => Ok(self.check().await),
+                addresses = done(&mut self.lookup) => self.found(addresses).await,
+                () = until(redial_at) => {
+                    self.pause_is_over();
+                    Ok(Vec::new())
+                }
+                () = demand::packet(&self.tun.fd), if is_waiting => {
+                    self.log.line("Starting link");
+                    self.dial();
+                    Ok(Vec::new())
+                }
             };
-            if let Some(ending) = self.perform(actions).await {
-                return ending;
+            let outcome = match step {
+                Ok(actions) => self.perform(actions).await.map(Ok),
+                Err(error) => Some(Err(error)),
+            };
+            let outcome = match outcome {
+                // Asked to leave while nothing was under way.
+                None if self.is_leaving && self.is_at_rest() => Some(Ok(self
+                    .ending
+                    .take()
+                    .unwrap_or_else(|| Ending::LocalRequest(USER_REQUEST.to_owned())))),
+                outcome => outcome,
+            };
+            if let Some(outcome) = outcome
+                && self.attempt_over(&outcome).await
+            {
+                return outcome;
             }
         }
     }
 
-    /// Carries out `actions`; the ending when the tunnel is over.
+    /// Carries out `actions`; the ending when the attempt is over.
     async fn perform(&mut self, actions: Vec<Action>) -> Option<Ending> {
         let mut over = None;
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match &action {
-                Action::Report { report, .. } => self.report(report),
+                Action::Report { report, .. } => self.report(report).await,
                 Action::NetworkUp { call_id, network } => {
+                    self.has_stood = true;
                     let more = self.network_up(*call_id, network).await;
                     actions.extend(more);
                 }
                 Action::NetworkDown { .. } => self.network_down().await,
+                Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6).await,
+                Action::Ipv6Down { .. } => self.ipv6_down().await,
                 Action::Ended { ending, .. } | Action::DialFailed { ending, .. } => {
-                    let asked_for = self.ending.clone();
+                    let asked_for = self.ending.take();
                     over = Some(match ending {
                         Ending::LocalRequest(_) => asked_for.unwrap_or_else(|| ending.clone()),
                         _ => ending.clone(),
@@ -250,333 +362,129 @@ impl Client {
             };
             self.engine.perform(action);
             if let Some(call_id) = installed {
-                self.attach(call_id);
+                self.call_placed(call_id);
             }
         }
         over
     }
 
-    fn report(&self, report: &Report) {
+    async fn report(&mut self, report: &Report) {
         match report {
             Report::Line(line) | Report::CipherUp(line) => self.log.line(line),
-            Report::LinkUp | Report::PeerAuthenticated(_) => {}
+            Report::LinkUp => {}
+            Report::NetworkPhase => {
+                self.run_script(Script::NetPreUp).await;
+                self.follow_new_name().await;
+            }
+            Report::PeerAuthenticated(name) => {
+                self.peer_name = Some(name.clone());
+                self.start_script(Script::AuthUp, None, None);
+            }
         }
     }
 
-    /// The session is installed: the TUN device is its own from now on.
-    fn attach(&mut self, call_id: CallId) {
-        self.log.line(&format!(
-            "Connect: {} <--> {}",
-            self.interface,
-            self.server.ip()
-        ));
+    fn call_placed(&mut self, call_id: CallId) {
+        self.log
+            .line(&format!("Connect: {} <--> {}", self.interface, self.device));
         self.call = self
             .engine
             .counters(call_id)
             .map(|counters| (call_id, Arc::clone(counters)));
-        if let Some(device) = self.tun.take() {
-            let attach = Command::AttachTun {
-                tun: TUN,
-                fd: device.fd.into(),
-                features: device.features,
-                owner: Some(call_id),
-                role: Role::Both,
-            };
-            self.engine.command(call_id, attach);
-        }
     }
 
-    /// Lets packets through; what is to be done when that fails.
-    async fn network_up(&mut self, call_id: CallId, network: &Network) -> Vec<Action> {
-        let spec = NetworkSpec {
-            tun: TUN,
-            local: network.local,
-            peer: network.remote,
-            compress_protocol: network.compress_protocol,
-            compress_address_control: network.compress_address_control,
-            require_encryption: network.require_encryption,
-            check_source: false,
-        };
-        let open = Command::OpenNetwork {
-            call_id,
-            network: spec,
-        };
-        self.engine.command(call_id, open);
-        if let Err(error) = self.set_addresses(network).await {
-            self.log.line(&error.to_string());
-            let reason = "no addresses on the interface".to_owned();
-            return self.hang_up(call_id, Ending::NoAddresses(error.to_string()), reason);
-        }
-        let now = Instant::now();
-        self.network = Some(Standing {
-            agreed: network.clone(),
-            since: now,
-            packets: 0,
-            busy_at: now,
-        });
-        self.run_script(Script::Up, network, None);
-        if let Some(up) = self.up.take() {
-            let _ = up.send(Up {
-                interface: self.interface.clone(),
-                network: network.clone(),
-                setup: self.started.elapsed(),
-            });
-        }
-        Vec::new()
-    }
-
-    fn run_script(&self, script: Script, network: &Network, carried: Option<(u64, u64, u64)>) {
-        let device = self.server.ip().to_string();
-        let facts = self.facts(&device, network, carried);
-        self.scripts.start(script, &facts, &self.log);
-    }
-
-    fn facts<'a>(
-        &'a self,
-        device: &'a str,
-        network: &'a Network,
-        carried: Option<(u64, u64, u64)>,
-    ) -> Facts<'a> {
-        Facts {
-            interface: &self.interface,
-            device,
-            network,
-            peer_name: self.link.remote_name.as_deref().unwrap_or_default(),
-            carried,
-        }
-    }
-
-    async fn set_addresses(&self, network: &Network) -> Result<(), NetlinkError> {
-        let (index, _) = self.netlink.link(&self.interface).await?;
-        self.netlink
-            .add_address(index, network.local, Some(network.remote), 32)
-            .await?;
-        let device = self.server.ip().to_string();
-        let facts = self.facts(&device, network, None);
-        self.scripts.run(Script::PreUp, &facts, &self.log).await;
-        self.netlink.set_up(index, Some(network.mtu)).await
-    }
-
-    async fn network_down(&mut self) {
-        let Some(standing) = self.network.take() else {
-            return;
-        };
-        let seconds = standing.since.elapsed().as_secs();
-        let minutes = standing.since.elapsed().as_secs_f64() / 60.0;
-        let (sent, received) = self.call.as_ref().map_or((0, 0), |(_, counters)| {
-            (counters.sent_bytes.get(), counters.received_bytes.get())
-        });
-        let log = &self.log;
-        log.line(&format!("Connect time {minutes:.1} minutes."));
-        log.line(&format!("Sent {sent} bytes, received {received} bytes."));
-        self.run_script(
-            Script::Down,
-            &standing.agreed,
-            Some((seconds, sent, received)),
-        );
-        if let Ok((index, _)) = self.netlink.link(&self.interface).await {
-            let _ = self.netlink.set_down(index).await;
-        }
-    }
-
-    /// Ends a tunnel that has been idle, or has stood, for too long.
-    fn check_limits(&mut self) -> Vec<Action> {
-        let (Some(standing), Some((call_id, counters))) = (&mut self.network, &self.call) else {
-            return Vec::new();
-        };
-        let packets = counters.sent_packets.get() + counters.received_packets.get();
-        if packets != standing.packets {
-            standing.packets = packets;
-            standing.busy_at = Instant::now();
-        }
-        let is_over = |limit: Option<Duration>, since: Instant| {
-            limit.is_some_and(|limit| since.elapsed() >= limit)
-        };
-        let ending = if is_over(self.limits.connect, standing.since) {
-            Ending::ConnectTimeout
-        } else if is_over(self.limits.idle, standing.busy_at) {
-            Ending::IdleTimeout
-        } else {
-            return Vec::new();
-        };
-        let (call_id, reason) = (*call_id, ending.to_string());
-        self.log.line(&reason);
-        self.hang_up(call_id, ending, reason)
-    }
-
-    /// Asks the call to end in order; nothing when that has been asked for already.
-    fn hang_up(&mut self, call_id: CallId, ending: Ending, reason: String) -> Vec<Action> {
-        if self.ending.replace(ending).is_some() {
-            return Vec::new();
-        }
-        self.engine.handle_event(Event::HangUp { call_id, reason })
-    }
-
-    fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> Vec<Action> {
-        match request {
-            Request::Status => {
-                let _ = answer.send(Answer::Tunnel(Box::new(self.status())));
-                Vec::new()
-            }
-            Request::Down => {
-                self.waiting.push(answer);
-                self.end()
-            }
-        }
-    }
-
-    fn end(&mut self) -> Vec<Action> {
-        let reason = "User request".to_owned();
-        let ending = Ending::LocalRequest(reason.clone());
-        match &self.call {
-            Some((call_id, _)) => {
-                let call_id = *call_id;
-                self.hang_up(call_id, ending, reason)
-            }
-            None => {
-                self.ending = Some(ending);
-                self.engine.handle_event(Event::Shutdown)
-            }
-        }
-    }
-
-    fn status(&self) -> TunnelStatus {
-        let network = self.network.as_ref();
-        let state = match (&self.ending, network) {
-            (Some(_), _) => "ending",
-            (None, Some(_)) => "up",
-            (None, None) => "connecting",
-        };
-        let mut status = TunnelStatus {
-            name: self.name.clone(),
-            state: state.to_owned(),
-            interface: self.interface.clone(),
-            peer: self.server.ip().to_string(),
-            local_ip: network.map(|standing| standing.agreed.local.to_string()),
-            peer_ip: network.map(|standing| standing.agreed.remote.to_string()),
-            cipher: network.map(|standing| standing.agreed.cipher.clone()),
-            uptime_s: network.map(|standing| standing.since.elapsed().as_secs()),
-            drops: drops::count(
-                &self.engine.workers,
-                std::iter::once(self.interface.as_str()),
-            ),
-            pid: std::process::id(),
-            ..TunnelStatus::default()
-        };
-        if let Some((call_id, counters)) = &self.call {
-            status.count(counters);
-            self.engine.describe_way(*call_id, &mut status);
-        }
-        status
-    }
-
-    /// The call has ended; the control connection ends in order, and then everything is let go.
-    async fn leave(&mut self) {
+    /// An attempt, or its beginning, is over; whether that was the last.
+    async fn attempt_over(&mut self, outcome: &Result<Ending, ClientError>) -> bool {
         self.network_down().await;
-        let actions = self.engine.handle_event(Event::Shutdown);
-        let farewell = tokio::time::timeout(FAREWELL, async {
-            let mut actions = actions;
-            loop {
-                let idle = actions.iter().any(|action| matches!(action, Action::Idle));
-                for action in actions {
-                    self.engine.perform(action);
-                }
-                if idle {
-                    return;
-                }
-                let input = self.engine.next().await;
-                actions = self.engine.handle(input);
-            }
-        });
-        let _ = farewell.await;
-        if let Some((call_id, _)) = self.call {
+        if self.peer_name.is_some() {
+            let (sent, received) = self.octets();
+            let seconds = self.started.elapsed().as_secs();
+            self.start_script(Script::AuthDown, None, Some((seconds, sent, received)));
+            self.peer_name = None;
+        }
+        if let Some((call_id, _)) = self.call.take() {
             let detach = Command::DetachTun { tun: TUN };
             self.engine.command(call_id, detach);
         }
-        self.engine.stop(FAREWELL).await;
-        for answer in self.waiting.drain(..) {
-            let _ = answer.send(Answer::Ended);
-        }
-    }
-}
-
-impl TunnelStatus {
-    /// Fills in what a session has carried.
-    pub(crate) fn count(&mut self, counters: &SessionCounters) {
-        self.received_bytes = counters.received_bytes.get();
-        self.received_packets = counters.received_packets.get();
-        self.sent_bytes = counters.sent_bytes.get();
-        self.sent_packets = counters.sent_packets.get();
-        self.lost = counters.lost.get();
-        self.reordered = counters.reordered.get();
-        self.dropped = counters.dropped.get() + counters.send_dropped.get();
-        self.mppe_resyncs = counters.resyncs.get();
-        self.prepared_packets = counters.prepared.get();
-    }
-}
-
-fn trace_to(log: Log) -> Trace {
-    Box::new(move |_, direction, frame| {
-        let verb = match direction {
-            Direction::Sent => "sent",
-            Direction::Rcvd => "rcvd",
+        let ending = match outcome {
+            Ok(ending) => ending.clone(),
+            // The name may be known again when the network is.
+            Err(error @ ClientError::Resolve { server, .. }) => Ending::Unreachable {
+                server: server.clone(),
+                cause: error.to_string(),
+            },
+            Err(_) => return true,
         };
-        log.line(&format!("{verb} {}", packet_log::describe(frame)));
-    })
-}
+        if self.is_leaving {
+            return true;
+        }
+        let next = self.life.after(&ending, self.had_network, rand::random());
+        let pause = match next {
+            Next::Leave => return true,
+            Next::Redial(pause) | Next::AwaitPacket(pause) => pause,
+        };
+        let why = match outcome {
+            Ok(ending) => ending.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.log.line(&format!(
+            "{why}; next attempt in {:.1} s",
+            pause.as_secs_f64()
+        ));
+        self.last_ending = Some(why.clone());
+        self.redial_at = Some(tokio::time::Instant::now() + pause);
+        self.announce_persisting(why);
+        false
+    }
 
-/// The link's configuration; without `mtu`, packets are small enough for the way to the server.
-async fn fitted_to_path(config: &ClientConfig, netlink: &Netlink, server: Ipv4Addr) -> LinkConfig {
-    let mut link = config.link.clone();
-    if config.mtu.is_none() {
-        // Without a route, dialling says so in better words.
-        if let Ok(path_mtu) = netlink.route_mtu(server).await {
-            let mtu = path_mtu.saturating_sub(OVERHEAD).clamp(MTU_MIN, MTU_MAX);
-            link.lcp.mtu = u16::try_from(mtu).unwrap_or(link.lcp.mtu);
+    fn pause_is_over(&mut self) {
+        self.redial_at = None;
+        if self.config.persist.demand {
+            self.is_waiting = true;
+        } else {
+            self.dial();
         }
     }
-    link
+
+    /// Nothing that could end is under way.
+    const fn is_at_rest(&self) -> bool {
+        self.is_waiting || self.redial_at.is_some() || self.lookup.is_some()
+    }
+
+    async fn run_script(&self, script: Script) {
+        let facts = self.facts(None, None);
+        self.scripts.run(script, &facts, &self.log).await;
+    }
+
+    fn announce_up(&mut self, up: Up) {
+        self.announce(Announcement::Up(up));
+    }
+
+    fn announce_persisting(&mut self, why: String) {
+        use crate::config::pppd_options::Detach;
+        // `updetach` and `nodetach` wait until the tunnel stands.
+        if self.config.detach == Detach::AtOnce {
+            self.announce(Announcement::Persisting { why });
+        }
+    }
+
+    fn announce(&mut self, announcement: Announcement) {
+        if let Some(announce) = self.announce.take() {
+            let _ = announce.send(announcement);
+        }
+    }
 }
 
-fn scripts(config: &ClientConfig) -> Scripts {
-    let places = &config.scripts;
-    let mut environment = config.environment.clone();
-    if let Some(name) = &config.link_name {
-        environment.push(("LINKNAME".to_owned(), name.clone()));
-    }
-    Scripts {
-        dir: config.scripts_dir.clone(),
-        places: [
-            places.ip_pre_up.clone(),
-            places.ip_up.clone(),
-            places.ip_down.clone(),
-        ],
-        ipparam: config.ipparam.clone().unwrap_or_default(),
-        environment,
+async fn until(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
-/// The name that is asked for, or the first free one as pppd takes it.
-fn interface_pattern(interface: &InterfaceConfig) -> String {
-    match (&interface.name, interface.unit) {
-        (Some(name), _) => name.clone(),
-        (None, Some(unit)) => format!("ppp{unit}"),
-        (None, None) => "ppp%d".to_owned(),
+/// What a lookup has found, once it has.
+async fn done(lookup: &mut Option<dial::Lookup>) -> std::io::Result<Vec<Ipv4Addr>> {
+    match lookup {
+        Some(lookup) => lookup.await.unwrap_or_else(|error| Err(error.into())),
+        None => std::future::pending().await,
     }
-}
-
-async fn resolve(server: &str, port: u16) -> Result<SocketAddrV4, ClientError> {
-    let failed = |cause: String| ClientError::Resolve {
-        server: server.to_owned(),
-        cause,
-    };
-    let addresses = tokio::net::lookup_host((server, port))
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    let mut v4 = addresses.filter_map(|address| match address {
-        std::net::SocketAddr::V4(address) => Some(address),
-        std::net::SocketAddr::V6(_) => None,
-    });
-    v4.next()
-        .ok_or_else(|| failed("it has no IPv4 address, and PPTP needs one".to_owned()))
 }

@@ -277,6 +277,10 @@ impl Engine {
                 self.pass_next_hops_on();
             }
             Action::Dataplane(command) => self.dataplane(command),
+            Action::Ipv6Down { call_id } => {
+                let ipv6 = None;
+                self.command(call_id, Command::SetIpv6 { call_id, ipv6 });
+            }
             Action::NetworkDown { call_id } => {
                 self.command(call_id, Command::CloseNetwork { call_id });
             }
@@ -291,6 +295,7 @@ impl Engine {
             | Action::AssignAddresses { .. }
             | Action::Report { .. }
             | Action::NetworkUp { .. }
+            | Action::Ipv6Up { .. }
             | Action::DialFailed { .. }
             | Action::Idle => {}
         }

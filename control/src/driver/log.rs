@@ -1,9 +1,11 @@
-//! Where log lines go: pppd's `logfd` and `logfile`.
+//! Where log lines go: syslog (and journald, which listens in its place), pppd's `logfd` and
+//! `logfile`.
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -16,7 +18,13 @@ pub struct Log(Rc<RefCell<Sinks>>);
 struct Sinks {
     terminal: Option<Terminal>,
     file: Option<File>,
+    syslog: Option<UnixDatagram>,
 }
+
+/// Where syslogd listens.
+const SYSLOG: &str = "/dev/log";
+/// LOG_DAEMON and LOG_INFO (RFC 3164 4.1.1), as pppd's lines have them.
+const PRIORITY: u8 = 3 << 3 | 6;
 
 /// Which of the two standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +42,25 @@ impl Log {
         Self(Rc::new(RefCell::new(Sinks {
             terminal,
             file: None,
+            syslog: None,
         })))
+    }
+
+    /// Lines go to syslog, too, where there is one: as pppd's do.
+    #[must_use]
+    pub fn with_syslog(self) -> Self {
+        self.with_syslog_at(Path::new(SYSLOG))
+    }
+
+    fn with_syslog_at(self, path: &Path) -> Self {
+        let connected = UnixDatagram::unbound().and_then(|socket| {
+            socket.connect(path)?;
+            // A syslogd that hangs must not hang the tunnel.
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        });
+        self.0.borrow_mut().syslog = connected.ok();
+        self
     }
 
     /// Lines go to `path`, too: appended, and readable only by the owner when new.
@@ -63,5 +89,46 @@ impl Log {
         if let Some(file) = &mut sinks.file {
             drop(file.write_all(bytes));
         }
+        if let Some(syslog) = &sinks.syslog {
+            let pid = std::process::id();
+            let entry = format!("<{PRIORITY}>pptp-fast[{pid}]: {text}");
+            drop(syslog.send(entry.as_bytes()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_reaches_every_sink() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, file) = (dir.path().join("log"), dir.path().join("file"));
+        let syslogd = UnixDatagram::bind(&socket).unwrap();
+        let log = Log::new(None).with_syslog_at(&socket);
+        let log = log.with_file(&file).unwrap();
+        log.line("local  IP address 10.0.0.1");
+        let mut entry = [0; 200];
+        let len = syslogd.recv(&mut entry).unwrap();
+        let expected = format!(
+            "<30>pptp-fast[{}]: local  IP address 10.0.0.1",
+            std::process::id()
+        );
+        assert_eq!(entry[..len], *expected.as_bytes());
+        let lines = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(lines, "local  IP address 10.0.0.1\n");
+    }
+
+    #[test]
+    fn a_sink_that_is_gone_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("log");
+        let absent = Log::new(None).with_syslog_at(&socket);
+        absent.line("nobody hears this");
+        let syslogd = UnixDatagram::bind(&socket).unwrap();
+        let log = Log::new(None).with_syslog_at(&socket);
+        drop(syslogd);
+        log.line("nor this");
     }
 }

@@ -1,15 +1,20 @@
 //! Addresses, links and routes, by rtnetlink.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use thiserror::Error;
 use tokio::task::JoinHandle;
+
+mod routes;
+
+pub use routes::{Added, RouteEntry, Way};
 
 /// For interfaces that name none.
 const ETHERNET_MTU: u32 = 1500;
@@ -70,58 +75,10 @@ impl Netlink {
         let mut links = self.handle.link().get().match_name(name).execute();
         let link = links.try_next().await.map_err(|error| failed(&error))?;
         let link = link.ok_or_else(|| failed(&"there is none of this name"))?;
-        let mtu = link
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                LinkAttribute::Mtu(mtu) => Some(*mtu),
-                _ => None,
-            });
-        Ok((link.header.index, mtu.unwrap_or(1500)))
-    }
-
-    /// Largest packet, in octets, that the way to `host` takes without fragments, as far as the
-    /// first interface tells.
-    ///
-    /// # Errors
-    /// When there is no route.
-    pub async fn route_mtu(&self, host: Ipv4Addr) -> Result<u32, NetlinkError> {
-        let failed = |cause: &dyn std::fmt::Display| {
-            NetlinkError::new(format!("find the way to {host}"), cause)
-        };
-        let question = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(host, 32)
-            .build();
-        let mut routes = pin!(self.handle.route().get(question).execute());
-        let route = routes.try_next().await.map_err(|error| failed(&error))?;
-        let route = route.ok_or_else(|| failed(&"there is no route"))?;
-        let mut mtu = None;
-        for attribute in &route.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) if mtu.is_none() => {
-                    mtu = Some(self.mtu_of(*index).await?);
-                }
-                RouteAttribute::Metrics(metrics) => {
-                    let of_route = metrics.iter().find_map(|metric| match metric {
-                        RouteMetric::Mtu(mtu) => Some(*mtu),
-                        _ => None,
-                    });
-                    mtu = of_route.or(mtu);
-                }
-                _ => {}
-            }
-        }
-        mtu.ok_or_else(|| failed(&"its route names no interface"))
-    }
-
-    async fn mtu_of(&self, index: u32) -> Result<u32, NetlinkError> {
-        let failed = |cause: &dyn std::fmt::Display| {
-            NetlinkError::new(format!("find the network interface number {index}"), cause)
-        };
-        let mut links = self.handle.link().get().match_index(index).execute();
-        let link = links.try_next().await.map_err(|error| failed(&error))?;
-        let link = link.ok_or_else(|| failed(&"there is none"))?;
-        Ok(mtu_attribute(&link).unwrap_or(ETHERNET_MTU))
+        Ok((
+            link.header.index,
+            mtu_attribute(&link).unwrap_or(ETHERNET_MTU),
+        ))
     }
 
     /// Sets the MTU of an interface, in octets, and brings it up.
@@ -184,6 +141,94 @@ impl Netlink {
             .execute()
             .await
             .map_err(|e| NetlinkError::new(what(), e))
+    }
+
+    /// Takes an address of an interface away; that it is gone already is no error.
+    pub async fn remove_address(&self, index: u32, local: Ipv4Addr) {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = 32;
+        message.header.index = index;
+        message
+            .attributes
+            .push(AddressAttribute::Local(IpAddr::V4(local)));
+        let _ = self.handle.address().del(message).execute().await;
+    }
+
+    /// The name of the interface with this index: scripts may have changed it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn name_of(&self, index: u32) -> Result<String, NetlinkError> {
+        let link = self.link_of(index).await?;
+        let name = link
+            .attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            });
+        name.ok_or_else(|| {
+            NetlinkError::new(format!("name the network interface number {index}"), "")
+        })
+    }
+
+    async fn link_of(&self, index: u32) -> Result<LinkMessage, NetlinkError> {
+        let failed = |cause: &dyn std::fmt::Display| {
+            NetlinkError::new(format!("find the network interface number {index}"), cause)
+        };
+        let mut links = self.handle.link().get().match_index(index).execute();
+        let link = links.try_next().await.map_err(|error| failed(&error))?;
+        link.ok_or_else(|| failed(&"there is none"))
+    }
+
+    /// Gives an interface that is up a link-local address, and so a route to all of its link.
+    ///
+    /// # Errors
+    /// In the kernel's words: IPv6 is switched off, or the MTU is below 1280.
+    pub async fn add_link_local(&self, index: u32, local: Ipv6Addr) -> Result<(), NetlinkError> {
+        const PREFIX_LEN: u8 = 64;
+        let addresses = self.handle.address();
+        let request = addresses.add(index, IpAddr::V6(local), PREFIX_LEN);
+        let added = request.replace().execute().await;
+        added.map_err(|e| NetlinkError::new(format!("add the address {local}"), e))
+    }
+
+    /// Takes an address of `add_link_local` away; that it is gone already is no error.
+    pub async fn remove_link_local(&self, index: u32, local: Ipv6Addr) {
+        let addresses = self.handle.address();
+        let mut found = pin!(addresses.get().set_link_index_filter(index).execute());
+        while let Ok(Some(message)) = found.try_next().await {
+            let ours = AddressAttribute::Address(IpAddr::V6(local));
+            if message.attributes.contains(&ours) {
+                let _ = addresses.del(message).execute().await;
+                return;
+            }
+        }
+    }
+
+    /// Routes one link-local host through an interface, with the largest packet that it takes.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub async fn add_link_local_route(
+        &self,
+        index: u32,
+        host: Ipv6Addr,
+        mtu: u16,
+    ) -> Result<(), NetlinkError> {
+        let mut route = link_local_route(index, host);
+        let mtu = RouteMetric::Mtu(u32::from(mtu));
+        route.attributes.push(RouteAttribute::Metrics(vec![mtu]));
+        let request = self.handle.route().add(route).replace();
+        let added = request.execute().await;
+        added.map_err(|e| NetlinkError::new(format!("route {host}"), e))
+    }
+
+    /// Takes the route of `add_link_local_route` away; that it is gone already is no error.
+    pub async fn remove_link_local_route(&self, index: u32, host: Ipv6Addr) {
+        let route = link_local_route(index, host);
+        let _ = self.handle.route().del(route).execute().await;
     }
 
     /// Routes one host through an interface, with the largest packet that it takes.
@@ -259,5 +304,12 @@ fn host_route(index: u32, host: Ipv4Addr) -> RouteMessage {
         .destination_prefix(host, 32)
         .output_interface(index)
         .scope(RouteScope::Link)
+        .build()
+}
+
+fn link_local_route(index: u32, host: Ipv6Addr) -> RouteMessage {
+    RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(host, 128)
+        .output_interface(index)
         .build()
 }

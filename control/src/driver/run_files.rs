@@ -18,6 +18,18 @@ pub fn tunnel_socket(name: &str) -> PathBuf {
     run_dir().join(format!("tunnel-{name}.sock"))
 }
 
+/// What tunnel `name` has changed on the host and must undo.
+#[must_use]
+pub fn leftovers(name: &str) -> PathBuf {
+    run_dir().join(format!("tunnel-{name}.json"))
+}
+
+/// Where pid files are: `/var/run` as pppd has them, unless run files have another place.
+#[must_use]
+pub fn pid_dir() -> PathBuf {
+    std::env::var_os("PPTP_FAST_RUN_DIR").map_or_else(|| "/var/run".into(), PathBuf::from)
+}
+
 /// The socket of the server.
 #[must_use]
 pub fn server_socket() -> PathBuf {
@@ -27,6 +39,16 @@ pub fn server_socket() -> PathBuf {
 /// Names of the tunnels that have a socket, sorted.
 #[must_use]
 pub fn tunnels() -> Vec<String> {
+    names(".sock")
+}
+
+/// Names of the tunnels that have something to undo, whether they run or not; sorted.
+#[must_use]
+pub fn tunnels_with_leftovers() -> Vec<String> {
+    names(".json")
+}
+
+fn names(suffix: &str) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(run_dir()) else {
         return Vec::new();
     };
@@ -35,7 +57,7 @@ pub fn tunnels() -> Vec<String> {
         .filter_map(|file| {
             Some(
                 file.strip_prefix("tunnel-")?
-                    .strip_suffix(".sock")?
+                    .strip_suffix(suffix)?
                     .to_owned(),
             )
         })

@@ -1,15 +1,22 @@
-//! The scripts of pppd(8), SCRIPTS: run as the network comes and goes, with pppd's arguments
-//! (`interface tty speed local remote ipparam`) and an environment that holds pppd's variables
-//! and nothing else.
+//! The scripts of pppd(8), SCRIPTS: run as a link comes and goes, with pppd's arguments and an
+//! environment that holds pppd's variables and nothing else.
+//!
+//! What is not waited for runs beside everything else, but the scripts of one link never overtake
+//! each other: ip-down begins when ip-up has ended, as in pppd.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::log::Log;
-use crate::proto::link::Network;
+use crate::config::pppd_options;
+use crate::proto::link::{Ipv6Network, Network};
+use crate::wire::ipv6cp::InterfaceIdentifier;
 
 /// pppd's third argument where there is no serial line.
 const SPEED: &str = "0";
@@ -19,54 +26,100 @@ const PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin
 /// Which script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Script {
+    /// The interface exists; waited for.
+    NetInit,
+    /// Before the network layers are negotiated; waited for. It may rename the interface.
+    NetPreUp,
+    /// The process is about to end.
+    NetDown,
+    /// The peer has proved who it is.
+    AuthUp,
+    /// The link is down, and AuthUp was run.
+    AuthDown,
     /// Before the interface comes up; waited for.
-    PreUp,
+    IpPreUp,
     /// The network is up.
-    Up,
+    IpUp,
     /// The network is down.
-    Down,
+    IpDown,
+    /// IPv6 is up.
+    Ipv6Up,
+    /// IPv6 is down.
+    Ipv6Down,
 }
 
 impl Script {
     const fn file_name(self) -> &'static str {
         match self {
-            Self::PreUp => "ip-pre-up",
-            Self::Up => "ip-up",
-            Self::Down => "ip-down",
+            Self::NetInit => "net-init",
+            Self::NetPreUp => "net-pre-up",
+            Self::NetDown => "net-down",
+            Self::AuthUp => "auth-up",
+            Self::AuthDown => "auth-down",
+            Self::IpPreUp => "ip-pre-up",
+            Self::IpUp => "ip-up",
+            Self::IpDown => "ip-down",
+            Self::Ipv6Up => "ipv6-up",
+            Self::Ipv6Down => "ipv6-down",
+        }
+    }
+
+    const fn place(self, places: &pppd_options::Scripts) -> Option<&PathBuf> {
+        match self {
+            Self::NetInit => places.net_init.as_ref(),
+            Self::NetPreUp => places.net_pre_up.as_ref(),
+            Self::NetDown => places.net_down.as_ref(),
+            Self::AuthUp => places.auth_up.as_ref(),
+            Self::AuthDown => places.auth_down.as_ref(),
+            Self::IpPreUp => places.ip_pre_up.as_ref(),
+            Self::IpUp => places.ip_up.as_ref(),
+            Self::IpDown => places.ip_down.as_ref(),
+            Self::Ipv6Up => places.ipv6_up.as_ref(),
+            Self::Ipv6Down => places.ipv6_down.as_ref(),
         }
     }
 }
 
-/// Where scripts lie, and what they are told of one tunnel.
-#[derive(Clone, Debug)]
+/// Where scripts lie, and what they are told of one link.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Scripts {
     /// `/etc/ppp`; a script that is not there is not run.
     pub dir: PathBuf,
-    /// Scripts that have another place: `ip-pre-up-script`, `ip-up-script`, `ip-down-script`.
-    pub places: [Option<PathBuf>; 3],
-    /// Sixth argument.
+    /// Scripts that have another place.
+    pub places: pppd_options::Scripts,
+    /// Last argument.
     pub ipparam: String,
-    /// `PPPLOGNAME`, `LINKNAME` and what `set NAME=VALUE` gave.
+    /// `LINKNAME`, `CALL_FILE` and what `set NAME=VALUE` gave.
     pub environment: Vec<(String, String)>,
+    /// Held by the script that runs.
+    pub turn: Arc<Mutex<()>>,
 }
 
-/// What a script is told of the tunnel.
+/// What a script is told of the link.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Facts<'a> {
     pub interface: &'a str,
     /// Outer address of the other end.
     pub device: &'a str,
-    pub network: &'a Network,
-    pub peer_name: &'a str,
-    /// For `ip-down`: seconds, octets sent and received.
+    /// What was agreed, while the network is up.
+    pub network: Option<&'a Network>,
+    /// While IPv6 stands.
+    pub ipv6: Option<Ipv6Network>,
+    /// Name that the peer proved to be its own.
+    pub peer_name: Option<&'a str>,
+    /// The name servers that the peer named are used.
+    pub uses_peer_dns: bool,
+    /// When it is over: seconds, octets sent and received.
     pub carried: Option<(u64, u64, u64)>,
 }
 
 impl Scripts {
-    /// Runs a script and waits for its end.
+    /// Runs a script and waits for its end, and for that of the one before.
     pub(crate) async fn run(&self, script: Script, facts: &Facts<'_>, log: &Log) {
         let Some((path, mut command)) = self.command(script, facts) else {
             return;
         };
+        let _turn = self.turn.lock().await;
         match command.status().await {
             Ok(status) if status.success() => {}
             Ok(status) => log.line(&format!("Script {} ended with {status}", path.display())),
@@ -74,29 +127,34 @@ impl Scripts {
         }
     }
 
-    /// Starts a script; its end is awaited beside everything else.
+    /// Starts a script as soon as the one before has ended, and does not wait for it.
     pub(crate) fn start(&self, script: Script, facts: &Facts<'_>, log: &Log) {
-        let Some((path, mut command)) = self.command(script, facts) else {
+        let Some((path, command)) = self.command(script, facts) else {
             return;
         };
-        match command.spawn() {
-            Ok(mut child) => {
-                let id = child.id().unwrap_or(0);
-                log.line(&format!("Script {} started (pid {id})", path.display()));
-                let log = log.clone();
-                tokio::task::spawn_local(async move {
-                    if let Ok(status) = child.wait().await {
-                        let path = path.display();
-                        log.line(&format!("Script {path} finished (pid {id}), {status}"));
-                    }
-                });
+        let (log, turn) = (log.clone(), Arc::clone(&self.turn));
+        match Arc::clone(&turn).try_lock_owned() {
+            Ok(turn) => {
+                let child = spawn(&path, command, &log);
+                tokio::task::spawn_local(see_to_end(path, child, log, turn));
             }
-            Err(error) => log.line(&format!("Script {} does not run: {error}", path.display())),
+            Err(_) => drop(tokio::task::spawn_local(async move {
+                let turn = turn.lock_owned().await;
+                let child = spawn(&path, command, &log);
+                see_to_end(path, child, log, turn).await;
+            })),
         }
     }
 
+    /// Waits until no script runs, or `limit` has passed.
+    pub(crate) async fn finish(&self, limit: Duration) {
+        // Those that were started have a place in the queue once their task has run.
+        tokio::task::yield_now().await;
+        let _ = tokio::time::timeout(limit, self.turn.lock()).await;
+    }
+
     fn command(&self, script: Script, facts: &Facts<'_>) -> Option<(PathBuf, Command)> {
-        let path = match &self.places[script as usize] {
+        let path = match script.place(&self.places) {
             Some(path) => path.clone(),
             None => self.dir.join(script.file_name()),
         };
@@ -105,7 +163,7 @@ impl Scripts {
         }
         let mut command = Command::new(&path);
         command
-            .args(self.arguments(facts))
+            .args(self.arguments(script, facts))
             .env_clear()
             .env("PATH", PATH)
             .envs(environment(facts))
@@ -117,50 +175,119 @@ impl Scripts {
         Some((path, command))
     }
 
-    fn arguments(&self, facts: &Facts<'_>) -> [String; 6] {
-        [
-            facts.interface.to_owned(),
-            // There is no tty: the other end's address, as pppd has it with its PPTP plugin.
-            facts.device.to_owned(),
-            SPEED.to_owned(),
-            facts.network.local.to_string(),
-            facts.network.remote.to_string(),
-            self.ipparam.clone(),
-        ]
+    fn arguments(&self, script: Script, facts: &Facts<'_>) -> Vec<String> {
+        // There is no tty: the other end's address, as pppd has it with its PPTP plugin.
+        let (interface, tty) = (facts.interface.to_owned(), facts.device.to_owned());
+        let (speed, ipparam) = (SPEED.to_owned(), self.ipparam.clone());
+        match script {
+            Script::NetInit | Script::NetPreUp | Script::NetDown => {
+                vec![interface, tty, speed, ipparam]
+            }
+            Script::AuthUp | Script::AuthDown => {
+                let peer = facts.peer_name.unwrap_or_default().to_owned();
+                vec![interface, peer, log_name(), tty, speed, ipparam]
+            }
+            Script::IpPreUp | Script::IpUp | Script::IpDown => {
+                let address = |end: fn(&Network) -> Ipv4Addr| {
+                    facts
+                        .network
+                        .map_or_else(String::new, |network| end(network).to_string())
+                };
+                let (local, remote) = (address(|it| it.local), address(|it| it.remote));
+                vec![interface, tty, speed, local, remote, ipparam]
+            }
+            Script::Ipv6Up | Script::Ipv6Down => {
+                let address = |end: fn(&Ipv6Network) -> InterfaceIdentifier| {
+                    let ipv6 = facts.ipv6.as_ref();
+                    ipv6.map_or_else(String::new, |ipv6| end(ipv6).to_string())
+                };
+                let (local, remote) = (address(|it| it.local), address(|it| it.remote));
+                vec![interface, tty, speed, local, remote, ipparam]
+            }
+        }
+    }
+}
+
+fn spawn(path: &Path, mut command: Command, log: &Log) -> Option<Child> {
+    let path = path.display();
+    match command.spawn() {
+        Ok(child) => {
+            let id = child.id().unwrap_or(0);
+            log.line(&format!("Script {path} started (pid {id})"));
+            Some(child)
+        }
+        Err(error) => {
+            log.line(&format!("Script {path} does not run: {error}"));
+            None
+        }
+    }
+}
+
+/// Waits for the end of a script, whose `turn` it is until then.
+async fn see_to_end(path: PathBuf, child: Option<Child>, log: Log, _turn: OwnedMutexGuard<()>) {
+    let Some(mut child) = child else { return };
+    let id = child.id().unwrap_or(0);
+    if let Ok(status) = child.wait().await {
+        let path = path.display();
+        log.line(&format!("Script {path} finished (pid {id}), {status}"));
     }
 }
 
 /// pppd's variables.
 fn environment(facts: &Facts<'_>) -> Vec<(&'static str, String)> {
-    let network = facts.network;
     let mut variables = vec![
         ("DEVICE", facts.device.to_owned()),
         ("IFNAME", facts.interface.to_owned()),
-        ("IPLOCAL", network.local.to_string()),
-        ("IPREMOTE", network.remote.to_string()),
-        ("PEERNAME", facts.peer_name.to_owned()),
         ("SPEED", SPEED.to_owned()),
         ("ORIG_UID", nix::unistd::getuid().to_string()),
+        ("PPPLOGNAME", log_name()),
         ("PPPD_PID", std::process::id().to_string()),
     ];
-    let servers = [
-        ("DNS1", network.dns[0]),
-        ("DNS2", network.dns[1]),
-        ("WINS1", network.wins[0]),
-        ("WINS2", network.wins[1]),
-    ];
-    let known = servers
-        .into_iter()
-        .filter_map(|(name, server): (_, Option<Ipv4Addr>)| {
-            server.map(|server| (name, server.to_string()))
-        });
-    variables.extend(known);
+    let digits = facts
+        .interface
+        .trim_start_matches(|c: char| !c.is_ascii_digit());
+    if digits.parse::<u32>().is_ok() {
+        variables.push(("UNIT", digits.to_owned()));
+    }
+    if let Some(name) = facts.peer_name {
+        variables.push(("PEERNAME", name.to_owned()));
+    }
+    if let Some(network) = facts.network {
+        let known = [
+            ("IPLOCAL", Some(network.local)),
+            ("IPREMOTE", Some(network.remote)),
+            ("DNS1", network.dns[0]),
+            ("DNS2", network.dns[1]),
+            ("WINS1", network.wins[0]),
+            ("WINS2", network.wins[1]),
+        ];
+        let known = known
+            .into_iter()
+            .filter_map(|(name, address)| Some((name, address?.to_string())));
+        variables.extend(known);
+        if facts.uses_peer_dns && network.dns.iter().any(Option::is_some) {
+            variables.push(("USEPEERDNS", "1".to_owned()));
+        }
+    }
+    if let Some(ipv6) = facts.ipv6 {
+        variables.push(("LLLOCAL", ipv6.local.to_string()));
+        variables.push(("LLREMOTE", ipv6.remote.to_string()));
+    }
     if let Some((seconds, sent, received)) = facts.carried {
         variables.push(("CONNECT_TIME", seconds.to_string()));
         variables.push(("BYTES_SENT", sent.to_string()));
         variables.push(("BYTES_RCVD", received.to_string()));
     }
     variables
+}
+
+/// The name of the user who runs this, or the number of one who has none.
+fn log_name() -> String {
+    let uid = nix::unistd::getuid();
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -1,37 +1,48 @@
 //! Many tunnels as a server: one TUN device a worker, an address pool, secrets.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::admin::{Answer, Asked, Request};
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
+use super::ipv6;
 use super::log::Log;
 use super::netlink::Netlink;
 use super::privileges;
-use super::scripts::{Facts, Script, Scripts};
+use super::scripts::Script;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
 use crate::config::server::{LocalAddresses, ServerConfig};
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{EndpointConfig, Limits, Timers};
-use crate::proto::link::{Network, Report};
+use crate::proto::link::{Ipv6Network, Network, Report};
 use crate::proto::pool::AddressPool;
 use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
 mod admission;
+mod hooks;
+mod link_local;
 mod status;
 
 /// How often idle and session time-outs are looked at.
 const LIMIT_CHECK: Duration = Duration::from_secs(1);
+
+/// An address outlives a killed process that listened on it for a moment, until the kernel has torn
+/// its ring down.
+const BUSY_RETRIES: u32 = 40;
+/// Together with `BUSY_RETRIES`, one second.
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
 /// Why a server did not start.
 #[derive(Debug, Error)]
@@ -91,13 +102,17 @@ pub async fn run(
         let actions = tokio::select! {
             input = server.engine.next() => server.engine.handle(input),
             _ = limit_check.tick() => server.check_limits(),
-            Some((request, answer)) = requests.recv() => match request {
-                Request::Down => break answer,
-                Request::Status => {
-                    let _ = answer.send(Answer::Server(server.status()));
-                    continue;
-                }
-            },
+            Some((request, answer)) = requests.recv() => {
+                let reply = match request {
+                    Request::Down | Request::HangUp => break answer,
+                    Request::Status => Answer::Server(server.status()),
+                    Request::ToggleDebug => server.toggle_debug(),
+                    // Each client's affair.
+                    Request::RenegotiateCompression => Answer::Done,
+                };
+                let _ = answer.send(reply);
+                continue;
+            }
         };
         server.perform(actions).await;
     };
@@ -122,11 +137,16 @@ struct Session {
     /// From the pool, to be given back.
     address: Option<Ipv4Addr>,
     network: Option<Standing>,
+    /// When the call was installed.
+    since: Option<Instant>,
+    /// For one script after the other.
+    turn: Arc<Mutex<()>>,
 }
 
 /// The network of a session as long as it stands.
 struct Standing {
     agreed: Network,
+    ipv6: Option<Ipv6Network>,
     since: Instant,
     /// Packets in both directions at the last look, and when they were last more.
     packets: u64,
@@ -138,25 +158,32 @@ struct Server {
     engine: Engine,
     netlink: Netlink,
     log: Log,
+    /// Whether packets of negotiations are logged.
+    debug: Rc<Cell<bool>>,
     pool: AddressPool,
     tuns: Vec<SharedTun>,
     sessions: HashMap<CallId, Session>,
+    /// Of sessions that have ended while a script of theirs ran.
+    scripts_running: Vec<Arc<Mutex<()>>>,
 }
 
 impl Server {
-    async fn start(config: ServerConfig, log: Log) -> Result<Self, ServerError> {
+    async fn start(mut config: ServerConfig, log: Log) -> Result<Self, ServerError> {
         refuse_unsupported(&config)?;
+        link_local::choose(&mut config);
         privileges::check().map_err(HostError::from)?;
         let workers = WorkersConfig {
             count: worker_count(&config),
             split_directions: config.split_directions,
             local: None,
+            mark: None,
             sessions_max: config.limits.sessions_max as usize,
             fast_path: config.fast_path,
             look_ahead: config.look_ahead,
         };
         let endpoint = endpoint_config(&config);
-        let trace = config.log.debug.then(|| trace_to(log.clone()));
+        let debug = Rc::new(Cell::new(config.log.debug));
+        let trace = Some(trace_to(log.clone(), Rc::clone(&debug)));
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)
             .map_err(HostError::from)?;
         let pool = config.address_pool();
@@ -165,12 +192,14 @@ impl Server {
             engine,
             netlink: Netlink::open().map_err(HostError::from)?,
             log,
+            debug,
             pool,
             tuns: Vec::new(),
             sessions: HashMap::new(),
+            scripts_running: Vec::new(),
         };
         server.open_tuns().await?;
-        server.listen()?;
+        server.listen().await?;
         server.write_pid_file()?;
         if server.config.split_directions && server.engine.workers.count() == 1 {
             server
@@ -185,17 +214,24 @@ impl Server {
         Ok(server)
     }
 
+    fn toggle_debug(&self) -> Answer {
+        self.debug.set(!self.debug.get());
+        Answer::Done
+    }
+
     async fn open_tuns(&mut self) -> Result<(), HostError> {
         for worker in 0..self.engine.workers.count() {
             let TunDevice { fd, name, features } =
                 tun::open(&format!("{}%d", self.config.interface_prefix))?;
             let (index, _) = self.netlink.link(&name).await?;
+            ipv6::choose_no_address(&name);
             if let LocalAddresses::Shared(local) = self.config.local {
                 self.netlink.add_address(index, local, None, 32).await?;
             }
             self.netlink
                 .set_up(index, Some(self.config.link.lcp.mtu))
                 .await?;
+            self.add_link_local(index).await;
             let tun = TunId(u32::from(worker));
             let attach = Command::AttachTun {
                 tun,
@@ -211,16 +247,21 @@ impl Server {
         Ok(())
     }
 
-    fn listen(&mut self) -> Result<(), ServerError> {
-        for address in &self.config.listen {
-            self.engine
-                .listen(*address)
-                .map_err(|error| ServerError::Listen {
-                    address: address.to_string(),
-                    cause: error.to_string(),
-                })?;
-            let line = format!("Listening for PPTP on {address}");
-            self.log.line(&line);
+    async fn listen(&mut self) -> Result<(), ServerError> {
+        for address in self.config.listen.clone() {
+            let mut tries = 0;
+            while let Err(error) = self.engine.listen(address) {
+                let is_busy = error.kind() == std::io::ErrorKind::AddrInUse;
+                if !is_busy || tries == BUSY_RETRIES {
+                    return Err(ServerError::Listen {
+                        address: address.to_string(),
+                        cause: error.to_string(),
+                    });
+                }
+                tries += 1;
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            self.log.line(&format!("Listening for PPTP on {address}"));
         }
         Ok(())
     }
@@ -243,6 +284,7 @@ impl Server {
                 Action::Install { call_id, peer, .. } => {
                     let session = Session {
                         peer: peer.to_string(),
+                        since: Some(Instant::now()),
                         ..Session::default()
                     };
                     self.sessions.insert(*call_id, session);
@@ -259,6 +301,8 @@ impl Server {
                     self.network_up(*call_id, network.clone()).await;
                 }
                 Action::NetworkDown { call_id } => self.network_down(*call_id).await,
+                Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6).await,
+                Action::Ipv6Down { call_id } => self.ipv6_down(*call_id).await,
                 Action::Ended { call_id, ending } => self.ended(*call_id, ending),
                 _ => {}
             }
@@ -276,7 +320,8 @@ impl Server {
     fn report(&self, call_id: CallId, report: &Report) {
         match report {
             Report::Line(line) | Report::CipherUp(line) => self.say(call_id, line),
-            Report::PeerAuthenticated(_) | Report::LinkUp => {}
+            Report::PeerAuthenticated(_) => self.start_script(Script::AuthUp, call_id, None),
+            Report::LinkUp | Report::NetworkPhase => {}
         }
     }
 
@@ -298,6 +343,9 @@ impl Server {
                 network: spec,
             },
         );
+        let mtu = Some(network.mtu);
+        self.engine
+            .command(call_id, Command::ClampMss { call_id, mtu });
         let index = self.tuns[worker].index;
         if let LocalAddresses::PerSession(_) = self.config.local {
             let added = self
@@ -314,11 +362,12 @@ impl Server {
         if let Err(error) = route.await {
             self.say(call_id, &error.to_string());
         }
-        self.run_script(Script::Up, call_id, &network);
+        self.start_script(Script::IpUp, call_id, Some(&network));
         if let Some(session) = self.sessions.get_mut(&call_id) {
             let now = Instant::now();
             session.network = Some(Standing {
                 agreed: network,
+                ipv6: None,
                 since: now,
                 packets: 0,
                 busy_at: now,
@@ -327,6 +376,7 @@ impl Server {
     }
 
     async fn network_down(&mut self, call_id: CallId) {
+        self.ipv6_down(call_id).await;
         let Some(session) = self.sessions.get_mut(&call_id) else {
             return;
         };
@@ -338,8 +388,8 @@ impl Server {
         else {
             return;
         };
+        self.start_script(Script::IpDown, call_id, Some(&network));
         let worker = usize::from(call_id.receiver(self.engine.workers.count()));
-        self.run_script(Script::Down, call_id, &network);
         self.netlink
             .remove_host_route(self.tuns[worker].index, network.remote)
             .await;
@@ -356,11 +406,15 @@ impl Server {
 
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
-        if let Some(address) = self
-            .sessions
-            .remove(&call_id)
-            .and_then(|session| session.address)
-        {
+        let proved = self.sessions.get(&call_id);
+        if proved.is_some_and(|session| !session.user.is_empty()) {
+            self.start_script(Script::AuthDown, call_id, None);
+        }
+        let Some(session) = self.sessions.remove(&call_id) else {
+            return;
+        };
+        self.remember_scripts(session.turn);
+        if let Some(address) = session.address {
             self.pool.release(address);
         }
     }
@@ -399,43 +453,6 @@ impl Server {
             .collect()
     }
 
-    fn run_script(&self, script: Script, call_id: CallId, network: &Network) {
-        let (Some(dir), Some(session)) = (&self.config.scripts_dir, self.sessions.get(&call_id))
-        else {
-            return;
-        };
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
-        let carried = self.engine.counters(call_id).map(|counters| {
-            let since = session
-                .network
-                .as_ref()
-                .map_or(0, |it| it.since.elapsed().as_secs());
-            (
-                since,
-                counters.sent_bytes.get(),
-                counters.received_bytes.get(),
-            )
-        });
-        let scripts = Scripts {
-            dir: dir.clone(),
-            places: [None, None, None],
-            ipparam: if self.config.ipparam {
-                session.peer.clone()
-            } else {
-                String::new()
-            },
-            environment: Vec::new(),
-        };
-        let facts = Facts {
-            interface: &self.tuns[worker].name,
-            device: &session.peer,
-            network,
-            peer_name: &session.user,
-            carried: carried.filter(|_| script == Script::Down),
-        };
-        scripts.start(script, &facts, &self.log);
-    }
-
     async fn shut_down(&mut self) {
         let limit = Duration::from_millis(self.config.timeouts.shutdown_ms);
         let mut actions = self.engine.handle_event(Event::Shutdown);
@@ -457,6 +474,7 @@ impl Server {
             self.engine.command(CallId(worker), detach);
         }
         self.engine.stop(limit).await;
+        self.wait_for_scripts(limit).await;
         if let Some(path) = &self.config.pid_file {
             let _ = std::fs::remove_file(path);
         }
@@ -506,8 +524,11 @@ fn endpoint_config(config: &ServerConfig) -> EndpointConfig {
     }
 }
 
-fn trace_to(log: Log) -> Trace {
+fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
     Box::new(move |call_id, direction, frame| {
+        if !debug.get() {
+            return;
+        }
         let verb = match direction {
             Direction::Sent => "sent",
             Direction::Rcvd => "rcvd",

@@ -49,6 +49,8 @@ pub(crate) enum TransportInput {
 pub(crate) struct TransportConfig {
     /// Source address; `None` lets the routes choose.
     pub local: Option<Ipv4Addr>,
+    /// Firewall mark of connections that are made.
+    pub mark: Option<u32>,
 }
 
 struct Connection {
@@ -94,9 +96,9 @@ impl Transport {
     /// Starts to connect; `Connected` or `Disconnected` follows.
     pub(crate) fn connect(&mut self, connection: ConnectionId, server: SocketAddrV4) {
         let inputs = self.inputs.clone();
-        let local = self.config.local;
+        let config = self.config;
         let task = tokio_uring::spawn(async move {
-            let input = match connect(server, local).await {
+            let input = match connect(server, config).await {
                 Ok(stream) => TransportInput::Connected { connection, stream },
                 Err(error) => TransportInput::Disconnected {
                     connection,
@@ -190,9 +192,12 @@ async fn accept(listener: TcpListener, inputs: mpsc::Sender<TransportInput>) {
     }
 }
 
-async fn connect(server: SocketAddrV4, local: Option<Ipv4Addr>) -> std::io::Result<TcpStream> {
+async fn connect(server: SocketAddrV4, config: TransportConfig) -> std::io::Result<TcpStream> {
     let socket = tokio::net::TcpSocket::new_v4()?;
-    if let Some(local) = local {
+    if let Some(mark) = config.mark {
+        socket2::SockRef::from(&socket).set_mark(mark)?;
+    }
+    if let Some(local) = config.local {
         socket.bind(SocketAddr::V4(SocketAddrV4::new(local, 0)))?;
     }
     let connecting = socket.connect(SocketAddr::V4(server));

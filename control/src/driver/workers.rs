@@ -32,6 +32,8 @@ pub(crate) struct WorkersConfig {
     pub split_directions: bool,
     /// Outer source address; `None` lets the routes choose.
     pub local: Option<Ipv4Addr>,
+    /// Firewall mark of GRE packets.
+    pub mark: Option<u32>,
     /// Sessions that one worker may hold.
     pub sessions_max: usize,
     /// Whether the fast path may be taken.
@@ -73,6 +75,7 @@ impl Workers {
                 is_urgent: true,
                 look_ahead: config.look_ahead,
                 local: config.local,
+                mark: config.mark,
                 wants_packet_ring: config.fast_path == FastPathMode::Auto,
                 max_sessions: config.sessions_max,
                 ..WorkerConfig::default()

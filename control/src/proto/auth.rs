@@ -37,9 +37,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// One way to prove who one is, strongest first as pppd prefers them.
+/// One way to prove who one is, in the order in which pppd prefers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AuthMethod {
+    /// RFC 3748; which method is spoken inside is agreed on there.
+    Eap,
     /// RFC 2759.
     MsChapV2,
     /// RFC 2433.
@@ -51,13 +53,20 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
-    /// Strongest first.
-    pub const ALL: [Self; 4] = [Self::MsChapV2, Self::MsChapV1, Self::ChapMd5, Self::Pap];
+    /// In the order in which pppd prefers them.
+    pub const ALL: [Self; 5] = [
+        Self::Eap,
+        Self::MsChapV2,
+        Self::MsChapV1,
+        Self::ChapMd5,
+        Self::Pap,
+    ];
 
     /// How LCP asks for it.
     #[must_use]
     pub const fn protocol(self) -> AuthProtocol {
         match self {
+            Self::Eap => AuthProtocol::Eap,
             Self::MsChapV2 => AuthProtocol::MsChapV2,
             Self::MsChapV1 => AuthProtocol::MsChapV1,
             Self::ChapMd5 => AuthProtocol::ChapMd5,
@@ -69,11 +78,12 @@ impl AuthMethod {
     #[must_use]
     pub const fn from_protocol(protocol: &AuthProtocol) -> Option<Self> {
         match protocol {
+            AuthProtocol::Eap => Some(Self::Eap),
             AuthProtocol::MsChapV2 => Some(Self::MsChapV2),
             AuthProtocol::MsChapV1 => Some(Self::MsChapV1),
             AuthProtocol::ChapMd5 => Some(Self::ChapMd5),
             AuthProtocol::Pap => Some(Self::Pap),
-            AuthProtocol::Eap | AuthProtocol::Other(..) => None,
+            AuthProtocol::Other(..) => None,
         }
     }
 }
@@ -81,6 +91,7 @@ impl AuthMethod {
 impl fmt::Display for AuthMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Eap => "EAP",
             Self::MsChapV2 => "MS-CHAPv2",
             Self::MsChapV1 => "MS-CHAP",
             Self::ChapMd5 => "CHAP-MD5",
@@ -92,6 +103,8 @@ impl fmt::Display for AuthMethod {
 /// A set of methods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuthMethods {
+    /// RFC 3748.
+    pub eap: bool,
     /// RFC 2759.
     pub mschap_v2: bool,
     /// RFC 2433.
@@ -103,8 +116,9 @@ pub struct AuthMethods {
 }
 
 impl AuthMethods {
-    /// All four.
+    /// All.
     pub const ALL: Self = Self {
+        eap: true,
         mschap_v2: true,
         mschap_v1: true,
         chap_md5: true,
@@ -112,6 +126,7 @@ impl AuthMethods {
     };
     /// None.
     pub const NONE: Self = Self {
+        eap: false,
         mschap_v2: false,
         mschap_v1: false,
         chap_md5: false,
@@ -122,6 +137,7 @@ impl AuthMethods {
     #[must_use]
     pub const fn contains(&self, method: AuthMethod) -> bool {
         match method {
+            AuthMethod::Eap => self.eap,
             AuthMethod::MsChapV2 => self.mschap_v2,
             AuthMethod::MsChapV1 => self.mschap_v1,
             AuthMethod::ChapMd5 => self.chap_md5,
@@ -133,6 +149,7 @@ impl AuthMethods {
     #[must_use]
     pub const fn without(mut self, method: AuthMethod) -> Self {
         match method {
+            AuthMethod::Eap => self.eap = false,
             AuthMethod::MsChapV2 => self.mschap_v2 = false,
             AuthMethod::MsChapV1 => self.mschap_v1 = false,
             AuthMethod::ChapMd5 => self.chap_md5 = false,
@@ -141,7 +158,7 @@ impl AuthMethods {
         self
     }
 
-    /// The strongest of them.
+    /// The one of them that is asked for first.
     #[must_use]
     pub fn strongest(&self) -> Option<AuthMethod> {
         AuthMethod::ALL
@@ -170,6 +187,11 @@ pub trait Secrets: Send + Sync + fmt::Debug {
 
     /// The file (or flag) a person must edit when `find` has none.
     fn origin(&self, pap: bool) -> String;
+
+    /// What is to take the place of a password that the server says has expired.
+    fn new_password(&self) -> Option<Secret> {
+        None
+    }
 }
 
 /// What a peer presented to us, the authenticator.
@@ -255,6 +277,8 @@ fn verify_password(request: &AuthRequest, password: &[u8]) -> Result<Option<MsCh
             request.id, password, challenge, response,
         )),
         AuthMethod::Pap => proved(check_pap_password(password, response)),
+        // What is spoken inside is presented by its own name.
+        AuthMethod::Eap => Err(Denied),
     }
 }
 

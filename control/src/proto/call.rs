@@ -462,6 +462,8 @@ impl Call {
                 LinkOutput::Report(report) => self.report(report),
                 LinkOutput::NetworkUp(network) => self.network_up(network),
                 LinkOutput::NetworkDown => self.network_down(),
+                LinkOutput::Ipv6Up(ipv6) => self.act(Action::Ipv6Up { call_id, ipv6 }),
+                LinkOutput::Ipv6Down => self.act(Action::Ipv6Down { call_id }),
                 LinkOutput::Terminated(ending) => return self.handle_terminated(now, ending),
             }
         }

@@ -359,7 +359,7 @@ impl ControlProtocol for Ccp {
         })
     }
 
-    fn missing(&mut self, ctx: &Context<'_>) -> Vec<CcpOption> {
+    fn missing(&mut self, ctx: &mut Context<'_>) -> Vec<CcpOption> {
         let required = self.config(ctx).is_some_and(|config| config.require);
         if required && !self.named {
             self.peer_words = Some("the peer asks for no MPPE".into());

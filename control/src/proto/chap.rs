@@ -12,6 +12,7 @@ use rand::{Rng, RngExt};
 use subtle::ConstantTimeEq;
 
 use super::auth::{AuthMethod, AuthRequest, Authenticated, MsChapProof, Secret, Verdict};
+use super::change_password::{FailureFields, change};
 use super::ending::Ending;
 use super::link::LinkOutput;
 use super::outbox::{Context, Failure, printable};
@@ -36,18 +37,23 @@ pub(super) struct ChapPeer {
     exchange: Option<Exchange>,
     /// How often the response may still be sent.
     repeats_left: u32,
+    /// Name of the authenticator in its latest challenge.
+    server: String,
+    /// A Change-Password is out.
+    is_changing: bool,
 }
 
 /// One challenge, and what we made of it.
-struct Exchange {
-    id: u8,
-    challenge: Vec<u8>,
-    response: Bytes,
+pub(super) struct Exchange {
+    pub(super) id: u8,
+    pub(super) challenge: Vec<u8>,
+    /// A whole CHAP packet.
+    pub(super) response: Bytes,
     /// No Success or Failure has come.
-    unanswered: bool,
+    pub(super) unanswered: bool,
     /// What a Success must begin with (RFC 2759 5); empty but in MS-CHAPv2.
-    success_due: String,
-    key_material: Option<KeyMaterial>,
+    pub(super) success_due: String,
+    pub(super) key_material: Option<KeyMaterial>,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -60,6 +66,15 @@ impl Exchange {
     fn send(&self, ctx: &mut Context<'_>) {
         ctx.outbox.send(Protocol::CHAP, &self.response);
     }
+
+    /// The words of an MS-CHAPv2 Success; `None` when it does not prove the password.
+    pub(super) fn verified_words<'m>(&self, message: &'m [u8]) -> Option<&'m [u8]> {
+        let due = self.success_due.as_bytes();
+        let (given, rest) = message.split_at_checked(due.len())?;
+        let is_due = bool::from(given.to_ascii_uppercase().ct_eq(due));
+        let words = rest.strip_prefix(b" ").unwrap_or(rest);
+        is_due.then(|| words.strip_prefix(b"M=").unwrap_or(words))
+    }
 }
 
 impl ChapPeer {
@@ -68,6 +83,8 @@ impl ChapPeer {
             method,
             exchange: None,
             repeats_left: 0,
+            server: String::new(),
+            is_changing: false,
         }
     }
 
@@ -110,7 +127,43 @@ impl ChapPeer {
         }
         let server = peer_name(ctx, name);
         let secret = find_secret(ctx, &server, false)?;
+        self.server = server;
+        self.is_changing = false;
         self.exchange = respond(ctx, self.method, id, challenge, &secret);
+        self.repeats_left = ctx.config.lcp.max_configure;
+        self.repeat_response(ctx);
+        Ok(())
+    }
+
+    /// Answers a Failure that demands another password with the one that is given for that.
+    fn change_password(
+        &mut self,
+        ctx: &mut Context<'_>,
+        failure_id: u8,
+        fields: &FailureFields,
+        message: &[u8],
+    ) -> Result<(), Failure> {
+        let expired = Failure {
+            reason: "Failed to authenticate ourselves to peer",
+            ending: Ending::PasswordExpired {
+                client: ctx.config.name.clone(),
+                why: failure_words(message),
+            },
+        };
+        let Some(new) = ctx.config.secrets.new_password() else {
+            return Err(expired);
+        };
+        let Some(challenge) = fields.challenge_for_change() else {
+            let why = "the password has expired, and the server takes no new one over MS-CHAPv2";
+            return Err(not_accepted(why.into()));
+        };
+        let old = find_secret(ctx, &self.server, false)?;
+        self.exchange = change(ctx, failure_id, &challenge, &old, &new);
+        if self.exchange.is_none() {
+            let why = "a new password has 1 to 256 characters";
+            return Err(not_accepted(why.into()));
+        }
+        self.is_changing = true;
         self.repeats_left = ctx.config.lcp.max_configure;
         self.repeat_response(ctx);
         Ok(())
@@ -152,24 +205,23 @@ impl ChapPeer {
             return Ok(None);
         };
         if method == AuthMethod::MsChapV2 {
-            let due = exchange.success_due.as_bytes();
-            let Some((given, rest)) = message.split_at_checked(due.len()) else {
+            let Some(words) = exchange.verified_words(message) else {
                 return Err(mutual_failure(ctx));
             };
-            if !bool::from(given.to_ascii_uppercase().ct_eq(due)) {
-                return Err(mutual_failure(ctx));
-            }
-            let words = rest.strip_prefix(b" ").unwrap_or(rest);
-            report_message(ctx, words.strip_prefix(b"M=").unwrap_or(words));
+            report_message(ctx, words);
         } else if !message.is_empty() {
             let line = format!("CHAP authentication succeeded: {}", printable(message));
             ctx.outbox.report(line);
         }
         ctx.outbox.report("CHAP authentication succeeded");
-        Ok(Some(Authenticated::as_peer(
-            method,
-            exchange.key_material.take(),
-        )))
+        let authenticated = Authenticated::as_peer(method, exchange.key_material.take());
+        if self.is_changing {
+            self.is_changing = false;
+            let place = ctx.config.secrets.origin(false);
+            let line = format!("Password changed: put the new one into {place}");
+            ctx.outbox.report(line);
+        }
+        Ok(Some(authenticated))
     }
 
     fn handle_failure(
@@ -180,6 +232,13 @@ impl ChapPeer {
     ) -> Result<Option<Authenticated>, Failure> {
         let method = self.method;
         if self.answered(ctx, id).is_none() {
+            return Ok(None);
+        }
+        let fields = FailureFields::parse(message);
+        if method == AuthMethod::MsChapV2 && fields.is_expired() && !self.is_changing {
+            let line = format!("MS-CHAP authentication failed: {}", failure_words(message));
+            ctx.outbox.report(line);
+            self.change_password(ctx, id, &fields, message)?;
             return Ok(None);
         }
         let is_microsoft = matches!(method, AuthMethod::MsChapV1 | AuthMethod::MsChapV2);
@@ -200,8 +259,8 @@ impl ChapPeer {
     }
 }
 
-/// The response to one challenge; `None` when the method does not make challenges of this length.
-fn respond(
+/// Our answer to a challenge; `None` when the method does not make challenges of this length.
+pub(super) fn respond(
     ctx: &mut Context<'_>,
     method: AuthMethod,
     id: u8,
@@ -243,7 +302,7 @@ fn respond(
             response.to_value().to_vec()
         }
         AuthMethod::ChapMd5 => chap_md5_response(id, password, challenge).to_vec(),
-        AuthMethod::Pap => return None,
+        AuthMethod::Eap | AuthMethod::Pap => return None,
     };
     let response = ChapPacket::Response {
         id,
@@ -261,7 +320,7 @@ fn respond(
 }
 
 /// The peer accepted a response without knowing the password that it was made from.
-fn mutual_failure(ctx: &mut Context<'_>) -> Failure {
+pub(super) fn mutual_failure(ctx: &mut Context<'_>) -> Failure {
     ctx.outbox.report("MS-CHAPv2 mutual authentication failed.");
     ctx.outbox.report("CHAP authentication failed");
     Failure {
@@ -276,7 +335,7 @@ fn mutual_failure(ctx: &mut Context<'_>) -> Failure {
 
 /// What an MS-CHAP Failure says: its `M=` text when there is one, else its code in words
 /// (RFC 2759 6).
-fn failure_words(message: &[u8]) -> String {
+pub(super) fn failure_words(message: &[u8]) -> String {
     let text = printable(message);
     let code = text
         .strip_prefix("E=")
@@ -486,7 +545,7 @@ impl ChapAuthenticator {
         match self.method {
             AuthMethod::MsChapV2 => format!("E={code} R=0 C={challenge} V=3 M={message}"),
             AuthMethod::MsChapV1 => format!("E={code} R=0 C={challenge} V=2"),
-            AuthMethod::ChapMd5 | AuthMethod::Pap => message.to_owned(),
+            AuthMethod::Eap | AuthMethod::ChapMd5 | AuthMethod::Pap => message.to_owned(),
         }
     }
 }

@@ -67,6 +67,16 @@ pub enum Ending {
     /// The peer did not accept who we are: wrong name or password.
     #[error("the server did not accept our name and password{}", reason(.0))]
     AuthFailed(String),
+    /// The password was right once, and the server wants another.
+    #[error(
+        "the password of {client} has expired{}: give a new one with --new-password-file FILE, or run `up -f` on a terminal to be asked for it", reason(.why)
+    )]
+    PasswordExpired {
+        /// Our name.
+        client: String,
+        /// The server's words.
+        why: String,
+    },
     /// There is no secret to answer the challenge with.
     #[error(
         "no secret for client \"{client}\" and server \"{server}\" in {file}: add a line `{client} {server} PASSWORD *` there"
@@ -126,7 +136,7 @@ impl Ending {
             Self::ConnectTimeout => 13,
             Self::PeerDead(_) => 15,
             Self::LoopedBack => 17,
-            Self::AuthFailed(_) | Self::NoSecret { .. } => 19,
+            Self::AuthFailed(_) | Self::PasswordExpired { .. } | Self::NoSecret { .. } => 19,
         }
     }
 }

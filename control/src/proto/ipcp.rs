@@ -153,7 +153,7 @@ impl ControlProtocol for Ipcp {
     }
 
     /// A peer that named no address is asked for one, once, as pppd does.
-    fn missing(&mut self, _ctx: &Context<'_>) -> Vec<IpcpOption> {
+    fn missing(&mut self, _ctx: &mut Context<'_>) -> Vec<IpcpOption> {
         if self.named || self.prompted {
             return Vec::new();
         }

@@ -207,7 +207,6 @@ impl Lcp {
 /// A method in the words of pppd's log.
 fn auth_words(auth: &AuthProtocol) -> String {
     match auth {
-        AuthProtocol::Eap => "EAP".into(),
         AuthProtocol::Other(protocol, _) => format!("authentication protocol {:#06x}", protocol.0),
         ours => {
             AuthMethod::from_protocol(ours).map_or_else(String::new, |method| method.to_string())

@@ -155,7 +155,7 @@ pub enum Action {
         peer_call_id: Option<u16>,
     },
     /// Program the worker that owns the call. Never `Install`, `AttachTun`, `DetachTun`, `Stop`,
-    /// `OpenNetwork` or `CloseNetwork`: those follow from other actions.
+    /// `OpenNetwork`, `CloseNetwork` or `SetIpv6`: those follow from other actions.
     Dataplane(Command),
     /// Ask the secrets whether the peer is who it says (server).
     Authenticate {
@@ -191,6 +191,19 @@ pub enum Action {
         /// Session.
         call_id: CallId,
     },
+    /// IPv6 may pass as well, while the network is up: the link-local address on the TUN, then
+    /// `SetIpv6` to the worker.
+    Ipv6Up {
+        /// Session.
+        call_id: CallId,
+        /// What was agreed.
+        ipv6: link::Ipv6Network,
+    },
+    /// It may no more. A `NetworkDown` says the same without these words.
+    Ipv6Down {
+        /// Session.
+        call_id: CallId,
+    },
     /// The call is over; nothing more of this `CallId` follows. The session is to be removed.
     Ended {
         /// Session.
@@ -220,8 +233,11 @@ pub mod link;
 pub mod pool;
 
 mod ccp;
+mod change_password;
 mod chap;
+mod eap;
 mod ipcp;
+mod ipv6cp;
 mod lcp;
 mod negotiation;
 mod outbox;

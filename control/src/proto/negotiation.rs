@@ -1,4 +1,4 @@
-//! What runs the automaton of RFC 1661 4 for LCP, CCP and IPCP: identifiers, the restart timer and
+//! What runs the automaton of RFC 1661 4 for LCP, CCP, IPCP and IPV6CP: identifiers, the restart timer and
 //! its counters (4.6), retransmission, and the packets of RFC 1661 5.1 to 5.6.
 //!
 //! Where RFC 1661 leaves a choice, it is made as pppd makes it: identifiers start at 1, a
@@ -36,7 +36,7 @@ pub(super) enum Verdict<O> {
     Reject,
 }
 
-/// What LCP, CCP and IPCP each know of their own options.
+/// What LCP, CCP, IPCP and IPV6CP each know of their own options.
 pub(super) trait ControlProtocol {
     type Option: ConfigOption + Clone;
 
@@ -62,7 +62,7 @@ pub(super) trait ControlProtocol {
     ) -> Result<Verdict<Self::Option>, Failure>;
 
     /// What the peer's request lacks: appended to a Nak (RFC 1661 5.3).
-    fn missing(&mut self, _ctx: &Context<'_>) -> Vec<Self::Option> {
+    fn missing(&mut self, _ctx: &mut Context<'_>) -> Vec<Self::Option> {
         Vec::new()
     }
 

@@ -19,6 +19,7 @@ pub(super) enum Layer {
     Lcp,
     Ccp,
     Ipcp,
+    Ipv6cp,
 }
 
 /// What a layer tells the link.

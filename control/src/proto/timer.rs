@@ -11,6 +11,8 @@ pub(super) enum Timer {
     CcpRestart,
     /// IPCP's restart timer.
     IpcpRestart,
+    /// IPV6CP's restart timer.
+    Ipv6cpRestart,
     /// The next LCP Echo-Request.
     Echo,
     /// We prove who we are: the PAP Authenticate-Request goes out again.
@@ -26,10 +28,11 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::LcpRestart,
         Self::CcpRestart,
         Self::IpcpRestart,
+        Self::Ipv6cpRestart,
         Self::Echo,
         Self::Proving,
         Self::Verifying,

@@ -12,6 +12,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod gather;
 mod headers;
+pub mod mss;
 pub mod split;
 
 /// What a TUN device has agreed to, when it was opened.

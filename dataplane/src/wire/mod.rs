@@ -2,6 +2,7 @@
 
 pub mod gre;
 pub mod ipv4;
+pub mod ipv6;
 pub mod mppe;
 pub mod ppp;
 

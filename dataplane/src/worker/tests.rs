@@ -336,7 +336,7 @@ fn a_device_that_vanishes_is_reported_once_and_its_packets_are_dropped() {
 }
 
 #[test]
-fn what_is_not_ipv4_or_has_no_session_does_not_leave() {
+fn what_is_not_ip_or_has_no_session_does_not_leave() {
     let (mut a, _) = pair();
     let mut ipv6 = inner(1, 2, 60);
     ipv6[0] = 0x60;
@@ -349,7 +349,8 @@ fn what_is_not_ipv4_or_has_no_session_does_not_leave() {
     a.turn();
     assert!(a.worker.io.take_sent().is_empty());
     let counters = a.worker.sessions.counters();
-    assert_eq!(counters.dropped(DropReason::BadInnerIp), 2);
+    assert_eq!(counters.dropped(DropReason::BadInnerIp), 1);
+    assert_eq!(counters.dropped(DropReason::NetworkClosed), 1, "no IPV6CP");
     assert_eq!(counters.dropped(DropReason::NoRoute), 1);
     a.assert_no_slot_is_missing();
 }

@@ -18,6 +18,7 @@ tunnel() {
     expect_encryption "$encryption"
     expect_route_of_ip_up
     check_traffic
+    check_ipv6
     in_end client ping -n -q -c 1 -W 5 "$behind_server" ||
         complain "the network behind the server does not answer"
     client_down "$client"

@@ -21,6 +21,15 @@ ping_from() {
         fail "no answer from $address to the $end's ping of $bytes bytes"
 }
 
+# Both ends speak IPV6CP unless told otherwise, and answer under the address that they agreed on.
+check_ipv6() {
+    local remote
+    wait_for 10 "IPV6CP to come up" grep -q 'remote LL address fe80::' "$results/server.log"
+    remote=$(sed -n 's/.*local  LL address //p' "$results/server.log" | tail -n 1)
+    in_end client ping -6 -n -q -c 2 -i 0.2 -W 5 "$remote%ppp0" ||
+        complain "no answer from $remote over IPv6"
+}
+
 # transfer FROM TO ADDRESS: TO's address in the tunnel.
 transfer() {
     local from=$1 to=$2 address=$3 receiver

@@ -79,6 +79,7 @@ END
     pap) printf '%s\n' require-pap refuse-chap refuse-mschap refuse-mschap-v2 ;;
     chap-md5) printf '%s\n' require-chap refuse-pap refuse-mschap refuse-mschap-v2 ;;
     mschap) printf '%s\n' require-mschap refuse-pap refuse-chap refuse-mschap-v2 ;;
+    eap) printf '%s\n' require-eap refuse-pap refuse-chap refuse-mschap refuse-mschap-v2 ;;
     mschap-v2) printf '%s\n' require-mschap-v2 refuse-pap refuse-chap refuse-mschap ;;
     esac
     case $encryption in

@@ -23,7 +23,7 @@ const NO_DIRECTORY: &str = "/nonexistent";
 
 /// The options of the how-to's `options.pptp`, less those that concern files and logs.
 pub(super) fn client() -> anyhow::Result<ClientConfig> {
-    let options = ["noauth", "asyncmap", "0", "nopcomp", "noaccomp"];
+    let options = ["noauth", "asyncmap", "0", "nopcomp", "noaccomp", "noipv6"];
     let flags = Flags {
         server: Some(SERVER_OUTER.to_string()),
         user: Some(CLIENT_NAME.to_owned()),
@@ -66,6 +66,7 @@ pub(super) fn server() -> anyhow::Result<ServerConfig> {
             prefer_stateful: false,
         }),
         addresses: Addresses::default(),
+        ipv6: None,
     };
     let pool = AddressRanges::new([(CLIENT_INNER, CLIENT_INNER)])
         .context("the demonstration's addresses")?;

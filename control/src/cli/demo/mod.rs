@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{fail, print_line};
 use crate::config::fast_path::FastPathMode;
 use crate::driver::admin::{Answer, Asked, Request};
-use crate::driver::client::{self, Up};
+use crate::driver::client::{self, Announcement, Up};
 use crate::driver::log::{Log, Terminal};
 use crate::driver::netlink::Netlink;
 use crate::driver::{runtime, server};
@@ -212,18 +212,18 @@ async fn run_tunnel<T>(
     let tunnel = client::run(&config, log, receiver, up);
     let measured = async {
         let measured = match stands.await {
-            Ok(up) => measure(up).await,
+            Ok(Announcement::Up(up)) => measure(up).await,
             // The tunnel never stood; how it ended says why.
-            Err(_) => bail!("the tunnel did not come up"),
+            _ => bail!("the tunnel did not come up"),
         };
         let way = way(&requests).await;
         let (answer, _) = oneshot::channel();
         let _ = requests.send((Request::Down, answer)).await;
         measured.map(|measured| (measured, way))
     };
-    let (ending, measured) = tokio::join!(tunnel, measured);
-    let ending = ending?;
-    measured.with_context(|| format!("the tunnel ended: {ending}"))
+    let (ended, measured) = tokio::join!(tunnel, measured);
+    let ended = ended?;
+    measured.with_context(|| format!("the tunnel ended: {}", ended.ending))
 }
 
 /// Which socket the client's packets leave through, and why.

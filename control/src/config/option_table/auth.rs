@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::{COUNT, OptionSpec, Takes, flag, harmless, refused, value};
 
-const NO_EAP: &str = "EAP is not spoken here; use MS-CHAPv2 (require-mschap-v2)";
 const NO_TLS: &str = "it belongs to EAP-TLS, which is not spoken here";
 const NO_LOGIN: &str = "only secrets files are asked, not the system's own accounts";
 const NO_RADIUS: &str = "it belongs to the RADIUS plugin, which is not built in";
@@ -63,8 +62,16 @@ pub(super) const ROWS: &[OptionSpec] = &[
         o.auth = Some(true);
     })
     .in_group("auth"),
-    refused("require-eap", Takes::Nothing, NO_EAP).in_group("auth"),
-    refused("+eap", Takes::Nothing, NO_EAP).in_group("auth"),
+    flag("require-eap", |o, _| {
+        o.require.eap = true;
+        o.auth = Some(true);
+    })
+    .in_group("auth"),
+    flag("+eap", |o, _| {
+        o.require.eap = true;
+        o.auth = Some(true);
+    })
+    .in_group("auth"),
     flag("refuse-pap", |o, _| o.refuse.pap = true),
     flag("-pap", |o, _| o.refuse.pap = true).in_group("refuse-pap"),
     flag("refuse-chap", |o, _| o.refuse.chap_md5 = true),
@@ -75,8 +82,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
     flag("refuse-mschap-v2", |o, _| o.refuse.mschap_v2 = true),
     flag("-mschap-v2", |o, _| o.refuse.mschap_v2 = true).in_group("refuse-mschap-v2"),
     flag("-chapms-v2", |o, _| o.refuse.mschap_v2 = true).in_group("refuse-mschap-v2"),
-    harmless("refuse-eap", Takes::Nothing, "EAP is always refused"),
-    harmless("-eap", Takes::Nothing, "EAP is always refused").in_group("refuse-eap"),
+    flag("refuse-eap", |o, _| o.refuse.eap = true),
+    flag("-eap", |o, _| o.refuse.eap = true).in_group("refuse-eap"),
     value("name", Takes::Text, |o, v| o.name = Some(v.text.to_owned())),
     value("user", Takes::Text, |o, v| o.user = Some(v.text.to_owned())),
     value("password", Takes::Secret, |o, v| {
@@ -130,7 +137,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     harmless("max-tls-version", Takes::Text, NO_TLS),
     harmless("tls-verify-key-usage", Takes::Nothing, NO_TLS),
     harmless("tls-verify-method", Takes::Text, NO_TLS),
-    refused("need-peer-eap", Takes::Nothing, NO_EAP),
+    refused("need-peer-eap", Takes::Nothing, NO_TLS),
     // Options of plugins: the plugin line itself is refused, so these only follow from it.
     refused(
         "passwordfd",

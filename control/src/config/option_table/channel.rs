@@ -5,12 +5,13 @@ use std::net::Ipv4Addr;
 
 use super::{COUNT, OptionSpec, Takes, Treatment};
 use super::{checked, flag, harmless, refused, value, wild};
-use crate::config::pppd_options::PppdOptions;
+use crate::config::pppd_options::{PppdOptions, PptpOptions, PptpWord};
 use crate::config::words::Words;
 
 const NO_SERIAL: &str = "there is no serial line";
 const NO_SCRIPT: &str = "there is no serial line that a script could prepare";
 const NO_DEVICE: &str = "the tunnel is the device; the server is named by pty or pptp_server";
+const NO_PPPOE: &str = "it belongs to the PPPoE plugin; the tunnel here is PPTP";
 
 /// A word of digits: the speed of a serial line.
 pub(super) const SPEED: OptionSpec = wild("<speed>", Treatment::Harmless(NO_SERIAL));
@@ -49,6 +50,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "GRE carries whole packets, as synchronous lines do",
     ),
     harmless("datarate", COUNT, NO_SERIAL),
+    harmless("stop-bits", COUNT, NO_SERIAL),
     harmless(
         "escape",
         Takes::Text,
@@ -75,6 +77,15 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Takes::Text,
         "scripts are told the client's address",
     ),
+    refused("nic-interface", Takes::Text, NO_PPPOE),
+    refused("pppoe-service", Takes::Text, NO_PPPOE),
+    refused("pppoe-ac", Takes::Text, NO_PPPOE),
+    refused("pppoe-sess", Takes::Text, NO_PPPOE),
+    refused("pppoe-mac", Takes::Text, NO_PPPOE),
+    refused("pppoe-host-uniq", Takes::Text, NO_PPPOE),
+    harmless("pppoe-verbose", COUNT, NO_PPPOE),
+    harmless("pppoe-padi-timeout", COUNT, NO_PPPOE),
+    harmless("pppoe-padi-attempts", COUNT, NO_PPPOE),
     harmless("loglevel", COUNT, "the log's detail is set by debug"),
 ];
 
@@ -106,7 +117,10 @@ fn take_over_pptp(options: &mut PppdOptions, value: &super::Value<'_>) -> Result
     }
     while let Some(word) = words.next() {
         match word.strip_prefix("--") {
-            Some(option) => pptp_option(options, option, &mut words)?,
+            Some(option) => {
+                let given = pptp_option(options, option, &mut words)?;
+                options.pptp.given.push(given);
+            }
             None if word.starts_with('-') => {
                 return Err(format!("pty: pptp has no option '{word}'"));
             }
@@ -116,32 +130,63 @@ fn take_over_pptp(options: &mut PppdOptions, value: &super::Value<'_>) -> Result
     Ok(())
 }
 
+/// pptp's options without a value, and why they change nothing; none for those that do.
+const PPTP_FLAGS: [(&str, Option<&str>); 6] = [
+    ("nolaunchpppd", Some("no pppd is started")),
+    (
+        "sync",
+        Some("GRE carries whole packets, as synchronous lines do"),
+    ),
+    ("debug", Some("`pptp-fast up -f` stays in the foreground")),
+    (
+        "version",
+        Some("it is for the command line: `pptp-fast --version`"),
+    ),
+    ("nobuffer", None),
+    ("nohostroute", None),
+];
+
 /// One long option of pptp(8), `--name value` or `--name=value`.
 fn pptp_option(
     options: &mut PppdOptions,
     option: &str,
     rest: &mut dyn Iterator<Item = String>,
-) -> Result<(), String> {
+) -> Result<PptpWord, String> {
     let (name, joined) = match option.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (option, None),
     };
-    let pptp = &mut options.pptp;
-    match name {
-        "nolaunchpppd" | "sync" | "debug" | "version" => return Ok(()),
-        "nobuffer" => {
-            pptp.reorder = false;
-            return Ok(());
+    let flag = PPTP_FLAGS.iter().find(|(flag, _)| *flag == name);
+    let (value, harmless) = match flag {
+        Some((_, harmless)) => {
+            match name {
+                "nobuffer" => options.pptp.reorder = false,
+                "nohostroute" => options.pptp.host_route = false,
+                _ => {}
+            }
+            (String::new(), *harmless)
         }
-        "nohostroute" => {
-            pptp.host_route = false;
-            return Ok(());
+        None => {
+            let value = joined
+                .or_else(|| rest.next())
+                .ok_or_else(|| format!("pty: pptp's --{name} needs a value"))?;
+            let harmless = pptp_value(&mut options.pptp, name, &value)?;
+            (value, harmless)
         }
-        _ => {}
-    }
-    let value = joined
-        .or_else(|| rest.next())
-        .ok_or_else(|| format!("pty: pptp's --{name} needs a value"))?;
+    };
+    Ok(PptpWord {
+        name: format!("--{name}"),
+        value: value.chars().filter(|c| !c.is_control()).take(64).collect(),
+        harmless,
+    })
+}
+
+/// An option with a value; gives the reason when it changes nothing.
+fn pptp_value(
+    pptp: &mut PptpOptions,
+    name: &str,
+    value: &str,
+) -> Result<Option<&'static str>, String> {
     let bad = || {
         let shown: String = value.chars().take(40).collect();
         format!("pty: '{shown}' is not a value for pptp's --{name}")
@@ -151,21 +196,30 @@ fn pptp_option(
         "phone" => pptp.phone = value.chars().take(64).collect(),
         "localbind" => pptp.local_bind = Some(value.parse::<Ipv4Addr>().map_err(|_| bad())?),
         "rtmark" => pptp.mark = Some(number()?),
-        "timeout" => pptp.reorder_timeout_ms = seconds_to_ms(&value, 10.0).ok_or_else(bad)?,
+        "timeout" => pptp.reorder_timeout_ms = seconds_to_ms(value, 10.0).ok_or_else(bad)?,
         "idle-wait" => pptp.idle_wait_ms = u64::from(number()?) * 1000,
         "max-echo-wait" => pptp.max_echo_wait_ms = u64::from(number()?) * 1000,
         "missing-window" => pptp.missing_window = Some(number()?),
         "client-hostname" => pptp.host_name = Some(value.chars().take(64).collect()),
         "logstring" => pptp.log_name = Some(value.chars().take(64).collect()),
-        "loglevel" | "test-rate" => {
+        "loglevel" => {
             number()?;
+            return Ok(Some("the log's detail is set by debug"));
         }
-        "quirks" if value == "BEZEQ_ISRAEL" => {}
-        "test-type" if value == "0" => {}
+        "test-rate" => {
+            number()?;
+            return Ok(Some("it does nothing without --test-type"));
+        }
+        "test-type" if value == "0" => return Ok(Some("packets are sent in their order")),
+        "quirks" if value == "BEZEQ_ISRAEL" => {
+            return Ok(Some(
+                "calls that such modems answer oddly are taken as they are",
+            ));
+        }
         "quirks" | "test-type" => return Err(bad()),
         _ => return Err(format!("pty: pptp has no option '--{name}'")),
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Decimal seconds with a fraction, more than zero and at most `max_s`.

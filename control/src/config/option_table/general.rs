@@ -9,6 +9,8 @@ use crate::config::pppd_options::Detach;
 const ONE_LINK: &str = "a tunnel is one link; remove it, the tunnel comes up without multilink";
 const NO_FILTER: &str =
     "packet filters are the firewall's work here; use nftables on the interface";
+const NO_ACTIVE_FILTER: &str =
+    "every packet counts for idle and demand; keep unwanted ones off the interface with nftables";
 const NO_KERNEL: &str = "there is no kernel PPP to adjust";
 const NO_OCTET_LIMIT: &str = "there is no traffic limit; it would pass more than the file allows";
 
@@ -35,11 +37,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
     include("call", Include::Peer),
     flag("persist", |o, _| o.persist = true),
     flag("nopersist", |o, _| o.persist = false).in_group("persist"),
-    refused(
-        "demand",
-        Takes::Nothing,
-        "there is no dial on demand; use persist",
-    ),
+    // pppd(8): it implies persist, unless nopersist follows.
+    flag("demand", |o, _| (o.demand, o.persist) = (true, true)),
     refused(
         "--version",
         Takes::Nothing,
@@ -129,21 +128,15 @@ pub(super) const ROWS: &[OptionSpec] = &[
         o.environment.retain(|(set, _)| set != v.text);
         Ok(())
     }),
-    harmless(
-        "net-init-script",
-        Takes::Text,
-        "scripts of this kind are not run",
-    ),
-    harmless(
-        "net-pre-up-script",
-        Takes::Text,
-        "scripts of this kind are not run",
-    ),
-    harmless(
-        "net-down-script",
-        Takes::Text,
-        "scripts of this kind are not run",
-    ),
+    value("net-init-script", Takes::Text, |o, v| {
+        o.scripts.net_init = Some(v.text.into())
+    }),
+    value("net-pre-up-script", Takes::Text, |o, v| {
+        o.scripts.net_pre_up = Some(v.text.into())
+    }),
+    value("net-down-script", Takes::Text, |o, v| {
+        o.scripts.net_down = Some(v.text.into())
+    }),
     value("auth-up-script", Takes::Text, |o, v| {
         o.scripts.auth_up = Some(v.text.into())
     }),
@@ -159,8 +152,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
     value("ip-down-script", Takes::Text, |o, v| {
         o.scripts.ip_down = Some(v.text.into())
     }),
-    harmless("ipv6-up-script", Takes::Text, "IPv6CP is not negotiated"),
-    harmless("ipv6-down-script", Takes::Text, "IPv6CP is not negotiated"),
+    value("ipv6-up-script", Takes::Text, |o, v| {
+        o.scripts.ipv6_up = Some(PathBuf::from(v.text))
+    }),
+    value("ipv6-down-script", Takes::Text, |o, v| {
+        o.scripts.ipv6_down = Some(PathBuf::from(v.text))
+    }),
     refused("multilink", Takes::Nothing, ONE_LINK),
     refused("mp", Takes::Nothing, ONE_LINK).in_group("multilink"),
     harmless("nomultilink", Takes::Nothing, "multilink is not done").in_group("multilink"),
@@ -170,6 +167,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         match v.text.rsplit('/').next().unwrap_or(v.text) {
             // The tunnel itself, and a note in wtmp that nobody misses.
             "pptp.so" | "pptpd-logwtmp.so" => Ok(()),
+            "nm-pptp-pppd-plugin.so" => Err(
+                "plugin 'nm-pptp-pppd-plugin.so' asks NetworkManager for the password: remove the \
+                 line, and give the password with `pptp-fast secret add`"
+                    .to_owned(),
+            ),
             _ => Err(format!(
                 "plugin '{}' cannot be loaded: only pptp.so is built in; remove the line",
                 short(v.text)
@@ -179,10 +181,10 @@ pub(super) const ROWS: &[OptionSpec] = &[
     refused("pass-filter", Takes::Text, NO_FILTER),
     refused("pass-filter-in", Takes::Text, NO_FILTER),
     refused("pass-filter-out", Takes::Text, NO_FILTER),
-    refused("active-filter", Takes::Text, NO_FILTER),
-    refused("active-filter-in", Takes::Text, NO_FILTER),
-    refused("active-filter-out", Takes::Text, NO_FILTER),
-    refused("precompiled-active-filter", Takes::Text, NO_FILTER),
+    refused("active-filter", Takes::Text, NO_ACTIVE_FILTER),
+    refused("active-filter-in", Takes::Text, NO_ACTIVE_FILTER),
+    refused("active-filter-out", Takes::Text, NO_ACTIVE_FILTER),
+    refused("precompiled-active-filter", Takes::Text, NO_ACTIVE_FILTER),
     refused("precompiled-pass-filter", Takes::Text, NO_FILTER),
     refused("maxoctets", COUNT, NO_OCTET_LIMIT),
     refused("mo", COUNT, NO_OCTET_LIMIT).in_group("maxoctets"),

@@ -9,7 +9,7 @@ use crate::config::pppd_options::PppdOptions;
 const MRU: Takes = Takes::Number(128, INFORMATION_BYTES_MAX as i64);
 const ONE_TIMER: &str = "one restart timer serves all protocols: lcp-restart";
 const ONE_COUNTER: &str = "one counter serves all protocols: that of lcp";
-const NO_EAP: &str = "EAP is not spoken here";
+const NO_SRP: &str = "it belongs to SRP-SHA1, which is not spoken here";
 const ONE_LINK: &str = "a tunnel is one link; multilink is not done";
 const NO_TEST: &str = "challenges are always random";
 
@@ -111,14 +111,23 @@ pub(super) const ROWS: &[OptionSpec] = &[
     ),
     refused("mschap-challenge", Takes::Text, NO_TEST),
     refused("mschap2-peer-challenge", Takes::Text, NO_TEST),
-    harmless("eap-restart", COUNT, NO_EAP),
-    harmless("eap-max-sreq", COUNT, NO_EAP),
-    harmless("eap-timeout", COUNT, NO_EAP),
-    harmless("eap-max-rreq", COUNT, NO_EAP),
-    harmless("eap-interval", COUNT, NO_EAP),
-    harmless("srp-interval", COUNT, NO_EAP),
-    harmless("srp-pn-secret", Takes::Text, NO_EAP),
-    harmless("srp-use-pseudonym", Takes::Nothing, NO_EAP),
+    refused(
+        "callback",
+        Takes::Text,
+        "a tunnel cannot be called back; remove it",
+    ),
+    harmless("eap-restart", COUNT, ONE_TIMER),
+    harmless("eap-max-sreq", COUNT, ONE_COUNTER),
+    harmless(
+        "eap-timeout",
+        COUNT,
+        "one time-out serves all methods: chap-timeout",
+    ),
+    harmless("eap-max-rreq", COUNT, "20 Requests are answered at most"),
+    value("eap-interval", COUNT, |o, v| o.chap_interval_s = v.u32()),
+    harmless("srp-interval", COUNT, NO_SRP),
+    harmless("srp-pn-secret", Takes::Text, NO_SRP),
+    harmless("srp-use-pseudonym", Takes::Nothing, NO_SRP),
 ];
 
 /// pppd(8): the values of several asyncmap options are put together.

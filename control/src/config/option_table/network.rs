@@ -1,15 +1,17 @@
 //! IPCP, IPv6CP, CCP with MPPE, and IPX (pppd's ipcp.c, ipv6cp.c, ccp.c), with the dialects of MPPE
 //! that distributions have patched in.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{COUNT, OptionSpec, Setter, Takes, Treatment, Value};
 use super::{checked, flag, harmless, refused, value, wild};
 use crate::config::pppd_options::{DefaultRoute, MppeOptions, PppdOptions};
+use crate::wire::ipv6cp::InterfaceIdentifier;
 
 const NO_VJ: &str = "Van Jacobson compression is never negotiated";
 const NO_COMPRESSION: &str = "no compression is ever negotiated, only MPPE";
-const NO_IPV6: &str = "IPv6CP is not negotiated";
+const NO_IPV6_ROUTE: &str = "no default route for IPv6 is set; ipv6-up can set one";
+const NO_PERSISTENT: &str = "interface identifiers are drawn, or given with ipv6";
 const ONE_TIMER: &str = "one restart timer serves all protocols: lcp-restart";
 const ONE_COUNTER: &str = "one counter serves all protocols: that of lcp";
 const METRIC: Takes = Takes::Number(-1, i32::MAX as i64);
@@ -93,25 +95,37 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "addresses are always negotiated",
     ),
     ADDRESSES,
-    harmless("ipv6", Takes::Text, NO_IPV6),
-    harmless("+ipv6", Takes::Nothing, NO_IPV6),
-    harmless("noipv6", Takes::Nothing, NO_IPV6).in_group("+ipv6"),
-    harmless("-ipv6", Takes::Nothing, NO_IPV6).in_group("+ipv6"),
-    harmless("ipv6cp-accept-local", Takes::Nothing, NO_IPV6),
-    harmless("ipv6cp-accept-remote", Takes::Nothing, NO_IPV6),
-    harmless("defaultroute6", Takes::Nothing, NO_IPV6),
-    harmless("nodefaultroute6", Takes::Nothing, NO_IPV6).in_group("defaultroute6"),
-    harmless("-defaultroute6", Takes::Nothing, NO_IPV6).in_group("defaultroute6"),
-    harmless("defaultroute6-metric", METRIC, NO_IPV6),
-    harmless("ipv6cp-use-ipaddr", Takes::Nothing, NO_IPV6),
-    harmless("ipv6cp-use-persistent", Takes::Nothing, NO_IPV6),
-    harmless("ipv6cp-use-remotenumber", Takes::Nothing, NO_IPV6),
-    harmless("ipv6cp-noremote", Takes::Nothing, NO_IPV6),
-    harmless("ipv6cp-nosend", Takes::Nothing, NO_IPV6),
-    harmless("ipv6cp-restart", COUNT, NO_IPV6),
-    harmless("ipv6cp-max-terminate", COUNT, NO_IPV6),
-    harmless("ipv6cp-max-configure", COUNT, NO_IPV6),
-    harmless("ipv6cp-max-failure", COUNT, NO_IPV6),
+    checked("ipv6", set_identifiers),
+    flag("+ipv6", |o, _| o.ipv6.refused = false),
+    flag("noipv6", |o, _| o.ipv6.refused = true).in_group("+ipv6"),
+    flag("-ipv6", |o, _| o.ipv6.refused = true).in_group("+ipv6"),
+    flag("ipv6cp-accept-local", |o, _| o.ipv6.accept_local = true),
+    flag("ipv6cp-accept-remote", |o, _| o.ipv6.accept_remote = true),
+    flag("ipv6cp-use-ipaddr", |o, _| o.ipv6.use_ip_addresses = true),
+    harmless("defaultroute6", Takes::Nothing, NO_IPV6_ROUTE),
+    harmless("nodefaultroute6", Takes::Nothing, NO_IPV6_ROUTE).in_group("defaultroute6"),
+    harmless("-defaultroute6", Takes::Nothing, NO_IPV6_ROUTE).in_group("defaultroute6"),
+    harmless("defaultroute6-metric", METRIC, NO_IPV6_ROUTE),
+    harmless("ipv6cp-use-persistent", Takes::Nothing, NO_PERSISTENT),
+    harmless(
+        "ipv6cp-use-remotenumber",
+        Takes::Nothing,
+        "a tunnel has no telephone number",
+    ),
+    harmless(
+        "ipv6cp-noremote",
+        Takes::Nothing,
+        "a peer without an identifier is asked for one",
+    ),
+    harmless(
+        "ipv6cp-nosend",
+        Takes::Nothing,
+        "identifiers are always negotiated",
+    ),
+    harmless("ipv6cp-restart", COUNT, ONE_TIMER),
+    harmless("ipv6cp-max-terminate", COUNT, ONE_COUNTER),
+    harmless("ipv6cp-max-configure", COUNT, ONE_COUNTER),
+    harmless("ipv6cp-max-failure", COUNT, ONE_COUNTER),
     flag("noccp", |o, _| o.no_ccp = true),
     flag("-ccp", |o, _| o.no_ccp = true).in_group("noccp"),
     harmless("bsdcomp", Takes::Text, NO_COMPRESSION),
@@ -166,6 +180,23 @@ pub(super) const ROWS: &[OptionSpec] = &[
     .in_group("mppe-stateful"),
     harmless("noipx", Takes::Nothing, "IPX is not carried"),
     harmless("-ipx", Takes::Nothing, "IPX is not carried").in_group("noipx"),
+    harmless("ipx-network", Takes::Text, "IPX is not carried"),
+    harmless("ipx-node", Takes::Text, "IPX is not carried"),
+    harmless("ipx-router-name", Takes::Text, "IPX is not carried"),
+    harmless("ipx-routing", COUNT, "IPX is not carried"),
+    harmless("ipxcp-accept-local", Takes::Nothing, "IPX is not carried"),
+    harmless("ipxcp-accept-network", Takes::Nothing, "IPX is not carried"),
+    harmless("ipxcp-accept-remote", Takes::Nothing, "IPX is not carried"),
+    harmless("ipxcp-restart", COUNT, "IPX is not carried"),
+    harmless("ipxcp-max-terminate", COUNT, "IPX is not carried"),
+    harmless("ipxcp-max-configure", COUNT, "IPX is not carried"),
+    harmless("ipxcp-max-failure", COUNT, "IPX is not carried"),
+    harmless(
+        "noecp",
+        Takes::Nothing,
+        "ECP is never negotiated, only MPPE",
+    ),
+    harmless("-ecp", Takes::Nothing, "ECP is never negotiated, only MPPE").in_group("noecp"),
     refused("ipx", Takes::Nothing, "IPX is not carried").in_group("noipx"),
     refused("+ipx", Takes::Nothing, "IPX is not carried").in_group("noipx"),
 ];
@@ -198,6 +229,31 @@ pub(super) fn parse_addresses(word: &str) -> Option<(Option<Ipv4Addr>, Option<Ip
         Some((!address.is_unspecified()).then_some(address))
     };
     Some((parse(local)?, parse(remote)?))
+}
+
+/// `::dead:beef,::1`, either of them may be missing; only the lower halves count.
+fn set_identifiers(options: &mut PppdOptions, value: &Value<'_>) -> Result<(), String> {
+    let (local, remote) = value.text.split_once(',').unwrap_or((value.text, ""));
+    let parse = |text: &str| -> Result<Option<InterfaceIdentifier>, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let address: Ipv6Addr = text
+            .parse()
+            .map_err(|_| "an interface identifier is written as an IPv6 address: ::dead:beef")?;
+        let identifier = InterfaceIdentifier::of(address);
+        if identifier == InterfaceIdentifier::ZERO {
+            return Err("an interface identifier must not be zero".to_owned());
+        }
+        Ok(Some(identifier))
+    };
+    let (local, remote) = (parse(local)?, parse(remote)?);
+    if local.is_some() && local == remote {
+        return Err("both ends cannot have the same interface identifier".to_owned());
+    }
+    options.ipv6.local = local.or(options.ipv6.local);
+    options.ipv6.remote = remote.or(options.ipv6.remote);
+    Ok(())
 }
 
 /// pppd takes two; a third is more likely a mistake than meant.

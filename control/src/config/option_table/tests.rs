@@ -40,7 +40,10 @@ const PPPD_NAMES: &str = "
     ip-pre-up-script ipv6-up-script ipv6-down-script multilink mp bundle plugin pass-filter
     active-filter maxoctets mo-direction mo-timeout noipx show-options --help --version
     lock nolock init connect disconnect welcome pty notty socket record crtscts modem local sync
-    datarate escape";
+    datarate escape stop-bits callback
+    ipx-network ipx-node ipx-router-name ipx-routing ipxcp-accept-local ipxcp-accept-network
+    ipxcp-accept-remote ipxcp-restart ipxcp-max-terminate ipxcp-max-configure ipxcp-max-failure
+    noecp -ecp nic-interface pppoe-service pppoe-ac pppoe-sess pppoe-mac pppoe-verbose";
 
 /// Words of patched versions, from the files that people have.
 const DIALECT_NAMES: &str = "
@@ -185,6 +188,10 @@ fn pty_gives_the_server_and_the_options_of_pptp() {
     assert_eq!((pptp.reorder_timeout_ms, pptp.reorder), (500, false));
     assert_eq!((pptp.idle_wait_ms, pptp.host_route), (30_000, false));
     assert_eq!(pptp.missing_window, Some(6_000));
+    assert_eq!(pptp.given.len(), 10);
+    let harmless = pptp.given.iter().filter(|word| word.harmless.is_some());
+    let harmless: Vec<_> = harmless.map(|word| word.name.as_str()).collect();
+    assert_eq!(harmless, ["--loglevel", "--nolaunchpppd"]);
     for (pty, words) in [
         ("/usr/sbin/pppoe -I eth0", "only run `pptp SERVER"),
         (
@@ -206,6 +213,8 @@ fn pty_gives_the_server_and_the_options_of_pptp() {
 fn a_kernel_plugin_is_replaced_and_others_are_refused() {
     let words = "plugin pptp.so\npptp_server 10.0.0.1\nplugin /usr/lib/pppd/2.5.0/pptp.so";
     assert_eq!(options(words).unwrap().server.as_deref(), Some("10.0.0.1"));
+    let error = options("plugin /usr/lib/pppd/2.5.0/nm-pptp-pppd-plugin.so").unwrap_err();
+    assert!(error.contains("asks NetworkManager"), "{error}");
     let error = options("plugin radius.so").unwrap_err();
     assert!(
         error.contains("plugin 'radius.so' cannot be loaded"),

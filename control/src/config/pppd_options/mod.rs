@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::proto::auth::{AuthMethods, Secret};
+use crate::wire::ipv6cp::InterfaceIdentifier;
 
 use super::client::LogConfig;
 use super::error::Place;
@@ -46,12 +47,22 @@ pub struct DefaultRoute {
 /// Scripts that run as the tunnel comes and goes; `None` is pppd's place for each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scripts {
+    /// `net-init-script`.
+    pub net_init: Option<PathBuf>,
+    /// `net-pre-up-script`.
+    pub net_pre_up: Option<PathBuf>,
+    /// `net-down-script`.
+    pub net_down: Option<PathBuf>,
     /// `ip-pre-up-script`.
     pub ip_pre_up: Option<PathBuf>,
     /// `ip-up-script`.
     pub ip_up: Option<PathBuf>,
     /// `ip-down-script`.
     pub ip_down: Option<PathBuf>,
+    /// `ipv6-up-script`.
+    pub ipv6_up: Option<PathBuf>,
+    /// `ipv6-down-script`.
+    pub ipv6_down: Option<PathBuf>,
     /// `auth-up-script`.
     pub auth_up: Option<PathBuf>,
     /// `auth-down-script`.
@@ -83,6 +94,23 @@ impl MppeOptions {
     }
 }
 
+/// IPV6CP as the options ask for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ipv6Options {
+    /// `noipv6`.
+    pub refused: bool,
+    /// `ipv6 LOCAL,`.
+    pub local: Option<InterfaceIdentifier>,
+    /// `ipv6 ,REMOTE`.
+    pub remote: Option<InterfaceIdentifier>,
+    /// `ipv6cp-accept-local`.
+    pub accept_local: bool,
+    /// `ipv6cp-accept-remote`.
+    pub accept_remote: bool,
+    /// `ipv6cp-use-ipaddr`: identifiers end in the IPv4 addresses.
+    pub use_ip_addresses: bool,
+}
+
 /// What the `pptp` program takes on its command line (pptp(8)), from a `pty` option or from flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PptpOptions {
@@ -108,6 +136,19 @@ pub struct PptpOptions {
     pub log_name: Option<String>,
     /// Not `--nohostroute`: a host route keeps the outer packets out of the tunnel.
     pub host_route: bool,
+    /// The options as they stand in the `pty` line, for `check`.
+    pub given: Vec<PptpWord>,
+}
+
+/// One option of the `pptp` program, as it stands in a `pty` line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PptpWord {
+    /// With its dashes: `--phone`.
+    pub name: String,
+    /// Empty for none.
+    pub value: String,
+    /// Why it changes nothing, if so.
+    pub harmless: Option<&'static str>,
 }
 
 impl Default for PptpOptions {
@@ -124,6 +165,7 @@ impl Default for PptpOptions {
             host_name: None,
             log_name: None,
             host_route: true,
+            given: Vec::new(),
         }
     }
 }
@@ -148,6 +190,8 @@ pub struct PppdOptions {
     pub user: Option<String>,
     /// `password`.
     pub password: Option<Secret>,
+    /// In place of a password that has expired; no option of pppd's.
+    pub new_password: Option<Secret>,
     /// `remotename`.
     pub remote_name: Option<String>,
     /// `usehostname`: the host's name is our name, whatever `name` says.
@@ -206,6 +250,8 @@ pub struct PppdOptions {
     pub accept_local: bool,
     /// `ipcp-accept-remote`.
     pub accept_remote: bool,
+    /// IPV6CP: `+ipv6` (pppd's default) or `noipv6`, and which identifiers.
+    pub ipv6: Ipv6Options,
     /// `usepeerdns`.
     pub use_peer_dns: bool,
     /// `usepeerwins`.
@@ -238,6 +284,8 @@ pub struct PppdOptions {
     pub detach: Detach,
     /// `persist`.
     pub persist: bool,
+    /// `demand`.
+    pub demand: bool,
     /// `maxfail`; 0 is no limit.
     pub max_fail: u32,
     /// `holdoff`.
@@ -270,6 +318,7 @@ impl Default for PppdOptions {
             name: None,
             user: None,
             password: None,
+            new_password: None,
             remote_name: None,
             use_host_name: false,
             domain: None,
@@ -299,6 +348,7 @@ impl Default for PppdOptions {
             remote_address: None,
             accept_local: false,
             accept_remote: false,
+            ipv6: Ipv6Options::default(),
             use_peer_dns: false,
             use_peer_wins: false,
             no_resolv_conf: false,
@@ -315,6 +365,7 @@ impl Default for PppdOptions {
             dry_run: false,
             detach: Detach::default(),
             persist: false,
+            demand: false,
             max_fail: 10,
             holdoff_s: 30,
             idle_s: 0,
@@ -360,6 +411,7 @@ impl PppdOptions {
     #[must_use]
     pub const fn allowed_methods(&self) -> AuthMethods {
         AuthMethods {
+            eap: !self.refuse.eap,
             mschap_v2: !self.refuse.mschap_v2,
             mschap_v1: !self.refuse.mschap_v1,
             chap_md5: !self.refuse.chap_md5,

@@ -99,9 +99,9 @@ fn mistakes_are_in_the_words_of_pppd_with_their_line() {
             "In file /etc/ppp/options.pptp, line 1: unit value must be between 0 and 65535, not -1",
         ),
         (
-            "require-eap",
-            "In file /etc/ppp/options.pptp, line 1: the option 'require-eap' cannot be honoured: \
-             EAP is not spoken here; use MS-CHAPv2 (require-mschap-v2)",
+            "login",
+            "In file /etc/ppp/options.pptp, line 1: the option 'login' cannot be honoured: \
+             only secrets files are asked, not the system's own accounts",
         ),
         (
             "call ../options",
@@ -177,7 +177,7 @@ fn a_file_that_names_itself_ends_in_an_error() {
 #[test]
 fn check_tells_every_problem_and_every_setting() {
     let mut options = PppdOptions::default();
-    let text = b"lock\nxyz\nmtu 5\nrequire-eap\nnovj\nfile /nonexistent/x\nmru";
+    let text = b"lock\nxyz\nmtu 5\nlogin\nnovj\nfile /nonexistent/x\nmru";
     let problems = options.check_text(Path::new(NO_DIR), "f", text);
     let words: Vec<_> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(words.len(), 5, "{words:?}");
@@ -190,7 +190,7 @@ fn check_tells_every_problem_and_every_setting() {
         .iter()
         .map(|setting| setting.spec.name)
         .collect();
-    assert_eq!(names, ["lock", "require-eap", "novj"]);
+    assert_eq!(names, ["lock", "login", "novj"]);
 }
 
 /// pppd's own `dump` of real runs: feeding the options back in gives the same text, whatever the

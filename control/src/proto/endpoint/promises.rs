@@ -182,6 +182,9 @@ impl Accountant {
             Action::NetworkDown { call_id } => {
                 assert_eq!(self.live.insert(call_id, false), Some(true));
             }
+            Action::Ipv6Up { call_id, .. } | Action::Ipv6Down { call_id } => {
+                assert_eq!(self.live.get(&call_id), Some(&true));
+            }
             Action::Ended { call_id, .. } => assert_eq!(self.live.remove(&call_id), Some(false)),
             Action::Report { call_id, .. }
             | Action::Authenticate { call_id, .. }

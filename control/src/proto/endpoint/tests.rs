@@ -4,7 +4,7 @@ use dataplane::program::Command;
 
 use super::*;
 use crate::proto::auth::{AuthMethods, Secret, Secrets};
-use crate::proto::link::{Addresses, LcpConfig, Report};
+use crate::proto::link::{Addresses, Ipv6Config, LcpConfig, Report};
 use crate::wire::pptp::codes::{DisconnectResult, EchoResult, StartResult, StopResult};
 use crate::wire::pptp::messages::{
     CallClearRequest, CallDisconnectNotify, EchoReply, EchoRequest, IncomingCallConnected,
@@ -42,6 +42,7 @@ pub(super) fn link_config() -> Arc<LinkConfig> {
         secrets: Arc::new(NoSecrets),
         lcp: LcpConfig::default(),
         mppe: None,
+        ipv6: Some(Ipv6Config::default()),
         addresses: Addresses::default(),
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::proto::auth::{AuthMethods, Secrets};
 use crate::proto::outbox::printable;
+use crate::wire::ipv6cp::InterfaceIdentifier;
 
 /// Everything that decides how a link is negotiated. Defaults are pppd's.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct LinkConfig {
     pub mppe: Option<MppeConfig>,
     /// What we ask of IPCP. A server replaces it with what the verdict brings.
     pub addresses: Addresses,
+    /// IPv6; `None` is `noipv6`: the peer's IPV6CP is rejected.
+    pub ipv6: Option<Ipv6Config>,
 }
 
 /// LCP options and every protocol's timers (pppd's `lcp-*`, `ipcp-*`, `chap-*` defaults).
@@ -124,6 +127,28 @@ pub struct Addresses {
     pub wins: [Option<Ipv4Addr>; 2],
 }
 
+/// What to ask for and to give in IPV6CP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ipv6Config {
+    /// Our interface identifier; `None` draws one, and takes another when the peer insists.
+    pub local: Option<InterfaceIdentifier>,
+    /// The peer's; `None` takes what the peer says.
+    pub remote: Option<InterfaceIdentifier>,
+    /// Take another than `local` when the peer insists (`ipv6cp-accept-local`).
+    pub accept_local: bool,
+    /// Let the peer have another than `remote` (`ipv6cp-accept-remote`).
+    pub accept_remote: bool,
+}
+
+/// What IPV6CP agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Network {
+    /// Our interface identifier.
+    pub local: InterfaceIdentifier,
+    /// The peer's: another.
+    pub remote: InterfaceIdentifier,
+}
+
 /// What the network layer agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -155,6 +180,8 @@ pub enum Report {
     Line(String),
     /// LCP is up.
     LinkUp,
+    /// Whoever had to has proved who they are; network layers are negotiated next.
+    NetworkPhase,
     /// The peer proved who it is (server): its name.
     PeerAuthenticated(String),
     /// MPPE is up, in pppd's words: `MPPE 128-bit stateless compression enabled`.
@@ -166,6 +193,7 @@ impl fmt::Display for Report {
         match self {
             Self::Line(words) | Self::CipherUp(words) => f.write_str(words),
             Self::LinkUp => f.write_str("LCP is up"),
+            Self::NetworkPhase => f.write_str("authentication is over"),
             Self::PeerAuthenticated(name) => {
                 write!(f, "Peer {} authenticated", printable(name.as_bytes()))
             }

@@ -1,18 +1,23 @@
 //! Two links joined back to back, in virtual time.
 
+mod eap;
 mod encryption;
+mod ipv6;
 mod joined;
+mod passwords;
 mod proofs;
 mod refusals;
 mod robust;
 mod transcripts;
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 
 use dataplane::mppe::keys::{KeyMode, StartKey};
 
 use super::*;
-use crate::proto::auth::{AuthMethods, Secret, Secrets, verify};
+use crate::proto::auth::{AuthMethod, AuthMethods, Secret, Secrets, Verdict, verify};
+use crate::wire::chap::ChapPacket;
 use crate::wire::log::describe;
 
 const CALLER: usize = 0;
@@ -66,6 +71,7 @@ fn caller() -> LinkConfig {
             ask_dns: true,
             ..Addresses::default()
         },
+        ipv6: None,
     }
 }
 
@@ -80,6 +86,7 @@ fn callee() -> LinkConfig {
         lcp: LcpConfig::default(),
         mppe: Some(MPPE_128),
         addresses: callee_addresses(),
+        ipv6: None,
     }
 }
 
@@ -112,6 +119,7 @@ struct End {
     send: Option<MppeSpec>,
     resets: u32,
     network: Option<Network>,
+    ipv6: Option<Ipv6Network>,
     /// `NetworkUp` was ever said.
     was_up: bool,
     endings: Vec<Ending>,
@@ -145,6 +153,7 @@ impl Pair {
             send: None,
             resets: 0,
             network: None,
+            ipv6: None,
             was_up: false,
             endings: Vec::new(),
             has_hung_up: false,
@@ -345,6 +354,14 @@ impl End {
             }
             LinkOutput::NetworkDown => {
                 assert!(self.network.take().is_some(), "down before it was up");
+                self.ipv6 = None;
+            }
+            LinkOutput::Ipv6Up(ipv6) => {
+                assert!(self.network.is_some(), "IPv6 before IPv4");
+                assert!(self.ipv6.replace(ipv6).is_none(), "up twice");
+            }
+            LinkOutput::Ipv6Down => {
+                assert!(self.ipv6.take().is_some(), "down before it was up");
             }
             LinkOutput::Terminated(ending) => {
                 assert!(self.network.is_none(), "the network outlives the link");

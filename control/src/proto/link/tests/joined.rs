@@ -1,14 +1,16 @@
 //! What two ends agree on.
 
 use super::*;
-use crate::proto::auth::AuthMethod;
 
 #[test]
 fn every_method_brings_the_network_up() {
     for method in AuthMethod::ALL {
         let mut callee = callee();
         callee.require = only(method);
-        let has_keys = matches!(method, AuthMethod::MsChapV2 | AuthMethod::MsChapV1);
+        let has_keys = matches!(
+            method,
+            AuthMethod::Eap | AuthMethod::MsChapV2 | AuthMethod::MsChapV1
+        );
         let mut caller = caller();
         if !has_keys {
             caller.mppe = None;
@@ -29,7 +31,7 @@ fn every_method_brings_the_network_up() {
 
 #[test]
 fn every_strength_and_mode_is_agreed_to_and_keyed_alike() {
-    for method in [AuthMethod::MsChapV2, AuthMethod::MsChapV1] {
+    for method in [AuthMethod::Eap, AuthMethod::MsChapV2, AuthMethod::MsChapV1] {
         for strength in [40, 56, 128] {
             for stateful in [false, true] {
                 let mppe = MppeConfig {

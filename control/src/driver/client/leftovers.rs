@@ -1,0 +1,122 @@
+//! What a tunnel changes on its host that does not go with its process: written down before it is
+//! done, so that `down` or the next start can undo it after the process was killed.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::log::Log;
+use super::super::netlink::{Netlink, RouteEntry};
+use super::super::{name_servers, run_files};
+use super::kill_switch;
+
+/// One tunnel's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Leftovers {
+    /// Routes that do not go through the tunnel: the others went with its interface.
+    pub routes: Vec<RouteEntry>,
+    /// The kill switch stands, with these addresses of this server.
+    pub kill_switch: Option<Servers>,
+    /// Name servers were set for this interface.
+    pub name_servers: Option<String>,
+    /// Files that say that the process runs.
+    pub files: Vec<PathBuf>,
+}
+
+/// A server as it was resolved before the kill switch closed the way to other name servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Servers {
+    pub name: String,
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+/// The record of a running tunnel.
+#[derive(Debug)]
+pub(super) struct Record {
+    tunnel: String,
+    path: PathBuf,
+    leftovers: Leftovers,
+}
+
+impl Record {
+    /// What is on record of a tunnel that does not run; nothing when it ended in order.
+    pub(super) fn open(tunnel: &str) -> Self {
+        let path = run_files::leftovers(tunnel);
+        let leftovers = fs::read(&path)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok());
+        Self {
+            tunnel: tunnel.to_owned(),
+            path,
+            leftovers: leftovers.unwrap_or_default(),
+        }
+    }
+
+    pub(super) const fn leftovers(&self) -> &Leftovers {
+        &self.leftovers
+    }
+
+    /// Changes the record; it is on disk before this returns.
+    ///
+    /// # Errors
+    /// When the run directory cannot be written.
+    pub(super) fn note(&mut self, change: impl FnOnce(&mut Leftovers)) -> io::Result<()> {
+        change(&mut self.leftovers);
+        if self.leftovers == Leftovers::default() {
+            return match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        let next = self.path.with_extension("next");
+        fs::write(&next, serde_json::to_vec(&self.leftovers)?)?;
+        fs::rename(&next, &self.path)
+    }
+
+    /// Undoes what is on record, but for the kill switch.
+    pub(super) async fn repair(&mut self, netlink: &Netlink, log: &Log) {
+        let found = std::mem::take(&mut self.leftovers);
+        for route in &found.routes {
+            log.line(&format!("Route: {route} was left behind; removed"));
+            netlink.remove_route(route).await;
+        }
+        if let Some(interface) = &found.name_servers {
+            log.line("Name servers were left behind; restored");
+            name_servers::restore(&self.tunnel, interface, log).await;
+        }
+        for file in &found.files {
+            let _ = fs::remove_file(file);
+        }
+        let _ = self.note(|left| left.kill_switch = found.kill_switch);
+    }
+
+    /// Opens what the kill switch closed.
+    pub(super) fn open_kill_switch(&mut self) -> io::Result<()> {
+        if self.leftovers.kill_switch.is_some() {
+            kill_switch::open(&self.tunnel)?;
+            self.note(|left| left.kill_switch = None)?;
+        }
+        Ok(())
+    }
+}
+
+/// Undoes what a killed process of this tunnel has left, all of it; whether there was anything.
+///
+/// # Errors
+/// What cannot be undone, in words.
+pub async fn repair(tunnel: &str) -> Result<bool, String> {
+    let mut record = Record::open(tunnel);
+    if *record.leftovers() == Leftovers::default() {
+        return Ok(false);
+    }
+    let netlink = Netlink::open().map_err(|error| error.to_string())?;
+    record.repair(&netlink, &Log::default()).await;
+    record
+        .open_kill_switch()
+        .map_err(|error| format!("cannot remove the kill switch: {error}"))?;
+    Ok(true)
+}

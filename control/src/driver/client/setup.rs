@@ -1,0 +1,67 @@
+//! What a client is made of, from its configuration.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::super::engine::{Direction, Trace};
+use super::super::log::Log;
+use super::super::scripts::Scripts;
+use crate::config::client::{ClientConfig, InterfaceConfig};
+use crate::proto::endpoint::{EndpointConfig, Timers};
+use crate::wire::log as packet_log;
+
+pub(super) fn endpoint_config(config: &ClientConfig) -> EndpointConfig {
+    let host_name = config.pptp.host_name.clone();
+    EndpointConfig {
+        host_name: host_name.unwrap_or_else(|| "local".to_owned()),
+        phone_number: config.pptp.phone.clone(),
+        timers: Timers {
+            echo_idle_ms: config.pptp.idle_wait_ms,
+            echo_wait_ms: config.pptp.max_echo_wait_ms,
+            ..Timers::default()
+        },
+        ..EndpointConfig::default()
+    }
+}
+
+pub(super) fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
+    Box::new(move |_, direction, frame| {
+        if !debug.get() {
+            return;
+        }
+        let verb = match direction {
+            Direction::Sent => "sent",
+            Direction::Rcvd => "rcvd",
+        };
+        log.line(&format!("{verb} {}", packet_log::describe(frame)));
+    })
+}
+
+pub(super) fn scripts(config: &ClientConfig) -> Scripts {
+    let mut environment = config.environment.clone();
+    let named = [
+        ("LINKNAME", &config.link_name),
+        ("CALL_FILE", &config.call_file),
+    ];
+    for (name, value) in named {
+        if let Some(value) = value {
+            environment.push((name.to_owned(), value.clone()));
+        }
+    }
+    Scripts {
+        dir: config.scripts_dir.clone(),
+        places: config.scripts.clone(),
+        ipparam: config.ipparam.clone().unwrap_or_default(),
+        environment,
+        ..Scripts::default()
+    }
+}
+
+/// The name that is asked for, or the first free one as pppd takes it.
+pub(super) fn interface_pattern(interface: &InterfaceConfig) -> String {
+    match (&interface.name, interface.unit) {
+        (Some(name), _) => name.clone(),
+        (None, Some(unit)) => format!("ppp{unit}"),
+        (None, None) => "ppp%d".to_owned(),
+    }
+}

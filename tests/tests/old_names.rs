@@ -1,0 +1,202 @@
+//! pptp-command, pptpsetup, pon and poff on real tunnels between two network namespaces: their
+//! verbs, messages and exit codes.
+
+use std::os::unix::fs::symlink;
+use std::process::Output;
+
+use sim::lab::{Lab, Running, SERVER, Side, binary, ready};
+
+/// A lab whose server knows mia, with links for the old names beside its files.
+fn started() -> Option<(Lab, Running)> {
+    let lab = ready().then(Lab::new)?;
+    for name in ["pptp-command", "pptpsetup", "pon", "poff"] {
+        symlink(binary(), lab.dir.path().join(name)).expect("a link");
+    }
+    // The server's secrets lie apart: the client's folder starts empty.
+    let secrets = lab.write("server-secrets", "mia * mia123 *\n");
+    let options = format!(
+        "name zidler\nrequire-mschap-v2\nrequire-mppe-128\nchap-secrets {}\n",
+        secrets.display()
+    );
+    let options = lab.write("pptpd-options", &options);
+    let conf = format!(
+        "option {}\nlocalip 192.168.254.230\nremoteip 192.168.254.231-232\n",
+        options.display()
+    );
+    let conf = lab.write("pptpd.conf", &conf).display().to_string();
+    lab.write("resolv.conf", "nameserver 192.0.2.1\n");
+    let mut server = lab.start(Side::Server, &["serve", "--config", &conf]);
+    server.wait_for("Listening for PPTP", 10);
+    Some((lab, server))
+}
+
+fn run(lab: &Lab, name: &str, arguments: &[&str]) -> Output {
+    let mut command = lab.command(Side::Client, lab.dir.path().join(name));
+    command.env("PPTP_FAST_RESOLV_CONF", lab.dir.path().join("resolv.conf"));
+    command.args(arguments).output().expect("it starts")
+}
+
+#[track_caller]
+fn assert_says(output: &Output, code: i32, words: &str) {
+    let shown = [&output.stdout[..], &output.stderr[..]].concat();
+    let shown = String::from_utf8_lossy(&shown);
+    assert_eq!(output.status.code(), Some(code), "{shown}");
+    assert!(shown.contains(words), "no {words:?} in {shown}");
+}
+
+fn set_up(lab: &Lab, tunnel: &str) {
+    let words = [
+        "--create",
+        tunnel,
+        "--server",
+        SERVER,
+        "--username",
+        "mia",
+        "--encrypt",
+    ];
+    let password = ["--password", "mia123"];
+    let output = run(lab, "pptpsetup", &[&words[..], &password].concat());
+    assert_says(&output, 0, "");
+}
+
+#[test]
+fn pptp_command_starts_tells_and_stops_the_default_tunnel() {
+    let Some((lab, _server)) = started() else {
+        return;
+    };
+    let status = |code, words| assert_says(&run(&lab, "pptp-command", &["status"]), code, words);
+    assert_says(
+        &run(&lab, "pptp-command", &["start"]),
+        2,
+        "no configured tunnels!",
+    );
+    let password = lab.write("password", "mia123\n").display().to_string();
+    let ours = |arguments: &[&str]| {
+        assert_says(&lab.run(Side::Client, arguments), 0, "");
+    };
+    ours(&[
+        "secret",
+        "add",
+        "mia",
+        "zidler",
+        "--password-file",
+        &password,
+    ]);
+    let names = ["--user", "mia", "--remotename", "zidler"];
+    ours(&[&["tunnel", "add", "test2", "--server", SERVER], &names[..]].concat());
+    assert_says(
+        &run(&lab, "pptp-command", &["start"]),
+        1,
+        "usage: pptp-command",
+    );
+    ours(&["tunnel", "default", "test2"]);
+    assert_says(
+        &run(&lab, "pptp-command", &["start", "tset2"]),
+        2,
+        "Did you mean 'test2'?",
+    );
+    status(3, "There is probably not a pptp tunnel up");
+
+    let started = run(&lab, "pptp-command", &["start"]);
+    assert_says(
+        &started,
+        0,
+        "Tunnel test2 is active on ppp0. Local IP Address: 192.168.254.23",
+    );
+    status(0, "There is probably a pptp tunnel up");
+    assert_says(
+        &run(&lab, "pptp-command", &["restart"]),
+        0,
+        "Tunnel test2 is active on ppp0.",
+    );
+    assert_says(
+        &run(&lab, "pptp-command", &["reload"]),
+        0,
+        "Tunnel test2 is active on ppp0.",
+    );
+    assert_says(
+        &run(&lab, "pptp-command", &["stop"]),
+        0,
+        "Sending HUP signal to PPTP processes...",
+    );
+    status(3, "There is probably not a pptp tunnel up");
+    assert!(
+        !lab.interfaces(Side::Client)
+            .iter()
+            .any(|name| name.starts_with("ppp"))
+    );
+}
+
+#[test]
+fn resolv_conf_is_exchanged_while_the_tunnel_is_up() {
+    let Some((lab, _server)) = started() else {
+        return;
+    };
+    set_up(&lab, "work");
+    let resolver =
+        || std::fs::read_to_string(lab.dir.path().join("resolv.conf")).expect("a resolv.conf");
+    let mut set = lab.command(Side::Client, binary());
+    set.env("PPTP_FAST_RESOLV_CONF", lab.dir.path().join("resolv.conf"));
+    set.args(["dns", "set", "--nameserver", "10.0.0.1"]);
+    assert_says(&set.output().expect("it starts"), 0, "10.0.0.1 is asked");
+    let before = resolver();
+    assert_says(
+        &run(&lab, "pptp-command", &["start", "work"]),
+        0,
+        "resolv.conf.pptp as ",
+    );
+    assert_eq!(resolver(), "nameserver 10.0.0.1\n");
+    assert_says(
+        &run(&lab, "pptp-command", &["stop"]),
+        0,
+        "resolv.conf.real as ",
+    );
+    assert_eq!(resolver(), before);
+}
+
+#[test]
+fn pptpsetup_pon_and_poff_work_on_several_tunnels() {
+    let Some((lab, _server)) = started() else {
+        return;
+    };
+    set_up(&lab, "work");
+    set_up(&lab, "home");
+    assert_says(&run(&lab, "poff", &[]), 1, "None stopped.");
+    assert_says(&run(&lab, "pon", &["none"]), 1, "does not exist.");
+    assert_says(
+        &run(&lab, "pon", &["--help"]),
+        0,
+        "Usage: pon [provider] [arguments]",
+    );
+    assert_says(
+        &run(&lab, "pon", &["work", "updetach"]),
+        0,
+        "Tunnel work is active on ppp0.",
+    );
+    assert_says(&run(&lab, "poff", &["home"]), 1, "I could not find");
+    assert_says(
+        &run(&lab, "pon", &["home", "mtu", "1300"]),
+        0,
+        "Tunnel home is active on ppp1.",
+    );
+    assert_says(&run(&lab, "poff", &[]), 1, "More than one");
+    assert_says(
+        &run(&lab, "poff", &["-r", "home"]),
+        0,
+        "Tunnel home is active on",
+    );
+    assert_says(&run(&lab, "poff", &["work"]), 0, "Tunnel work is down.");
+    assert_says(&run(&lab, "poff", &["-a"]), 0, "Tunnel home is down.");
+    assert_says(&run(&lab, "pptpsetup", &["--delete", "home"]), 0, "");
+    assert_says(
+        &run(&lab, "pptpsetup", &["--delete", "home"]),
+        1,
+        "not found",
+    );
+    assert_says(&run(&lab, "pptpsetup", &[]), 1, "too few arguments.");
+    let secrets = std::fs::read_to_string(lab.dir.path().join("ppp/chap-secrets"));
+    assert_eq!(
+        secrets.expect("a file"),
+        "# added by pptpsetup for work\nmia work mia123 *\n"
+    );
+}
