@@ -380,6 +380,15 @@ impl Terminal {
     }
 }
 
+/// A test that fails leaves no dialogue behind that nobody answers.
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // When it has ended already there is nothing to do.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
 const DOWN: &str = "\u{1b}[B";
 const MENU: &str = "What task would you like to do?";
 
