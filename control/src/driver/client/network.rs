@@ -34,7 +34,6 @@ pub(super) struct Standing {
 impl Client<'_> {
     /// Lets packets through; what is to be done when that fails.
     pub(super) async fn network_up(&mut self, call_id: CallId, network: &Network) -> Vec<Action> {
-        self.attach(call_id);
         let spec = NetworkSpec {
             tun: TUN,
             local: network.local,
@@ -49,6 +48,8 @@ impl Client<'_> {
             network: spec,
         };
         self.engine.command(call_id, open);
+        // The packet that has called for the link waits in the device: it is read only now.
+        self.attach(call_id);
         // Connections that this host only forwards do not know the interface's MTU.
         let mtu = Some(network.mtu);
         self.engine
