@@ -64,10 +64,11 @@ pub const ACK_EVERY_PACKETS: u32 = 32;
 /// Time after which an owed acknowledgment is sent alone.
 pub const ACK_DELAY_MS: u64 = 200;
 
-/// MPPE keys that one packet may make us skip, and that a session may have saved up: half a second
-/// of 130,000 packets a second, which an overloaded host may well lose at once. A session that could
-/// not skip them would receive nothing any more. A key costs 0.4 us, so that is a pause of 26 ms.
-pub const KEYS_SKIPPED_MAX: u32 = 65_536;
+/// MPPE keys that one packet may make us skip, and that a session may have saved up: a second of
+/// 260,000 packets, which an overloaded host may well lose at once. A session that could not skip
+/// them would receive nothing any more. A key costs 0.4 us, so that is a pause of 0.1 s at worst,
+/// earned back in three.
+pub const KEYS_SKIPPED_MAX: u32 = 262_144;
 
 /// Skipping no more keys than this is free, so that a forger who uses up the budget below cannot
 /// keep out a peer that loses a few packets.
