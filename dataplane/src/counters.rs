@@ -46,8 +46,10 @@ pub struct SessionCounters {
     pub late_or_duplicate: Counter,
     /// MPPE keys skipped to catch up with the peer's coherency count.
     pub keys_skipped: Counter,
-    /// Packets, of both directions, whose key streams had been prepared.
-    pub prepared: Counter,
+    /// Packets received whose key streams had been prepared.
+    pub received_prepared: Counter,
+    /// Packets sent whose key streams had been prepared.
+    pub sent_prepared: Counter,
     /// CCP Reset-Requests that the decryptor asked for.
     pub resyncs: Counter,
     /// Packets from the peer dropped, for any reason.

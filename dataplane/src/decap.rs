@@ -386,7 +386,10 @@ fn derive(
             Ok(derived) => {
                 let text = packet.frame.bytes_mut(slots);
                 let is_deciphered = decryptor.decipher_prepared(&derived, text);
-                session.counters.prepared.add(u64::from(is_deciphered));
+                session
+                    .counters
+                    .received_prepared
+                    .add(u64::from(is_deciphered));
                 if !is_deciphered {
                     ciphers.push(slots, packet.frame, derived.key());
                 }

@@ -123,7 +123,7 @@ fn encap_one(
                 Cipher::Running => encryptor.encrypt_next(frame.bytes_mut(slots)),
                 Cipher::Prepared => {
                     encryptor.encrypt_next(frame.bytes_mut(slots));
-                    session.counters.prepared.add(1);
+                    session.counters.sent_prepared.add(1);
                 }
             }
             push_header(slots, frame, mppe::HEADER_LEN, |octets| {

@@ -218,5 +218,6 @@ fn send_and_count(looks_ahead: bool) {
     send(100);
     assert_eq!(ALLOCATIONS.get() - before, 0);
     assert!(counters.trains_read.get() > 0 && counters.runs_written.get() > 0);
-    assert_eq!(carried.prepared.get() > 0, looks_ahead);
+    assert_eq!(carried.sent_prepared.get() > 0, looks_ahead);
+    assert_eq!(carried.received_prepared.get() > 0, looks_ahead);
 }

@@ -61,6 +61,6 @@ impl TunnelStatus {
         self.reordered = counters.reordered.get();
         self.dropped = counters.dropped.get() + counters.send_dropped.get();
         self.mppe_resyncs = counters.resyncs.get();
-        self.prepared_packets = counters.prepared.get();
+        self.prepared_packets = counters.received_prepared.get() + counters.sent_prepared.get();
     }
 }
