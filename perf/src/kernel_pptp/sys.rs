@@ -1,7 +1,7 @@
 //! System calls that no crate has: sockets of `pptp.ko` (Linux `include/uapi/linux/if_pppox.h`) and
 //! units of `/dev/ppp` (Linux `Documentation/networking/ppp_generic.rst`).
 
-#![allow(
+#![expect(
     unsafe_code,
     reason = "socket addresses and ioctls that only the kernel's headers know"
 )]
