@@ -59,8 +59,8 @@ fn a_flooded_tunnel_stands_and_says_what_it_dropped() {
     }
     // Echoes of each end, asked and answered while the flood lasts.
     for _ in 0..4 {
-        client.wait_for("rcvd [LCP EchoRep", 10);
-        server.wait_for("rcvd [LCP EchoRep", 10);
+        client.wait_for("rcvd [LCP EchoRep", 4);
+        server.wait_for("rcvd [LCP EchoRep", 4);
     }
     let [up, down] = floods.map(|flood| flood.join().expect("a flood ends"));
     println!("sent {up} packets up, {down} down");
