@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::symlink;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use sim::lab::{Lab, Running, SERVER, Side, binary, ready};
 
@@ -180,11 +181,6 @@ fn pptpsetup_pon_and_poff_work_on_several_tunnels() {
         "Tunnel home is active on ppp1.",
     );
     assert_says(&run(&lab, "poff", &[]), 1, "More than one");
-    assert_says(
-        &run(&lab, "poff", &["-r", "home"]),
-        0,
-        "Tunnel home is active on",
-    );
     assert_says(&run(&lab, "poff", &["work"]), 0, "Tunnel work is down.");
     assert_says(&run(&lab, "poff", &["-a"]), 0, "Tunnel home is down.");
     assert_says(&run(&lab, "pptpsetup", &["--delete", "home"]), 0, "");
@@ -199,4 +195,48 @@ fn pptpsetup_pon_and_poff_work_on_several_tunnels() {
         secrets.expect("a file"),
         "# added by pptpsetup for work\nmia work mia123 *\n"
     );
+}
+
+/// poff's options are pppd's signals: HUP, USR1 and USR2.
+#[test]
+fn poff_hangs_up_toggles_the_log_and_negotiates_compression_again() {
+    let Some((lab, _server)) = started() else {
+        return;
+    };
+    set_up(&lab, "work");
+    for option in ["-r", "-d", "-c"] {
+        assert_says(&run(&lab, "poff", &[option]), 1, "None signalled.");
+    }
+    let log = lab.dir.path().join("work.log");
+    let read = || std::fs::read_to_string(&log).unwrap_or_default();
+    let wait_for = |what: &str, count: usize| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while read().matches(what).count() < count {
+            assert!(Instant::now() < deadline, "no {what:?} in {}", read());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let logged = ["logfile", log.to_str().expect("a path"), "holdoff", "0"];
+    let echo = ["persist", "lcp-echo-interval", "1"];
+    let words = [&["work", "updetach"][..], &logged, &echo].concat();
+    assert_says(&run(&lab, "pon", &words), 0, "Tunnel work is active on");
+    assert!(!read().contains("sent [LCP"), "{}", read());
+    let poff = |arguments: &[&str]| assert_says(&run(&lab, "poff", arguments), 0, "");
+    poff(&["-d", "work"]);
+    wait_for("sent [LCP EchoReq", 1);
+    poff(&["-c"]);
+    wait_for("sent [CCP ResetReq", 1);
+    poff(&["-r", "work"]);
+    wait_for("local  IP address", 2);
+    assert!(read().contains("Hangup (SIGHUP)"), "{}", read());
+    poff(&["-d"]);
+    // As pppd, one that does not persist ends at HUP.
+    assert_says(&run(&lab, "poff", &["work"]), 0, "Tunnel work is down.");
+    assert_says(&run(&lab, "pon", &["work"]), 0, "Tunnel work is active on");
+    poff(&["-r"]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !String::from_utf8_lossy(&run(&lab, "poff", &["-d"]).stdout).contains("No tunnel") {
+        assert!(Instant::now() < deadline, "it has not ended");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
