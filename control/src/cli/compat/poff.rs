@@ -185,10 +185,7 @@ mod tests {
         let running = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let redial = Wish::Signal(Request::HangUp);
         let b = "b".to_owned();
-        assert_eq!(
-            chosen(&redial, None, running(&["a"])),
-            Ok(running(&["a"]))
-        );
+        assert_eq!(chosen(&redial, None, running(&["a"])), Ok(running(&["a"])));
         assert!(chosen(&redial, None, running(&["a", "b"])).is_err());
         assert!(chosen(&redial, None, Vec::new()).is_err());
         assert_eq!(

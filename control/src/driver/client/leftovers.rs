@@ -87,6 +87,8 @@ impl Record {
         if let Some(interface) = &found.name_servers {
             log.line("Name servers were left behind; restored");
             name_servers::restore(&self.tunnel, interface, log).await;
+        } else if matches!(name_servers::repair(), Ok(true)) {
+            log.line("Name servers were left behind; restored");
         }
         for file in &found.files {
             let _ = fs::remove_file(file);
