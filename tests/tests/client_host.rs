@@ -562,6 +562,28 @@ fn all_scripts_run_in_pppds_order() {
     });
 }
 
+/// `child-timeout`: a script that does not end is waited for so long, and then asked to end.
+#[test]
+fn scripts_that_do_not_end_are_asked_to_after_child_timeout() {
+    let Some((lab, _server)) = far_tunnel("", "") else {
+        return;
+    };
+    let log = lab.dir.path().join("log/told");
+    let script = "#!/bin/sh\ntrap 'echo asked >> /var/log/told; exit' TERM\n\
+        echo started >> /var/log/told\nsleep 30 & wait\n";
+    lab.write_script("ppp/ip-down", script);
+    let read = || std::fs::read_to_string(&log).unwrap_or_default();
+    for (limit, about) in [("1", 1..4), ("3", 3..6)] {
+        let _ = std::fs::remove_file(&log);
+        up(&lab, &["--", "child-timeout", limit]);
+        let asked_at = Instant::now();
+        take_down(&lab);
+        let waited = asked_at.elapsed().as_secs();
+        assert!(about.contains(&waited), "{waited} s of {limit}");
+        assert_eq!(read(), "started\nasked\n");
+    }
+}
+
 /// What net-pre-up renames keeps its new name.
 #[test]
 fn an_interface_may_be_renamed_by_a_script() {

@@ -60,9 +60,15 @@ impl Check {
             ]
         };
         let wanted = |finding: &&Finding| !self.refused || finding.verdict == Verdict::Refused;
-        let rows: Vec<_> = report.findings.iter().filter(wanted).map(row).collect();
+        let shown: Vec<_> = report.findings.iter().filter(wanted).collect();
+        let rows: Vec<_> = shown.iter().map(|finding| row(finding)).collect();
+        let colour = |index: usize| match shown.get(index)?.verdict {
+            Verdict::Honoured => Some("32"),
+            Verdict::Harmless => Some("33"),
+            Verdict::Refused => Some("1;31"),
+        };
         if !rows.is_empty() {
-            table::print(&["VERDICT", "OPTION", "PLACE", "REASON"], &rows);
+            table::print_painted(&["VERDICT", "OPTION", "PLACE", "REASON"], &rows, colour);
         }
         for warning in &report.warnings {
             warn(warning);

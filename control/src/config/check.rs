@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_has_a_reason_without_the_place() {
-        let report = of_text("require-mpe-128\nmtu 5\nvrf blue\nmru");
+        let report = of_text("require-mpe-128\nmtu 5\nconnect chat\nmru");
         let refused: Vec<_> = report
             .findings
             .iter()
@@ -337,8 +337,8 @@ mod tests {
             refused,
             [
                 (
-                    "vrf",
-                    "put the interface into the VRF in the ip-pre-up script"
+                    "connect",
+                    "there is no serial line that a script could prepare"
                 ),
                 (
                     "require-mpe-128",

@@ -18,8 +18,8 @@ use crate::proto::link::{Ipv6Network, Network};
 /// What pppd makes up for either end before the peer has said, plus the number of the unit.
 const LOCAL_DEFAULT: u32 = u32::from_be_bytes([10, 64, 64, 64]);
 const REMOTE_DEFAULT: u32 = u32::from_be_bytes([10, 112, 112, 112]);
-/// For ip-down, before what it may look at goes (pppd's child-timeout).
-pub(super) const SCRIPT_LIMIT: Duration = Duration::from_secs(5);
+/// For ip-down, before what it may look at goes.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The network as long as it stands.
 pub(super) struct Standing {
