@@ -21,7 +21,7 @@ how_to() {
     expect_log client "^Tunnel test2 is active on ppp0\. Local IP Address: $tunnel_client\$"
     expect_log client '^MPPE 128-bit stateless compression enabled$'
     if [[ $typed == terminal ]]; then
-        in_end client ip route show 192.168.3.0/24 | grep -q 'dev ppp0' ||
+        [[ $(in_end client ip route show 192.168.3.0/24) == *"dev ppp0"* ]] ||
             complain "no route to 192.168.3.0/24, which was typed into the dialogue"
     fi
     check_how_to_tunnel
@@ -81,7 +81,7 @@ pptpsetup_files_in_pppd() {
     server_down pptpd
 }
 
-server_has_no_tunnel() { ! in_end server ip -o link show | grep -q ': ppp'; }
+server_has_no_tunnel() { [[ $(in_end server ip -o link show) != *": ppp"* ]]; }
 
 # An empty /etc/ppp, our program under its old names, and a server that has a name.
 begin_how_to() {

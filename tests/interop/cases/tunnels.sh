@@ -136,16 +136,17 @@ vrf() {
         client_options 128 plain ours
         printf '%s\n' "vrf red" defaultroute
     } | write_in client /etc/ppp/options.pptp
+    # shellcheck disable=SC2016  # expanded when the script runs
     write_in client /etc/ppp/ip-up <<<'#!/bin/sh
 echo "VRF=$VRF" >/var/log/vrf'
     in_end client ip route add default via "$server_address"
     remember client
     server_up pptpd mschap-v2 128 plain
     client_up ours
-    in_end client ip -o link show ppp0 | grep -q 'master red' || complain "ppp0 is not in the VRF"
-    in_end client ip route show table 100 | grep -q '^default dev ppp0' ||
+    [[ $(in_end client ip -o link show ppp0) == *"master red"* ]] || complain "ppp0 is not in the VRF"
+    [[ $(in_end client ip route show table 100) == *"default dev ppp0"* ]] ||
         complain "no default route in the table of the VRF"
-    in_end client ip route show default | grep -q 'dev cable-c' ||
+    [[ $(in_end client ip route show default) == *"dev cable-c"* ]] ||
         complain "the default route outside the VRF has gone"
     in_end client ping -n -q -c 2 -W 5 -I red "$tunnel_server" ||
         complain "the server does not answer in the VRF"
