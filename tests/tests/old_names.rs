@@ -240,3 +240,48 @@ fn poff_hangs_up_toggles_the_log_and_negotiates_compression_again() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// NetworkManager's connection becomes a tunnel that comes up, with its secret and its route; the
+/// same file twice does not.
+#[test]
+fn a_connection_of_network_manager_comes_up_after_its_import() {
+    let Some((lab, _server)) = started() else {
+        return;
+    };
+    let text = format!(
+        "[connection]\nid=Head office\ntype=vpn\n\n[vpn]\ngateway={SERVER}\nuser=mia\n\
+         password-flags=0\nrequire-mppe-128=yes\nrefuse-eap=yes\n\
+         service-type=org.freedesktop.NetworkManager.pptp\n\n[vpn-secrets]\npassword=mia123\n\n\
+         [ipv4]\nmethod=auto\nnever-default=true\nroute1=192.168.2.0/24\ndns=10.0.0.1;\n"
+    );
+    let file = lab
+        .write("office.nmconnection", &text)
+        .display()
+        .to_string();
+    let ours = |code, words: &str, arguments: &[&str]| {
+        assert_says(&lab.run(Side::Client, arguments), code, words);
+    };
+    ours(1, "8 honoured, 2 harmless, 1 refused", &["check", &file]);
+    ours(1, "ipv4.dns", &["check", &file, "--refused"]);
+    ours(
+        0,
+        "ipv4.dns: set it for the time",
+        &["tunnel", "import", &file],
+    );
+    ours(1, "already exists", &["tunnel", "import", &file]);
+    ours(0, "0 refused", &["check", "Head-office"]);
+    ours(0, "Tunnel Head-office is active on", &["up", "Head-office"]);
+    let routes = lab.routes(Side::Client);
+    assert!(routes.contains("192.168.2.0/24 dev ppp0"), "{routes}");
+    assert!(!routes.contains("default"), "{routes}");
+    ours(0, "is down", &["down", "Head-office"]);
+    // One that keeps its password elsewhere, under another name.
+    let text = text
+        .replace("flags=0", "flags=1")
+        .replace("password=mia123\n", "");
+    lab.write("office.nmconnection", &text);
+    let import = ["tunnel", "import", &file, "--name", "branch", "--default"];
+    ours(0, "pptp-fast secret add 'mia' 'branch'", &import);
+    let secrets = std::fs::read_to_string(lab.dir.path().join("ppp/chap-secrets"));
+    assert_eq!(secrets.expect("a file"), "mia\tHead-office\tmia123\n");
+}

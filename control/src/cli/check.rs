@@ -14,7 +14,8 @@ use crate::config::check::{Finding, Report, Verdict};
     pptp-fast check /etc/ppp/options.pptp --json\n\n\
     The exit status is 0, or 1 when something is refused, or 2 when there is no such file.")]
 pub(super) struct Check {
-    /// A tunnel of /etc/ppp/peers, or an options file (with a / in its name).
+    /// A tunnel of /etc/ppp/peers; or a file (with a / in its name, or ending in .nmconnection):
+    /// options of pppd, or a connection of NetworkManager.
     configuration: String,
     /// One JSON object.
     #[arg(long)]
@@ -28,7 +29,8 @@ impl Check {
     pub(super) fn run(&self) -> ExitCode {
         let directory = ppp_directory();
         let name = &self.configuration;
-        let report = match name.contains('/') {
+        let is_file = name.contains('/') || name.ends_with(".nmconnection");
+        let report = match is_file {
             true => Report::of_file(&directory, Path::new(name)),
             false => Report::of_peer(&directory, name, &host_name()),
         };

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::ClientConfig;
 use super::client::Flags;
 use super::error::{ConfigError, Place};
+use super::network_manager;
 use super::option_table::{self, Treatment};
 use super::peers::{self, Peer};
 use super::pppd_options::{PppdOptions, Setting};
@@ -92,12 +93,19 @@ impl Report {
         Ok(report)
     }
 
-    /// An options file.
+    /// An options file, or a connection of NetworkManager.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn of_file(dir: &Path, path: &Path) -> Result<Self, ConfigError> {
         let text = source::read("options file", path, &Place::command_line())?;
+        if network_manager::is_keyfile(&text) {
+            let connection = network_manager::parse(&path.to_string_lossy(), &text)?;
+            return Ok(Self {
+                findings: connection.findings,
+                warnings: Vec::new(),
+            });
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let peer = Peer::parse(&name, &path.to_string_lossy(), &text);
         let place = Place {
