@@ -160,7 +160,7 @@ impl Import {
     fn run(&self) -> Result<(), EditError> {
         let directory = ppp_directory();
         let connection = network_manager::read(&self.file)?;
-        let name = self.name.clone().unwrap_or(connection.name.clone());
+        let name = self.name.clone().unwrap_or_else(|| connection.name.clone());
         let tunnel = ImportedTunnel {
             name: name.clone(),
             origin: format!("NetworkManager's {}", self.file.display()),

@@ -99,8 +99,8 @@ pub(crate) fn delete_table(name: &str) -> io::Result<()> {
 }
 
 fn commit(batch: Batch) -> io::Result<()> {
-    let (mut socket, _) = message::open()?;
-    batch.commit(&mut socket)
+    let (socket, _) = message::open()?;
+    batch.commit(&socket)
 }
 
 fn put_chain(out: &mut Attributes, table: &str, hook: Hook) {

@@ -159,7 +159,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn start(command: &mut Command) -> Self {
+    fn start(command: &Command) -> Self {
         let pty = openpty(None, None).expect("a terminal");
         let end = |end: &OwnedFd| Stdio::from(end.try_clone().expect("a descriptor"));
         // A process has /dev/tty only when its session has.

@@ -171,7 +171,7 @@ impl Call {
                 self.control(&message);
             }
             while let Ok(len) = self.gre.read(&mut piece) {
-                self.packet(&piece[..len].to_vec());
+                self.packet(&piece[..len]);
             }
         }
     }

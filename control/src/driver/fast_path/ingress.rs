@@ -100,7 +100,7 @@ impl IngressDrop {
         let mut batch = Batch::new(Family::Netdev, self.sequence);
         fill(&self.table, &mut batch);
         self.sequence = batch.last();
-        batch.commit(&mut self.socket)
+        batch.commit(&self.socket)
     }
 }
 

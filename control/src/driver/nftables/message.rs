@@ -236,7 +236,7 @@ impl Batch {
     ///
     /// # Errors
     /// The kernel's, of the first message that it refused.
-    pub(crate) fn commit(mut self, socket: &mut Socket) -> io::Result<()> {
+    pub(crate) fn commit(mut self, socket: &Socket) -> io::Result<()> {
         self.bound(BATCH_END);
         let (first, last) = (self.first, self.sequence);
         socket.send_to(&self.out.octets, &SocketAddr::new(0, 0), 0)?;
