@@ -261,7 +261,7 @@ fn a_connection_of_network_manager_comes_up_after_its_import() {
     let ours = |code, words: &str, arguments: &[&str]| {
         assert_says(&lab.run(Side::Client, arguments), code, words);
     };
-    ours(1, "8 honoured, 2 harmless, 1 refused", &["check", &file]);
+    ours(1, "10 honoured, 2 harmless, 1 refused", &["check", &file]);
     ours(1, "ipv4.dns", &["check", &file, "--refused"]);
     ours(
         0,
