@@ -90,7 +90,10 @@ impl Tap {
     /// Reader: the buffer may be filled again.
     pub fn give_back(&self, buffer: Box<Copied>) {
         let given = self.empty.push(buffer);
-        debug_assert!(given.is_ok(), "no tap has more buffers than it was made with");
+        debug_assert!(
+            given.is_ok(),
+            "no tap has more buffers than it was made with"
+        );
     }
 
     /// Packets that were not copied because the reader was too slow.
@@ -161,7 +164,8 @@ impl Taps {
 
     /// See `Command::EndCapture`.
     pub(crate) fn forget_closed(&mut self, call_id: CallId) {
-        self.0.retain(|(other, tap)| *other != call_id || !tap.is_closed());
+        self.0
+            .retain(|(other, tap)| *other != call_id || !tap.is_closed());
     }
 
     /// The session is gone.
@@ -240,7 +244,10 @@ mod tests {
         assert_eq!(tap.missed(), 3);
         let rest: Vec<_> = std::iter::from_fn(|| tap.take()).collect();
         assert_eq!(rest.len(), TAP_BUFFERS);
-        assert_eq!(rest.last().map(|copied| copied.octets()), Some(&b"one more"[..]));
+        assert_eq!(
+            rest.last().map(|copied| copied.octets()),
+            Some(&b"one more"[..])
+        );
     }
 
     #[test]

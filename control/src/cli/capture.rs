@@ -20,8 +20,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Copy the decrypted packets of a tunnel as pcapng; as root.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  pptp-fast capture office | tcpdump -nr -\n  \
-    pptp-fast capture office -w office.pcapng --count 1000")]
+#[command(
+    after_help = "Examples:\n  pptp-fast capture office | tcpdump -nr -\n  \
+    pptp-fast capture office -w office.pcapng --count 1000"
+)]
 pub(super) struct Capture {
     /// Name of the tunnel.
     name: String,
@@ -71,7 +73,9 @@ impl Output {
     /// Says what a person should do instead of looking at octets.
     pub(super) fn check(&self) -> Result<(), String> {
         if self.is_standard() && io::stdout().is_terminal() {
-            return Err("packets are no text: give -w FILE, or a pipe such as | tcpdump -nr -".into());
+            return Err(
+                "packets are no text: give -w FILE, or a pipe such as | tcpdump -nr -".into(),
+            );
         }
         let is_time = |seconds: f64| Duration::try_from_secs_f64(seconds).is_ok();
         if self.duration.is_some_and(|seconds| !is_time(seconds)) {

@@ -53,7 +53,10 @@ impl Pool {
             let name = pool.name.clone();
             [vec![name], numbers.to_vec(), vec![pool.ranges.clone()]].concat()
         });
-        table::print(&["POOL", "SIZE", "USED", "FREE", "RANGES"], &rows.collect::<Vec<_>>());
+        table::print(
+            &["POOL", "SIZE", "USED", "FREE", "RANGES"],
+            &rows.collect::<Vec<_>>(),
+        );
         if self.leases {
             let rows = leases.iter().filter_map(|session| {
                 let ip = session.ip.clone()?;
@@ -61,7 +64,10 @@ impl Pool {
                 Some(vec![ip, user, session.peer.clone(), session.sid.clone()])
             });
             print_line("");
-            table::print(&["ADDRESS", "USER", "PEER", "SID"], &rows.collect::<Vec<_>>());
+            table::print(
+                &["ADDRESS", "USER", "PEER", "SID"],
+                &rows.collect::<Vec<_>>(),
+            );
         }
         Ok(())
     }
@@ -137,7 +143,9 @@ impl Drain {
             wait(&mut server, progress)?;
         } else {
             let left = progress.sessions;
-            print_line(format_args!("No more calls are taken; {left} sessions are left."));
+            print_line(format_args!(
+                "No more calls are taken; {left} sessions are left."
+            ));
         }
         Ok(())
     }

@@ -17,9 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::peer::Peer;
-use self::records::{
-    CaptureWish, Order, PoolRecord, Progress, Reloaded, SessionPage,
-};
+use self::records::{CaptureWish, Order, PoolRecord, Progress, Reloaded, SessionPage};
 use crate::driver::capture::Capture;
 use crate::driver::drops::Drops;
 use crate::driver::log::Log;
@@ -252,7 +250,11 @@ impl Desk {
         let mut client = tokio::io::BufReader::new(stream);
         if !peer.is_permitted(self.policy) {
             self.log.line(&format!("admin socket: {peer} is refused"));
-            let _ = say(&mut client, &refused("only root and the admin group may ask")).await;
+            let _ = say(
+                &mut client,
+                &refused("only root and the admin group may ask"),
+            )
+            .await;
             return;
         }
         while let Ok(Some(line)) = tokio::time::timeout(PATIENCE, listen(&mut client)).await {
@@ -278,11 +280,13 @@ impl Desk {
         match &request {
             Request::Capture(wish) => {
                 if !peer.is_root() {
-                    self.log.line(&format!("admin socket: {peer} may not capture"));
+                    self.log
+                        .line(&format!("admin socket: {peer} may not capture"));
                     return refused("packets are shown to root only: run this with sudo");
                 }
                 let whose = wish.session.as_ref().map_or("", |name| name.sid.as_str());
-                self.log.line(&format!("admin socket: {peer} captures {whose}"));
+                self.log
+                    .line(&format!("admin socket: {peer} captures {whose}"));
             }
             Request::Operate(order) => {
                 if let Some(change) = order.change() {

@@ -144,7 +144,8 @@ fn statistics(written: u64, missed: u64) -> InterfaceStatisticsBlock<'static> {
 }
 
 fn since_epoch(at: SystemTime) -> Duration {
-    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// Copies everything from `source` to `sink` as it comes, until the source ends.

@@ -43,41 +43,76 @@ pub(super) const DEFAULT: [&str; 9] = [
 pub(super) const ALL: [Column; 33] = [
     column("ifname", "interface", |it| text(&it.interface)),
     column("username", "user name, proved", |it| text(&it.user)),
-    column("calling-sid", "outer address of the client", |it| text(&it.peer)),
-    column("called-sid", "outer address that it called", |it| text(&it.called)),
+    column("calling-sid", "outer address of the client", |it| {
+        text(&it.peer)
+    }),
+    column("called-sid", "outer address that it called", |it| {
+        text(&it.called)
+    }),
     column("ip", "address of the client inside", |it| some(&it.ip)),
-    column("ip6", "link-local address of the client inside", |it| some(&it.ip6)),
+    column("ip6", "link-local address of the client inside", |it| {
+        some(&it.ip6)
+    }),
     column("ip6-dp", "delegated prefix: none", |_| Cell::Absent),
     column("type", "pptp", |_| Cell::Text("pptp".to_owned())),
     column("state", "start, active or finish", |it| text(&it.state)),
-    column("uptime", "since the call came", |it| Cell::Seconds(it.uptime_s)),
-    column("uptime-raw", "the same in seconds", |it| Cell::Number(it.uptime_s)),
+    column("uptime", "since the call came", |it| {
+        Cell::Seconds(it.uptime_s)
+    }),
+    column("uptime-raw", "the same in seconds", |it| {
+        Cell::Number(it.uptime_s)
+    }),
     column("rate-limit", "down/up in kbit/s", |it| some(&it.rate_limit)),
     column("rx-bytes", "from the client", |it| Cell::Bytes(it.rx_bytes)),
     column("tx-bytes", "to the client", |it| Cell::Bytes(it.tx_bytes)),
-    column("rx-bytes-raw", "the same in octets", |it| Cell::Number(it.rx_bytes)),
-    column("tx-bytes-raw", "the same in octets", |it| Cell::Number(it.tx_bytes)),
-    column("rx-pkts", "packets from the client", |it| Cell::Number(it.rx_packets)),
-    column("tx-pkts", "packets to the client", |it| Cell::Number(it.tx_packets)),
+    column("rx-bytes-raw", "the same in octets", |it| {
+        Cell::Number(it.rx_bytes)
+    }),
+    column("tx-bytes-raw", "the same in octets", |it| {
+        Cell::Number(it.tx_bytes)
+    }),
+    column("rx-pkts", "packets from the client", |it| {
+        Cell::Number(it.rx_packets)
+    }),
+    column("tx-pkts", "packets to the client", |it| {
+        Cell::Number(it.tx_packets)
+    }),
     column("comp", "encryption", |it| some(&it.cipher)),
-    column("inbound-if", "not known: GRE comes from any interface", |_| Cell::Absent),
+    column(
+        "inbound-if",
+        "not known: GRE comes from any interface",
+        |_| Cell::Absent,
+    ),
     column("service-name", "PPPoE's: none", |_| Cell::Absent),
     column("netns", "not used", |_| Cell::Absent),
     column("vrf", "not used", |_| Cell::Absent),
     column("sid", "unique name of the session", |it| text(&it.sid)),
-    column("call-id", "our call ID", |it| Cell::Number(it.call_id.into())),
+    column("call-id", "our call ID", |it| {
+        Cell::Number(it.call_id.into())
+    }),
     column("peer-call-id", "the client's call ID", |it| {
-        it.peer_call_id.map_or(Cell::Absent, |id| Cell::Number(id.into()))
+        it.peer_call_id
+            .map_or(Cell::Absent, |id| Cell::Number(id.into()))
     }),
-    column("host-name", "what the client calls itself", |it| text(&it.host_name)),
+    column("host-name", "what the client calls itself", |it| {
+        text(&it.host_name)
+    }),
     column("local-ip", "our address inside", |it| some(&it.local_ip)),
-    column("worker", "which worker carries it", |it| Cell::Number(it.worker.into())),
-    column("lost", "GRE packets that never came", |it| Cell::Number(it.lost)),
-    column("reordered", "packets put back into order", |it| Cell::Number(it.reordered)),
-    column("dropped", "packets dropped", |it| Cell::Number(it.dropped)),
-    column("mppe-resyncs", "times MPPE was brought back into step", |it| {
-        Cell::Number(it.mppe_resyncs)
+    column("worker", "which worker carries it", |it| {
+        Cell::Number(it.worker.into())
     }),
+    column("lost", "GRE packets that never came", |it| {
+        Cell::Number(it.lost)
+    }),
+    column("reordered", "packets put back into order", |it| {
+        Cell::Number(it.reordered)
+    }),
+    column("dropped", "packets dropped", |it| Cell::Number(it.dropped)),
+    column(
+        "mppe-resyncs",
+        "times MPPE was brought back into step",
+        |it| Cell::Number(it.mppe_resyncs),
+    ),
 ];
 
 const fn column(
@@ -93,13 +128,18 @@ pub(super) fn find(name: &str) -> Result<Column, String> {
     let found = ALL.iter().find(|column| column.name == name);
     found.copied().ok_or_else(|| {
         let names: Vec<_> = ALL.iter().map(|column| column.name).collect();
-        format!("no column is called '{name}'; there are {}", names.join(", "))
+        format!(
+            "no column is called '{name}'; there are {}",
+            names.join(", ")
+        )
     })
 }
 
 /// For the help of the command line.
 pub(super) fn list() -> String {
-    let lines = ALL.iter().map(|it| format!("  {:<13} {}\n", it.name, it.help));
+    let lines = ALL
+        .iter()
+        .map(|it| format!("  {:<13} {}\n", it.name, it.help));
     lines.collect()
 }
 
@@ -127,7 +167,13 @@ impl std::fmt::Display for Cell {
                 if days > 0 {
                     write!(f, "{days}.")?;
                 }
-                write!(f, "{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+                write!(
+                    f,
+                    "{:02}:{:02}:{:02}",
+                    rest / 3600,
+                    rest / 60 % 60,
+                    rest % 60
+                )
             }
         }
     }

@@ -88,9 +88,11 @@ struct Terminate {
 /// Copy the decrypted packets of one session as pcapng; as root. What the reader is too slow for is
 /// missing, and counted in the statistics at the end.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  pptp-fast sessions capture mia | tcpdump -nr -\n  \
+#[command(
+    after_help = "Examples:\n  pptp-fast sessions capture mia | tcpdump -nr -\n  \
     pptp-fast sessions capture 10.0.0.7 | wireshark -k -i -\n  \
-    pptp-fast sessions capture mia -w mia.pcapng --duration 60")]
+    pptp-fast sessions capture mia -w mia.pcapng --duration 60"
+)]
 struct Capture {
     /// Its sid or call ID, the address inside its tunnel, or the user.
     id: String,
@@ -121,7 +123,9 @@ impl List {
         let named = named.into_iter().map(columns::find);
         let shown: Vec<Column> = named.collect::<Result<_, _>>()?;
         let order = self.order.as_deref().map(|name| {
-            let (name, is_reverse) = name.strip_prefix('-').map_or((name, false), |it| (it, true));
+            let (name, is_reverse) = name
+                .strip_prefix('-')
+                .map_or((name, false), |it| (it, true));
             columns::find(name).map(|column| (column, is_reverse))
         });
         let order = order.transpose()?;
@@ -139,7 +143,10 @@ impl List {
         } else {
             let head: Vec<&str> = shown.iter().map(|column| column.name).collect();
             let cells = |it: &SessionRecord| -> Vec<String> {
-                shown.iter().map(|column| (column.value)(it).to_string()).collect()
+                shown
+                    .iter()
+                    .map(|column| (column.value)(it).to_string())
+                    .collect()
             };
             let rows: Vec<_> = sessions.iter().map(cells).collect();
             table::print(&head, &rows);
@@ -178,7 +185,10 @@ impl Show {
         }
         for phase in &session.setup {
             let ms = phase.took_us as f64 / 1e3;
-            print_line(format_args!("{:<13} {ms:.1} ms", format!("setup-{}", phase.phase)));
+            print_line(format_args!(
+                "{:<13} {ms:.1} ms",
+                format!("setup-{}", phase.phase)
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -217,7 +227,11 @@ impl Terminate {
             let plural = if total == 1 { "" } else { "s" };
             print_line(format_args!("{total} session{plural} {how}."));
         }
-        Ok(if total == 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
+        Ok(if total == 0 {
+            ExitCode::from(1)
+        } else {
+            ExitCode::SUCCESS
+        })
     }
 }
 

@@ -92,7 +92,9 @@ pub(super) fn find<'a>(
             }
         }
     }
-    Err(format!("there is no session '{name}': see pptp-fast sessions list"))
+    Err(format!(
+        "there is no session '{name}': see pptp-fast sessions list"
+    ))
 }
 
 #[cfg(test)]
@@ -114,7 +116,9 @@ mod tests {
     fn all_conditions_must_hold() {
         let selection = Selection {
             peer: Some("192.0.2.7".to_owned()),
-            matches: ["username", "^m", "ip", r"\.2$"].map(str::to_owned).to_vec(),
+            matches: ["username", "^m", "ip", r"\.2$"]
+                .map(str::to_owned)
+                .to_vec(),
             ..Selection::default()
         };
         assert!(!selection.is_empty());

@@ -74,7 +74,11 @@ impl Top {
             Ok(terminal) => terminal,
             Err(error) => return fail(format_args!("cannot use this terminal: {error}"), 1),
         };
-        let watched = watch(&mut terminal, Duration::from_secs_f64(self.interval), &is_over);
+        let watched = watch(
+            &mut terminal,
+            Duration::from_secs_f64(self.interval),
+            &is_over,
+        );
         ratatui::restore();
         watched.map_or_else(|error| fail(error, 1), |()| ExitCode::SUCCESS)
     }
@@ -193,14 +197,18 @@ fn look_at_server() -> Result<(String, Vec<Row>), String> {
         return Err(super::operator::unexpected());
     };
     let rows: Vec<Row> = server.sessions()?.into_iter().map(Row::from).collect();
-    let draining = if progress.is_draining { ", draining" } else { "" };
+    let draining = if progress.is_draining {
+        ", draining"
+    } else {
+        ""
+    };
     Ok((format!("{} sessions{draining}", rows.len()), rows))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use self::rows::Key;
+    use super::*;
 
     fn press(state: &mut State, codes: &[KeyCode]) -> bool {
         let mut goes_on = true;
@@ -221,7 +229,10 @@ mod tests {
         assert!(press(&mut state, &[KeyCode::End]));
         assert_eq!(state.first, 15, "the last row is at the bottom");
         let typed = [KeyCode::Char('/'), KeyCode::Char('q'), KeyCode::Char('x')];
-        assert!(press(&mut state, &typed), "a letter of the filter quits nothing");
+        assert!(
+            press(&mut state, &typed),
+            "a letter of the filter quits nothing"
+        );
         assert!(press(&mut state, &[KeyCode::Backspace, KeyCode::Enter]));
         assert_eq!(state.arrangement.filter, "q");
         assert!(!state.is_typing);

@@ -172,7 +172,11 @@ impl Key {
             Self::Interface => one.interface.cmp(&two.interface),
             Self::Cipher => one.cipher.cmp(&two.cipher),
         };
-        let order = if self.is_descending() { order.reverse() } else { order };
+        let order = if self.is_descending() {
+            order.reverse()
+        } else {
+            order
+        };
         // Rows that are equal keep their places from one look to the next.
         order.then_with(|| one.key.cmp(&two.key))
     }
@@ -202,7 +206,11 @@ impl Arrangement {
         let mut shown: Vec<&Row> = rows.iter().filter(|row| self.shows(row)).collect();
         shown.sort_by(|one, two| {
             let order = self.sort.order(one, two);
-            if self.is_reversed { order.reverse() } else { order }
+            if self.is_reversed {
+                order.reverse()
+            } else {
+                order
+            }
         });
         shown
     }
@@ -215,7 +223,10 @@ impl Arrangement {
     /// Sorts by the column `by` places farther to the right.
     pub(super) fn move_sort(&mut self, by: isize) {
         let count = Key::ALL.len() as isize;
-        let at = Key::ALL.iter().position(|key| *key == self.sort).unwrap_or(0) as isize;
+        let at = Key::ALL
+            .iter()
+            .position(|key| *key == self.sort)
+            .unwrap_or(0) as isize;
         let next = (at + by).rem_euclid(count) as usize;
         self.sort = Key::ALL[next];
         self.is_reversed = false;

@@ -136,11 +136,21 @@ fn columns(width: u16, sort: Key) -> Vec<Key> {
 fn draw_table(frame: &mut Frame<'_>, area: Rect, world: &World, state: &State) {
     let shown = state.arrangement.apply(&world.rows);
     let keys = columns(area.width, state.arrangement.sort);
-    let align = |key: Key| if key.is_number() { Alignment::Right } else { Alignment::Left };
+    let align = |key: Key| {
+        if key.is_number() {
+            Alignment::Right
+        } else {
+            Alignment::Left
+        }
+    };
     let head = keys.iter().map(|&key| {
         let title = Line::from(key.title()).alignment(align(key));
         let is_sort = key == state.arrangement.sort;
-        let style = if is_sort { Modifier::BOLD | Modifier::UNDERLINED } else { Modifier::empty() };
+        let style = if is_sort {
+            Modifier::BOLD | Modifier::UNDERLINED
+        } else {
+            Modifier::empty()
+        };
         Cell::from(title).style(Style::new().add_modifier(style))
     });
     let head = TableRow::new(head).style(Style::new().add_modifier(Modifier::REVERSED));
@@ -207,9 +217,17 @@ mod tests {
     fn screen(width: u16, state: &State) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, 8)).unwrap();
         let world = world();
-        terminal.draw(|frame| drop(draw(frame, &world, state))).unwrap();
+        terminal
+            .draw(|frame| {
+                draw(frame, &world, state);
+            })
+            .unwrap();
         let buffer = terminal.backend().buffer();
-        let line = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+        let line = |y| {
+            (0..width)
+                .map(|x| buffer[(x, y)].symbol())
+                .collect::<String>()
+        };
         (0..8).map(|y| line(y).trim_end().to_owned()).collect()
     }
 

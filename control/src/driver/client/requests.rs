@@ -56,7 +56,8 @@ impl Client<'_> {
             return Answer::Refused { why };
         };
         // Taps whose reader has gone make room.
-        self.engine.command(call_id, Command::EndCapture { call_id });
+        self.engine
+            .command(call_id, Command::EndCapture { call_id });
         let tap = Tap::new();
         let capture = Command::Capture {
             call_id,

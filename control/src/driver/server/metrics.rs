@@ -190,7 +190,8 @@ impl Office {
                     scrape(&self.config, &self.tally, &sources, &self.requests)
                 }
                 Some(_) => {
-                    let _ = stream.write_all(response("404 Not Found", "see /metrics\n").as_bytes());
+                    let _ =
+                        stream.write_all(response("404 Not Found", "see /metrics\n").as_bytes());
                     continue;
                 }
                 None => continue,

@@ -122,7 +122,10 @@ impl Observer {
 
     /// What sessions of one share that have ended have carried.
     pub(super) fn ended(&self, share: u8) -> Traffic {
-        self.ended.get(usize::from(share)).copied().unwrap_or_default()
+        self.ended
+            .get(usize::from(share))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// A happening that the endpoint has not seen yet; `next` names the connection that is
@@ -276,7 +279,8 @@ impl Server {
                     facts.address = Some(network.remote.to_string());
                 });
                 let cipher = json!(network.cipher);
-                self.log.event(call_id.0, "up", details([("cipher", cipher)]));
+                self.log
+                    .event(call_id.0, "up", details([("cipher", cipher)]));
             }
             Action::NetworkDown { call_id } => {
                 let carried = self.carried(*call_id);
@@ -381,7 +385,9 @@ const fn share_of(call_id: CallId) -> u8 {
 const _: () = assert!(share_of(CallId(u16::MAX)) == SHARES - 1);
 
 fn details<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
-    let owned = pairs.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let owned = pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value));
     owned.collect()
 }
 
@@ -451,8 +457,16 @@ mod tests {
             ["accepted", "rejected", "abandoned"].map(|result| observer.tally.log_ins(result))
         };
         for (call_id, steps, ending) in [
-            (1, &[Login::Presented, Login::Accepted, Login::Presented][..], Ending::IdleTimeout),
-            (2, &[Login::Presented, Login::Presented], Ending::PeerAuthFailed(String::new())),
+            (
+                1,
+                &[Login::Presented, Login::Accepted, Login::Presented][..],
+                Ending::IdleTimeout,
+            ),
+            (
+                2,
+                &[Login::Presented, Login::Presented],
+                Ending::PeerAuthFailed(String::new()),
+            ),
             (3, &[Login::Presented], Ending::ControlLost(String::new())),
             (4, &[], Ending::ControlLost(String::new())),
         ] {

@@ -184,7 +184,8 @@ impl Server {
         let captures = std::mem::take(&mut self.operation.captures);
         for (call_id, tap) in captures {
             if tap.is_closed() {
-                self.engine.command(call_id, Command::EndCapture { call_id });
+                self.engine
+                    .command(call_id, Command::EndCapture { call_id });
             } else if !tap.has_ended() {
                 self.operation.captures.push((call_id, tap));
             }

@@ -23,12 +23,14 @@ impl Server {
                 let reloaded = self.adopt(config);
                 self.log.line("The configuration has been read again");
                 for setting in &reloaded.needs_restart {
-                    self.log.line(&format!("{setting} has changed and needs a restart"));
+                    self.log
+                        .line(&format!("{setting} has changed and needs a restart"));
                 }
                 Answer::Reloaded(reloaded)
             }
             Err(error) => {
-                self.log.line(&format!("The configuration stays as it was: {error}"));
+                self.log
+                    .line(&format!("The configuration stays as it was: {error}"));
                 Answer::Refused {
                     why: format!("{error}. Everything stays as it was"),
                 }

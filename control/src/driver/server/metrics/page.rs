@@ -85,19 +85,47 @@ impl Page {
     fn encode_traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let traffic = &self.total.traffic;
         for (name, help, value) in [
-            ("received_bytes", "Octets of IP packets from clients", traffic.received_bytes),
-            ("received_packets", "IP packets from clients", traffic.received_packets),
-            ("sent_bytes", "Octets of IP packets to clients", traffic.sent_bytes),
-            ("sent_packets", "IP packets to clients", traffic.sent_packets),
+            (
+                "received_bytes",
+                "Octets of IP packets from clients",
+                traffic.received_bytes,
+            ),
+            (
+                "received_packets",
+                "IP packets from clients",
+                traffic.received_packets,
+            ),
+            (
+                "sent_bytes",
+                "Octets of IP packets to clients",
+                traffic.sent_bytes,
+            ),
+            (
+                "sent_packets",
+                "IP packets to clients",
+                traffic.sent_packets,
+            ),
             ("lost_packets", "GRE packets that never came", traffic.lost),
-            ("reordered_packets", "Packets put back into order", traffic.reordered),
+            (
+                "reordered_packets",
+                "Packets put back into order",
+                traffic.reordered,
+            ),
             (
                 "late_packets",
                 "GRE packets that came twice, or too late",
                 traffic.late_or_duplicate,
             ),
-            ("mppe_resyncs", "Times MPPE was brought back into step", traffic.mppe_resyncs),
-            ("mppe_keys_skipped", "MPPE keys skipped", traffic.mppe_keys_skipped),
+            (
+                "mppe_resyncs",
+                "Times MPPE was brought back into step",
+                traffic.mppe_resyncs,
+            ),
+            (
+                "mppe_keys_skipped",
+                "MPPE keys skipped",
+                traffic.mppe_keys_skipped,
+            ),
         ] {
             counter(name, help, [(vec![], value as f64)]).encode(encoder)?;
         }
@@ -115,9 +143,13 @@ impl Page {
             drops.insert(name, 0);
         }
         let interfaces = self.sources.interfaces.iter().map(String::as_str);
-        drops::each(self.sources.workers.iter(), interfaces, &mut |name, count| {
-            *drops.entry(name).or_default() += count;
-        });
+        drops::each(
+            self.sources.workers.iter(),
+            interfaces,
+            &mut |name, count| {
+                *drops.entry(name).or_default() += count;
+            },
+        );
         drops
     }
 
@@ -127,12 +159,14 @@ impl Page {
             .collect();
         let workers = || names.iter().zip(&self.sources.workers);
         let of = |name: &'static str, help, value: fn(&dataplane::io::IoCounters) -> u64| {
-            let samples = workers().map(|(worker, (_, io))| {
-                (vec![("worker", worker.as_str())], value(io) as f64)
-            });
+            let samples = workers()
+                .map(|(worker, (_, io))| (vec![("worker", worker.as_str())], value(io) as f64));
             counter(name, help, samples)
         };
-        of("worker_turns", "Turns of a worker's loop", |io| io.turns.get()).encode(encoder)?;
+        of("worker_turns", "Turns of a worker's loop", |io| {
+            io.turns.get()
+        })
+        .encode(encoder)?;
         let received = "GRE packets that a worker received";
         of("worker_gre_received", received, |io| io.gre_received.get()).encode(encoder)?;
         let sent = "GRE packets that a worker sent";
@@ -180,7 +214,9 @@ impl Page {
         of("session_reordered_packets", help, |it| it.reordered).encode(encoder)?;
         let help = "Packets dropped, for whatever reason";
         of("session_dropped_packets", help, |it| it.dropped).encode(encoder)?;
-        let mut uptime = of("session_uptime_seconds", "Seconds since the call", |it| it.uptime_s);
+        let mut uptime = of("session_uptime_seconds", "Seconds since the call", |it| {
+            it.uptime_s
+        });
         uptime.kind = MetricType::Gauge;
         uptime.encode(encoder)
     }
@@ -242,7 +278,11 @@ impl Family<'_> {
 /// Documentation/scheduler/sched-stats.rst). Threads of one name are one.
 fn threads() -> BTreeMap<String, f64> {
     let mut threads = BTreeMap::new();
-    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+    for task in std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let read = |file| std::fs::read_to_string(task.path().join(file)).ok();
         let (Some(name), Some(stat)) = (read("comm"), read("schedstat")) else {
             continue;

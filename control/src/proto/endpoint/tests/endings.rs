@@ -184,7 +184,10 @@ fn a_server_that_drains_refuses_connections_and_calls_and_keeps_what_stands() {
     script.connection = ConnectionId(1);
     assert_eq!(script.accept(ConnectionId(1)), []);
     let seen = script.receive(&[start_request(PROTOCOL_VERSION)]);
-    let [Seen::Sent(Message::StartControlConnectionReply(reply)), Seen::Close] = seen.as_slice()
+    let [
+        Seen::Sent(Message::StartControlConnectionReply(reply)),
+        Seen::Close,
+    ] = seen.as_slice()
     else {
         panic!("{seen:?}");
     };
