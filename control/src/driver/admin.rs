@@ -1,5 +1,5 @@
-//! What is said to a running process, and what it answers: one line of JSON each way over the socket
-//! of `run_files`, again and again on one connection.
+//! What is said to a running process, and what it answers: one line of JSON each way over the
+//! socket of `run_files`, again and again on one connection.
 //!
 //! Everything is bounded: clients at a time, the length of a request, the time that a silent client
 //! is kept, and what one answer holds. A capture alone is different: after its answer the connection
