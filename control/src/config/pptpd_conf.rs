@@ -259,6 +259,8 @@ impl PptpdConf {
             scripts_dir: Some(dir.to_owned()),
             pid_file: self.pid_file,
             vrf: self.vrf,
+            interface_vrf: None,
+            netns: None,
             log: LogConfig {
                 debug: log.debug || self.debug,
                 ..log

@@ -153,6 +153,10 @@ pub struct ServerConfig {
     pub pid_file: Option<PathBuf>,
     /// `vrf`: sockets are bound to this device.
     pub vrf: Option<String>,
+    /// TUN interfaces are put into this VRF.
+    pub interface_vrf: Option<String>,
+    /// TUN interfaces, addresses and routes are in this network namespace: a name or a path.
+    pub netns: Option<String>,
     /// Where the log goes.
     pub log: LogConfig,
     /// What a person should know.
@@ -191,6 +195,8 @@ impl ServerConfig {
             scripts_dir: None,
             pid_file: None,
             vrf: None,
+            interface_vrf: None,
+            netns: None,
             log: LogConfig::default(),
             warnings: Vec::new(),
             welcome: WELCOME.to_owned(),

@@ -373,9 +373,29 @@ struct Dataplane {
     workers: Option<Within<0, 1_024>>,
     split_directions: bool,
     interface_prefix: Option<InterfacePrefix>,
-    interface_per_session: bool,
+    interface: Interface,
+    vrf: Option<String>,
+    netns: Option<String>,
     fast_path: FastPathMode,
     look_ahead: bool,
+}
+
+/// Whose a TUN interface is.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Interface {
+    #[default]
+    Shared,
+    PerSession,
+}
+
+impl Interface {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Shared => "pptp",
+            Self::PerSession => "ppp",
+        }
+    }
 }
 
 /// Leaves room for a number in the 15 characters of an interface's name.
@@ -456,11 +476,11 @@ impl File {
                 .workers
                 .and_then(|count| NonZeroUsize::new(count.0 as usize)),
             split_directions: self.dataplane.split_directions,
-            interface_prefix: self
-                .dataplane
-                .interface_prefix
-                .map_or_else(|| "pptp".to_owned(), |prefix| prefix.0),
-            interface_per_session: self.dataplane.interface_per_session,
+            interface_prefix: self.dataplane.interface_prefix.map_or_else(
+                || self.dataplane.interface.prefix().to_owned(),
+                |prefix| prefix.0,
+            ),
+            interface_per_session: self.dataplane.interface == Interface::PerSession,
             fast_path: self.dataplane.fast_path,
             look_ahead: self.dataplane.look_ahead,
             limits: self.limits.into(),
@@ -482,6 +502,8 @@ impl File {
             scripts_dir: self.scripts.dir,
             pid_file: self.process.pid_file,
             vrf: self.listen.vrf,
+            interface_vrf: self.dataplane.vrf,
+            netns: self.dataplane.netns,
             log: LogConfig {
                 fd: self.log.file.is_none().then_some(2),
                 file: self.log.file,
@@ -627,7 +649,7 @@ mod tests {
                 _ => line,
             })
             .filter(|line| {
-                !["vrf", "file", "pid_file", "dir"]
+                !["vrf", "netns", "file", "pid_file", "dir"]
                     .iter()
                     .any(|key| line.starts_with(key))
             })

@@ -7,22 +7,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
-use dataplane::sys::tun::{self, TunDevice};
+use dataplane::program::{CallId, Command, TunId};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::admin::{Answer, Asked, Request};
+use super::descriptors::DescriptorsError;
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
-use super::ipv6;
+use super::kernel_writer::{KernelWriter, WriterError};
 use super::log::Log;
-use super::netlink::Netlink;
 use super::privileges;
 use super::scripts::Script;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
-use crate::config::server::{LocalAddresses, ServerConfig};
+use crate::config::server::ServerConfig;
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{EndpointConfig, Limits, Timers};
 use crate::proto::link::{Ipv6Network, Network, Report};
@@ -33,7 +32,10 @@ use crate::wire::log as packet_log;
 mod admission;
 mod hooks;
 mod link_local;
+mod network;
 mod status;
+
+use network::{Held, SharedTun, Way};
 
 /// How often idle and session time-outs are looked at.
 const LIMIT_CHECK: Duration = Duration::from_secs(1);
@@ -53,6 +55,21 @@ pub enum ServerError {
     /// The operator: the configuration asks for what this version does not do.
     #[error("the configuration asks for {0}, which this version does not do: take it out")]
     Unsupported(&'static str),
+    /// The operator: the place where tunnels are to end.
+    #[error(transparent)]
+    Place(#[from] WriterError),
+    /// The machine or its administrator: no device for the tunnels.
+    #[error("{0}")]
+    Device(String),
+    /// The operator: more sessions than devices.
+    #[error(
+        "with interface = \"per-session\" there are at most {0} sessions, 4096 for each worker: set \
+         limits.sessions_max to that, or dataplane.workers higher"
+    )]
+    TooManyInterfaces(usize),
+    /// The operator: every session has descriptors.
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorsError),
     /// The operator: the file cannot be written.
     #[error("cannot write {path}: {cause}")]
     PidFile {
@@ -80,7 +97,9 @@ impl ServerError {
         match self {
             Self::Host(host) => host.exit_status(),
             Self::Unsupported(_) => 2,
-            Self::PidFile { .. } | Self::Listen { .. } => 1,
+            Self::Device(_) => 4,
+            Self::TooManyInterfaces(_) => 2,
+            Self::Place(_) | Self::Descriptors(_) | Self::PidFile { .. } | Self::Listen { .. } => 1,
         }
     }
 }
@@ -101,6 +120,7 @@ pub async fn run(
     let waiting = loop {
         let actions = tokio::select! {
             input = server.engine.next() => server.engine.handle(input),
+            done = server.kernel.next() => server.kernel_done(done),
             _ = limit_check.tick() => server.check_limits(),
             Some((request, answer)) = requests.recv() => {
                 let reply = match request {
@@ -114,17 +134,11 @@ pub async fn run(
                 continue;
             }
         };
-        server.perform(actions).await;
+        server.perform(actions);
     };
     server.shut_down().await;
     let _ = waiting.send(Answer::Ended);
     Ok(())
-}
-
-/// A TUN device that all sessions of one worker share.
-struct SharedTun {
-    index: u32,
-    name: String,
 }
 
 /// What the server remembers of one call beside what the endpoint does.
@@ -137,6 +151,10 @@ struct Session {
     /// From the pool, to be given back.
     address: Option<Ipv4Addr>,
     network: Option<Standing>,
+    /// What its packets take between here and the kernel.
+    way: Way,
+    /// While the kernel is still at work for it.
+    held: Option<Held>,
     /// When the call was installed.
     since: Option<Instant>,
     /// For one script after the other.
@@ -156,7 +174,7 @@ struct Standing {
 struct Server {
     config: ServerConfig,
     engine: Engine,
-    netlink: Netlink,
+    kernel: KernelWriter,
     log: Log,
     /// Whether packets of negotiations are logged.
     debug: Rc<Cell<bool>>,
@@ -172,6 +190,9 @@ impl Server {
         refuse_unsupported(&config)?;
         link_local::choose(&mut config);
         privileges::check().map_err(HostError::from)?;
+        network::check_descriptors(&config)?;
+        // Before the workers, which hold what cannot be given back at once.
+        let kernel = KernelWriter::start(network::place(&config))?;
         let workers = WorkersConfig {
             count: worker_count(&config),
             split_directions: config.split_directions,
@@ -190,7 +211,7 @@ impl Server {
         let mut server = Self {
             config,
             engine,
-            netlink: Netlink::open().map_err(HostError::from)?,
+            kernel,
             log,
             debug,
             pool,
@@ -217,34 +238,6 @@ impl Server {
     fn toggle_debug(&self) -> Answer {
         self.debug.set(!self.debug.get());
         Answer::Done
-    }
-
-    async fn open_tuns(&mut self) -> Result<(), HostError> {
-        for worker in 0..self.engine.workers.count() {
-            let TunDevice { fd, name, features } =
-                tun::open(&format!("{}%d", self.config.interface_prefix))?;
-            let (index, _) = self.netlink.link(&name).await?;
-            ipv6::choose_no_address(&name);
-            if let LocalAddresses::Shared(local) = self.config.local {
-                self.netlink.add_address(index, local, None, 32).await?;
-            }
-            self.netlink
-                .set_up(index, Some(self.config.link.lcp.mtu))
-                .await?;
-            self.add_link_local(index).await;
-            let tun = TunId(u32::from(worker));
-            let attach = Command::AttachTun {
-                tun,
-                fd: fd.into(),
-                features,
-                owner: None,
-                role: Role::Both,
-            };
-            // The device of the calls that this worker receives.
-            self.engine.command(CallId(worker), attach);
-            self.tuns.push(SharedTun { index, name });
-        }
-        Ok(())
     }
 
     async fn listen(&mut self) -> Result<(), ServerError> {
@@ -277,9 +270,12 @@ impl Server {
         })
     }
 
-    async fn perform(&mut self, actions: Vec<Action>) {
+    fn perform(&mut self, actions: Vec<Action>) {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
+            let Some(action) = self.hold(action) else {
+                continue;
+            };
             match &action {
                 Action::Install { call_id, peer, .. } => {
                     let session = Session {
@@ -297,12 +293,15 @@ impl Server {
                     request,
                 } => actions.extend(self.admit(*call_id, *request_id, request)),
                 Action::AssignAddresses { call_id } => actions.extend(self.assign(*call_id)),
-                Action::NetworkUp { call_id, network } => {
-                    self.network_up(*call_id, network.clone()).await;
+                Action::PrepareNetwork { call_id, network } => {
+                    self.prepare_network(*call_id, network);
                 }
-                Action::NetworkDown { call_id } => self.network_down(*call_id).await,
-                Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6).await,
-                Action::Ipv6Down { call_id } => self.ipv6_down(*call_id).await,
+                Action::NetworkUp { call_id, network } => {
+                    self.network_up(*call_id, network.clone());
+                }
+                Action::NetworkDown { call_id } => self.network_down(*call_id),
+                Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6),
+                Action::Ipv6Down { call_id } => self.ipv6_down(*call_id),
                 Action::Ended { call_id, ending } => self.ended(*call_id, ending),
                 _ => {}
             }
@@ -325,85 +324,6 @@ impl Server {
         }
     }
 
-    async fn network_up(&mut self, call_id: CallId, network: Network) {
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
-        let spec = NetworkSpec {
-            tun: TunId(worker as u32),
-            local: network.local,
-            peer: network.remote,
-            compress_protocol: network.compress_protocol,
-            compress_address_control: network.compress_address_control,
-            require_encryption: network.require_encryption,
-            check_source: true,
-        };
-        self.engine.command(
-            call_id,
-            Command::OpenNetwork {
-                call_id,
-                network: spec,
-            },
-        );
-        let mtu = Some(network.mtu);
-        self.engine
-            .command(call_id, Command::ClampMss { call_id, mtu });
-        let index = self.tuns[worker].index;
-        if let LocalAddresses::PerSession(_) = self.config.local {
-            let added = self
-                .netlink
-                .add_address(index, network.local, None, 32)
-                .await;
-            if let Err(error) = added {
-                self.say(call_id, &error.to_string());
-            }
-        }
-        let route = self
-            .netlink
-            .add_host_route(index, network.remote, network.local, network.mtu);
-        if let Err(error) = route.await {
-            self.say(call_id, &error.to_string());
-        }
-        self.start_script(Script::IpUp, call_id, Some(&network));
-        if let Some(session) = self.sessions.get_mut(&call_id) {
-            let now = Instant::now();
-            session.network = Some(Standing {
-                agreed: network,
-                ipv6: None,
-                since: now,
-                packets: 0,
-                busy_at: now,
-            });
-        }
-    }
-
-    async fn network_down(&mut self, call_id: CallId) {
-        self.ipv6_down(call_id).await;
-        let Some(session) = self.sessions.get_mut(&call_id) else {
-            return;
-        };
-        let Some(Standing {
-            agreed: network,
-            since,
-            ..
-        }) = session.network.take()
-        else {
-            return;
-        };
-        self.start_script(Script::IpDown, call_id, Some(&network));
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
-        self.netlink
-            .remove_host_route(self.tuns[worker].index, network.remote)
-            .await;
-        let minutes = since.elapsed().as_secs_f64() / 60.0;
-        self.say(call_id, &format!("Connect time {minutes:.1} minutes."));
-        if let Some(counters) = self.engine.counters(call_id) {
-            let (sent, received) = (counters.sent_bytes.get(), counters.received_bytes.get());
-            self.say(
-                call_id,
-                &format!("Sent {sent} bytes, received {received} bytes."),
-            );
-        }
-    }
-
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
         let proved = self.sessions.get(&call_id);
@@ -414,6 +334,7 @@ impl Server {
             return;
         };
         self.remember_scripts(session.turn);
+        self.take_way_apart(call_id, session.way);
         if let Some(address) = session.address {
             self.pool.release(address);
         }
@@ -459,21 +380,25 @@ impl Server {
         let orderly = async {
             loop {
                 let idle = actions.iter().any(|action| matches!(action, Action::Idle));
-                self.perform(std::mem::take(&mut actions)).await;
+                self.perform(std::mem::take(&mut actions));
                 if idle {
                     return;
                 }
-                let input = self.engine.next().await;
-                actions = self.engine.handle(input);
+                actions = tokio::select! {
+                    input = self.engine.next() => self.engine.handle(input),
+                    done = self.kernel.next() => self.kernel_done(done),
+                };
             }
         };
         let _ = tokio::time::timeout(limit, orderly).await;
-        for worker in 0..self.engine.workers.count() {
+        for worker in 0..self.tuns.len() as u16 {
             let tun = TunId(u32::from(worker));
             let detach = Command::DetachTun { tun };
             self.engine.command(CallId(worker), detach);
         }
+        self.tuns.clear();
         self.engine.stop(limit).await;
+        self.kernel.finish(limit).await;
         self.wait_for_scripts(limit).await;
         if let Some(path) = &self.config.pid_file {
             let _ = std::fs::remove_file(path);
@@ -484,10 +409,7 @@ impl Server {
 /// Options that the files know and this version does not do: better refused than passed over.
 const fn refuse_unsupported(config: &ServerConfig) -> Result<(), ServerError> {
     if config.vrf.is_some() {
-        return Err(ServerError::Unsupported("a VRF"));
-    }
-    if config.interface_per_session {
-        return Err(ServerError::Unsupported("an interface for every session"));
+        return Err(ServerError::Unsupported("listening in a VRF"));
     }
     Ok(())
 }

@@ -17,7 +17,6 @@ impl Server {
         else {
             return;
         };
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         let is_over = matches!(script, Script::IpDown | Script::Ipv6Down | Script::AuthDown);
         let counters = self.engine.counters(call_id).filter(|_| is_over);
         let carried = counters.map(|counters| {
@@ -37,7 +36,7 @@ impl Server {
             ..Scripts::default()
         };
         let facts = Facts {
-            interface: &self.tuns[worker].name,
+            interface: self.device_name(call_id),
             device: &session.peer,
             network,
             ipv6: session.network.as_ref().and_then(|it| it.ipv6),
