@@ -32,7 +32,7 @@ impl Server {
         let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         let network = session.network.as_ref();
         let mut status = TunnelStatus {
-            name: session.user.clone(),
+            name: session.attributes.user.clone(),
             state: if network.is_some() {
                 "up"
             } else {
