@@ -29,7 +29,10 @@ use crate::proto::pool::AddressPool;
 use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
+use attributes::SessionAttributes;
+
 mod admission;
+pub mod attributes;
 mod hooks;
 mod link_local;
 mod network;
@@ -146,8 +149,8 @@ pub async fn run(
 struct Session {
     /// Outer address.
     peer: String,
-    /// Name that it proved to be its own.
-    user: String,
+    /// Who it is, and what is particular to it.
+    attributes: SessionAttributes,
     /// From the pool, to be given back.
     address: Option<Ipv4Addr>,
     network: Option<Standing>,
@@ -327,7 +330,7 @@ impl Server {
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
         let proved = self.sessions.get(&call_id);
-        if proved.is_some_and(|session| !session.user.is_empty()) {
+        if proved.is_some_and(|session| !session.attributes.user.is_empty()) {
             self.start_script(Script::AuthDown, call_id, None);
         }
         let Some(session) = self.sessions.remove(&call_id) else {
@@ -343,9 +346,6 @@ impl Server {
     /// Ends sessions that have been idle, or have stood, for too long.
     fn check_limits(&mut self) -> Vec<Action> {
         let timeouts = &self.config.timeouts;
-        if timeouts.idle_ms.is_none() && timeouts.session_ms.is_none() {
-            return Vec::new();
-        }
         let is_over = |limit_ms: Option<u64>, since: Instant| {
             limit_ms.is_some_and(|limit| since.elapsed() >= Duration::from_millis(limit))
         };
@@ -361,9 +361,12 @@ impl Server {
                 standing.packets = packets;
                 standing.busy_at = Instant::now();
             }
-            if is_over(timeouts.session_ms, standing.since) {
+            let attributes = &session.attributes;
+            let session_ms = attributes.session_timeout_ms.or(timeouts.session_ms);
+            let idle_ms = attributes.idle_timeout_ms.or(timeouts.idle_ms);
+            if is_over(session_ms, standing.since) {
                 over.push((*call_id, Ending::ConnectTimeout.to_string()));
-            } else if is_over(timeouts.idle_ms, standing.busy_at) {
+            } else if is_over(idle_ms, standing.busy_at) {
                 over.push((*call_id, Ending::IdleTimeout.to_string()));
             }
         }

@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 
 use dataplane::program::CallId;
 
+use super::attributes::{AddressChoice, SessionAttributes};
 use super::{Action, Event, Server};
-use crate::config::secrets::Entry;
 use crate::config::server::SingleSession;
-use crate::proto::auth::{self, AuthMethod, AuthRequest, Secrets, Verdict};
+use crate::proto::auth::{self, AuthMethod, AuthRequest, MsChapProof, Secrets, Verdict};
 use crate::proto::link::Addresses;
 
 /// Microsoft's error codes (RFC 2759 6).
@@ -22,18 +22,31 @@ impl Server {
         request_id: u32,
         request: &AuthRequest,
     ) -> Vec<Action> {
-        let (verdict, mut actions) = self.judge(call_id, request);
-        actions.extend(self.engine.handle_event(Event::Verdict {
-            call_id,
-            request_id,
-            verdict,
-        }));
-        actions
+        self.admit_by_secrets(call_id, request_id, request)
+    }
+
+    /// Holds what a peer presented against the local secrets.
+    pub(super) fn admit_by_secrets(
+        &mut self,
+        call_id: CallId,
+        request_id: u32,
+        request: &AuthRequest,
+    ) -> Vec<Action> {
+        let pap = request.method == AuthMethod::Pap;
+        let (client, server) = (&request.peer_name, &request.our_name);
+        let secret = self.config.secrets.find(client, server, pap);
+        let Ok(proof) = auth::verify(request, secret.as_ref()) else {
+            return self.turn_away(call_id, request_id, reject(WRONG_NAME_OR_PASSWORD));
+        };
+        let entry = self.config.secrets.entry(client, server, pap);
+        let attributes = SessionAttributes::from_secret(client, entry);
+        let message = self.config.welcome.clone();
+        self.accept(call_id, request_id, attributes, proof, message)
     }
 
     /// Gives addresses to a peer that need not prove who it is.
     pub(super) fn assign(&mut self, call_id: CallId) -> Vec<Action> {
-        let addresses = self.addresses(call_id, None);
+        let addresses = self.addresses(call_id, &SessionAttributes::default());
         if addresses.is_none() {
             self.say(call_id, "no address left: enlarge the pool");
         }
@@ -41,14 +54,31 @@ impl Server {
             .handle_event(Event::Addresses { call_id, addresses })
     }
 
-    fn judge(&mut self, call_id: CallId, request: &AuthRequest) -> (Verdict, Vec<Action>) {
-        let pap = request.method == AuthMethod::Pap;
-        let (client, server) = (&request.peer_name, &request.our_name);
-        let secret = self.config.secrets.find(client, server, pap);
-        let Ok(proof) = auth::verify(request, secret.as_ref()) else {
-            return (reject(WRONG_NAME_OR_PASSWORD), Vec::new());
-        };
-        let others = self.other_sessions(call_id, client);
+    /// Tells a peer that it may not come in.
+    pub(super) fn turn_away(
+        &mut self,
+        call_id: CallId,
+        request_id: u32,
+        verdict: Verdict,
+    ) -> Vec<Action> {
+        self.engine.handle_event(Event::Verdict {
+            call_id,
+            request_id,
+            verdict,
+        })
+    }
+
+    /// Lets in who has proved who it is, unless this server has no room for it. `proof` is what
+    /// MS-CHAP makes keys of, `message` the words for the peer.
+    pub(super) fn accept(
+        &mut self,
+        call_id: CallId,
+        request_id: u32,
+        attributes: SessionAttributes,
+        proof: Option<MsChapProof>,
+        message: String,
+    ) -> Vec<Action> {
+        let others = self.other_sessions(call_id, &attributes.user);
         let mut actions = Vec::new();
         match self.config.single_session {
             SingleSession::Deny if !others.is_empty() => {
@@ -56,7 +86,7 @@ impl Server {
                     call_id,
                     "this user has a session already (single_session = \"deny\")",
                 );
-                return (reject(NO_DIAL_IN), Vec::new());
+                return self.turn_away(call_id, request_id, reject(NO_DIAL_IN));
             }
             SingleSession::Replace => {
                 for call_id in others {
@@ -66,50 +96,62 @@ impl Server {
             }
             SingleSession::Deny | SingleSession::Allow => {}
         }
-        let entry = self.config.secrets.entry(client, server, pap);
-        let fixed = entry.and_then(Entry::fixed_address);
-        let Some(addresses) = self.addresses(call_id, fixed) else {
+        let Some(addresses) = self.addresses(call_id, &attributes) else {
             self.say(call_id, "no address left for this user: enlarge the pool");
-            return (reject(NO_DIAL_IN), actions);
+            actions.extend(self.turn_away(call_id, request_id, reject(NO_DIAL_IN)));
+            return actions;
         };
         if let Some(session) = self.sessions.get_mut(&call_id) {
-            session.user.clone_from(client);
+            session.attributes = attributes;
         }
-        let message = self.config.welcome.clone();
         let verdict = Verdict::Accept {
             proof,
             message,
             addresses,
         };
-        (verdict, actions)
+        actions.extend(self.engine.handle_event(Event::Verdict {
+            call_id,
+            request_id,
+            verdict,
+        }));
+        actions
     }
 
     fn other_sessions(&self, call_id: CallId, user: &str) -> Vec<CallId> {
         let same = self
             .sessions
             .iter()
-            .filter(|(other, session)| **other != call_id && session.user == user);
+            .filter(|(other, session)| **other != call_id && session.attributes.user == user);
         same.map(|(other, _)| *other).collect()
     }
 
     /// Addresses for a session. A peer that proves itself again keeps those that it has.
-    fn addresses(&mut self, call_id: CallId, fixed: Option<Ipv4Addr>) -> Option<Addresses> {
+    fn addresses(&mut self, call_id: CallId, attributes: &SessionAttributes) -> Option<Addresses> {
         let session = self.sessions.get_mut(&call_id)?;
-        let remote = match (session.address, fixed) {
+        let remote = match (session.address, attributes.address) {
             (Some(held), _) => Some(held),
-            (None, Some(fixed)) => Some(self.pool.allocate_fixed(fixed).then_some(fixed)?),
+            (None, AddressChoice::Fixed(fixed)) => {
+                Some(self.pool.allocate_fixed(fixed).then_some(fixed)?)
+            }
+            (None, AddressChoice::Client) => None,
             // pptpd's `delegate`: the client brings its own.
-            (None, None) if self.config.delegate => None,
-            (None, None) => Some(self.pool.allocate(rand::random())?),
+            (None, AddressChoice::Pool) if self.config.delegate => None,
+            (None, AddressChoice::Pool) => Some(self.pool.allocate(rand::random())?),
         };
         session.address = remote;
         let index = remote.and_then(|remote| self.config.pool.index_of(remote));
+        let common = &self.config.link.addresses;
+        let or = |given: [Option<Ipv4Addr>; 2], common: [Option<Ipv4Addr>; 2]| {
+            if given == [None; 2] { common } else { given }
+        };
         Some(Addresses {
             local: self.config.local.for_client(index.unwrap_or(0)),
             remote,
             accept_local: false,
             accept_remote: remote.is_none(),
-            ..self.config.link.addresses.clone()
+            dns: or(attributes.dns, common.dns),
+            wins: or(attributes.wins, common.wins),
+            ..common.clone()
         })
     }
 }

@@ -40,7 +40,7 @@ impl Server {
             device: &session.peer,
             network,
             ipv6: session.network.as_ref().and_then(|it| it.ipv6),
-            peer_name: Some(session.user.as_str()).filter(|user| !user.is_empty()),
+            peer_name: Some(session.attributes.user.as_str()).filter(|user| !user.is_empty()),
             uses_peer_dns: false,
             carried,
         };

@@ -43,7 +43,11 @@ impl Server {
 
     pub(super) fn ipv6_up(&mut self, call_id: CallId, agreed: Ipv6Network) {
         for other in self.holders(call_id, agreed.remote) {
-            let user = |call_id| self.sessions.get(&call_id).map(|it| it.user.clone());
+            let user = |call_id| {
+                self.sessions
+                    .get(&call_id)
+                    .map(|it| it.attributes.user.clone())
+            };
             let is_same_user = user(other) == user(call_id).filter(|it| !it.is_empty());
             if !is_same_user {
                 let text = "no IPv6: another session has this link-local address";

@@ -31,7 +31,7 @@ impl Server {
     fn session_status(&self, call_id: CallId, session: &Session) -> TunnelStatus {
         let network = session.network.as_ref();
         let mut status = TunnelStatus {
-            name: session.user.clone(),
+            name: session.attributes.user.clone(),
             state: if network.is_some() {
                 "up"
             } else {
