@@ -27,6 +27,7 @@ pub mod error;
 pub mod fast_path;
 pub mod option_table;
 pub mod peers;
+pub mod pools;
 pub mod pppd_options;
 pub mod pptpd_conf;
 pub mod route;

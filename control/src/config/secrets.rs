@@ -275,6 +275,18 @@ impl FileSecrets {
         self.table(pap).find(client, server)
     }
 
+    /// Addresses that belong to one client by its line.
+    pub fn fixed_addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        let entries = self.chap.entries.iter().chain(&self.pap.entries);
+        let of_one = entries.filter(|entry| entry.client != "*");
+        of_one
+            .flat_map(|entry| &entry.addresses)
+            .filter_map(|rule| match rule {
+                AddressRule::One(address) => Some(*address),
+                _ => None,
+            })
+    }
+
     /// What a person should know of both files, in order: who can read them, odd lines.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         let both = self.chap.warnings.iter().chain(&self.pap.warnings);

@@ -1,16 +1,19 @@
 //! What `serve` needs: one type, whichever file it comes from.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::proto::link::LinkConfig;
-use crate::proto::pool::{AddressPool, AddressRanges};
+use crate::proto::pool::AddressRanges;
+use crate::proto::pools::{PoolSpec, Pools};
 
 use super::client::LogConfig;
 use super::error::ConfigError;
 use super::fast_path::FastPathMode;
+use super::pools::{LeasesConfig, PoolConfig};
 use super::secrets::FileSecrets;
 use super::{PPTP_PORT, pptpd_conf, server_toml};
 
@@ -109,6 +112,27 @@ impl LocalAddresses {
     }
 }
 
+/// Where a configuration was read from, to read it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file.
+    pub path: PathBuf,
+    /// pppd's directory.
+    pub dir: PathBuf,
+    /// Of this host.
+    pub host_name: String,
+}
+
+impl Origin {
+    /// Reads the same files again.
+    ///
+    /// # Errors
+    /// As [`ServerConfig::read`].
+    pub fn read(&self) -> Result<ServerConfig, ConfigError> {
+        ServerConfig::read(&self.path, &self.dir, &self.host_name)
+    }
+}
+
 /// The concentrator, ready to be started.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -121,9 +145,13 @@ pub struct ServerConfig {
     pub secrets: Arc<FileSecrets>,
     /// The server's own inner addresses.
     pub local: LocalAddresses,
-    /// Clients' inner addresses. Those of `local` among them are set aside.
-    pub pool: AddressRanges,
-    /// `delegate`: clients without an address of their own in the secrets get none of `pool`.
+    /// Clients' inner addresses. Those of the server among them are set aside. There is always one.
+    pub pools: Vec<PoolConfig>,
+    /// How they outlive the process.
+    pub leases: LeasesConfig,
+    /// The file that all this was read from.
+    pub origin: Option<Origin>,
+    /// `delegate`: clients without an address of their own in the secrets get none of the pools.
     pub delegate: bool,
     /// Workers of the data plane; `None` is one a core.
     pub workers: Option<NonZeroUsize>,
@@ -179,7 +207,9 @@ impl ServerConfig {
             link,
             secrets,
             local,
-            pool,
+            pools: vec![PoolConfig::only(pool)],
+            leases: LeasesConfig::default(),
+            origin: None,
             delegate: false,
             workers: None,
             split_directions: false,
@@ -203,10 +233,49 @@ impl ServerConfig {
         }
     }
 
-    /// The pool with no address given yet, and the server's own set aside.
+    /// The pools with no address given yet, the server's own set aside, and those of users kept for
+    /// them.
     #[must_use]
-    pub fn address_pool(&self) -> AddressPool {
-        AddressPool::new(self.pool.clone(), self.local.as_slice())
+    pub fn address_pools(&self) -> Pools {
+        Pools::new(
+            self.pool_specs(),
+            &self.own_addresses(),
+            self.fixed_addresses(),
+        )
+    }
+
+    /// What the pools have.
+    #[must_use]
+    pub fn pool_specs(&self) -> Vec<PoolSpec> {
+        self.pools.iter().map(|pool| pool.spec.clone()).collect()
+    }
+
+    /// The server's own inner addresses.
+    #[must_use]
+    pub fn own_addresses(&self) -> Vec<Ipv4Addr> {
+        let of_pools = self.pools.iter().filter_map(|pool| pool.local.as_ref());
+        let all = std::iter::once(&self.local).chain(of_pools);
+        all.flat_map(LocalAddresses::as_slice).copied().collect()
+    }
+
+    /// Addresses that the secrets give to particular users.
+    #[must_use]
+    pub fn fixed_addresses(&self) -> HashSet<Ipv4Addr> {
+        self.secrets.fixed_addresses().collect()
+    }
+
+    /// The server's end for a client with this address: that of the address's pool, and where the
+    /// pool has a list of them, the one in the same place.
+    #[must_use]
+    pub fn local_for(&self, remote: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let found = remote.and_then(|remote| {
+            self.pools.iter().find_map(|pool| {
+                let index = pool.spec.ranges.index_of(remote)?;
+                Some((pool.local.as_ref().unwrap_or(&self.local), index))
+            })
+        });
+        let (local, index) = found.unwrap_or((&self.local, 0));
+        local.for_client(index)
     }
 
     /// Reads a server file: TOML when its name ends in `.toml`, else pptpd.conf. `dir` is pppd's
@@ -215,14 +284,18 @@ impl ServerConfig {
     /// # Errors
     /// What is wrong, with file and line.
     pub fn read(path: &Path, dir: &Path, host_name: &str) -> Result<Self, ConfigError> {
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        let is_toml = path.extension().is_some_and(|it| it == "toml");
+        let mut config = if is_toml {
             server_toml::read(path, dir, host_name)
         } else {
             pptpd_conf::read(path, dir, host_name)
-        }
+        }?;
+        config.origin = Some(Origin {
+            path: path.to_owned(),
+            dir: dir.to_owned(),
+            host_name: host_name.to_owned(),
+        });
+        Ok(config)
     }
 }
 

@@ -116,6 +116,8 @@ pub(crate) struct Done {
 enum Order {
     Change(For, Vec<Change>),
     Open(For, DeviceSpec),
+    /// Nothing, which fails.
+    Refuse(For),
     /// Removes a device as soon as no worker uses it any more.
     Close(Arc<OwnedFd>),
 }
@@ -160,6 +162,11 @@ impl KernelWriter {
 
     pub(crate) fn open(&self, whom: For, device: DeviceSpec) {
         self.order(Order::Open(whom, device));
+    }
+
+    /// Says in its turn that an order has failed, without asking the kernel.
+    pub(crate) fn refuse(&self, whom: For) {
+        self.order(Order::Refuse(whom));
     }
 
     pub(crate) fn close(&self, fd: Arc<OwnedFd>) {
@@ -261,6 +268,8 @@ impl Writer {
                     self.dying.push(fd);
                     continue;
                 }
+                // Why, has been said.
+                Order::Refuse(whom) => (whom, None, vec![String::new()]),
                 Order::Change(whom, more) => {
                     changes.extend(more);
                     (whom, None, Vec::new())

@@ -14,6 +14,7 @@ mod fast_path;
 pub mod host_error;
 mod ipv6;
 pub mod kernel_writer;
+pub mod lease_file;
 pub mod log;
 mod name_servers;
 pub mod namespace;

@@ -16,6 +16,7 @@ use super::descriptors::DescriptorsError;
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
 use super::kernel_writer::{KernelWriter, WriterError};
+use super::lease_file::LeaseFileError;
 use super::log::Log;
 use super::privileges;
 use super::scripts::Script;
@@ -25,7 +26,6 @@ use crate::config::server::ServerConfig;
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{EndpointConfig, Limits, Timers};
 use crate::proto::link::{Ipv6Network, Network, Report};
-use crate::proto::pool::AddressPool;
 use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
@@ -34,10 +34,12 @@ use attributes::SessionAttributes;
 mod admission;
 pub mod attributes;
 mod hooks;
+mod leases;
 mod link_local;
 mod network;
 mod status;
 
+use leases::Leases;
 use network::{Held, SharedTun, Way};
 
 /// How often idle and session time-outs are looked at.
@@ -61,6 +63,9 @@ pub enum ServerError {
     /// The operator: the place where tunnels are to end.
     #[error(transparent)]
     Place(#[from] WriterError),
+    /// The operator: the file that was asked for.
+    #[error(transparent)]
+    Leases(LeaseFileError),
     /// The machine or its administrator: no device for the tunnels.
     #[error("{0}")]
     Device(String),
@@ -102,7 +107,11 @@ impl ServerError {
             Self::Unsupported(_) => 2,
             Self::Device(_) => 4,
             Self::TooManyInterfaces(_) => 2,
-            Self::Place(_) | Self::Descriptors(_) | Self::PidFile { .. } | Self::Listen { .. } => 1,
+            Self::Place(_)
+            | Self::Leases(_)
+            | Self::Descriptors(_)
+            | Self::PidFile { .. }
+            | Self::Listen { .. } => 1,
         }
     }
 }
@@ -124,6 +133,7 @@ pub async fn run(
         let actions = tokio::select! {
             input = server.engine.next() => server.engine.handle(input),
             done = server.kernel.next() => server.kernel_done(done),
+            kept = server.leases.next() => server.lease_kept(kept),
             _ = limit_check.tick() => server.check_limits(),
             Some((request, answer)) = requests.recv() => {
                 let reply = match request {
@@ -156,7 +166,9 @@ struct Session {
     network: Option<Standing>,
     /// What its packets take between here and the kernel.
     way: Way,
-    /// While the kernel is still at work for it.
+    /// Its address is not on record yet.
+    awaits_record: bool,
+    /// While the kernel, or the lease file, is still at work for it.
     held: Option<Held>,
     /// When the call was installed.
     since: Option<Instant>,
@@ -181,7 +193,7 @@ struct Server {
     log: Log,
     /// Whether packets of negotiations are logged.
     debug: Rc<Cell<bool>>,
-    pool: AddressPool,
+    leases: Leases,
     tuns: Vec<SharedTun>,
     sessions: HashMap<CallId, Session>,
     /// Of sessions that have ended while a script of theirs ran.
@@ -194,6 +206,7 @@ impl Server {
         link_local::choose(&mut config);
         privileges::check().map_err(HostError::from)?;
         network::check_descriptors(&config)?;
+        let leases = Leases::open(&config, &log)?;
         // Before the workers, which hold what cannot be given back at once.
         let kernel = KernelWriter::start(network::place(&config))?;
         let workers = WorkersConfig {
@@ -210,14 +223,13 @@ impl Server {
         let trace = Some(trace_to(log.clone(), Rc::clone(&debug)));
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)
             .map_err(HostError::from)?;
-        let pool = config.address_pool();
         let mut server = Self {
             config,
             engine,
             kernel,
             log,
             debug,
-            pool,
+            leases,
             tuns: Vec::new(),
             sessions: HashMap::new(),
             scripts_running: Vec::new(),
@@ -339,12 +351,18 @@ impl Server {
         self.remember_scripts(session.turn);
         self.take_way_apart(call_id, session.way);
         if let Some(address) = session.address {
-            self.pool.release(address);
+            self.release_address(address);
         }
     }
 
     /// Ends sessions that have been idle, or have stood, for too long.
     fn check_limits(&mut self) -> Vec<Action> {
+        let mut actions = self.release_overdue();
+        actions.extend(self.end_overdue());
+        actions
+    }
+
+    fn end_overdue(&mut self) -> Vec<Action> {
         let timeouts = &self.config.timeouts;
         let is_over = |limit_ms: Option<u64>, since: Instant| {
             limit_ms.is_some_and(|limit| since.elapsed() >= Duration::from_millis(limit))
@@ -390,6 +408,7 @@ impl Server {
                 actions = tokio::select! {
                     input = self.engine.next() => self.engine.handle(input),
                     done = self.kernel.next() => self.kernel_done(done),
+                    kept = self.leases.next() => self.lease_kept(kept),
                 };
             }
         };
@@ -402,6 +421,7 @@ impl Server {
         self.tuns.clear();
         self.engine.stop(limit).await;
         self.kernel.finish(limit).await;
+        self.leases.finish(limit).await;
         self.wait_for_scripts(limit).await;
         if let Some(path) = &self.config.pid_file {
             let _ = std::fs::remove_file(path);

@@ -272,6 +272,7 @@ pub mod ending;
 pub mod endpoint;
 pub mod link;
 pub mod pool;
+pub mod pools;
 
 mod ccp;
 mod change_password;

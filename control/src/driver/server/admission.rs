@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use dataplane::program::CallId;
 
-use super::attributes::{AddressChoice, SessionAttributes};
+use super::attributes::SessionAttributes;
 use super::{Action, Event, Server};
 use crate::config::server::SingleSession;
 use crate::proto::auth::{self, AuthMethod, AuthRequest, MsChapProof, Secrets, Verdict};
@@ -92,6 +92,8 @@ impl Server {
                 for call_id in others {
                     let reason = "Replaced by a new session".to_owned();
                     actions.extend(self.engine.handle_event(Event::HangUp { call_id, reason }));
+                    // Its network goes down before the new one comes up: the address is free.
+                    self.hand_over_address(call_id);
                 }
             }
             SingleSession::Deny | SingleSession::Allow => {}
@@ -117,6 +119,15 @@ impl Server {
         actions
     }
 
+    /// Takes its address from a session that is about to end.
+    fn hand_over_address(&mut self, call_id: CallId) {
+        let session = self.sessions.get_mut(&call_id);
+        let session = session.filter(|session| session.held.is_none());
+        if let Some(address) = session.and_then(|session| session.address.take()) {
+            self.release_address(address);
+        }
+    }
+
     fn other_sessions(&self, call_id: CallId, user: &str) -> Vec<CallId> {
         let same = self
             .sessions
@@ -127,25 +138,13 @@ impl Server {
 
     /// Addresses for a session. A peer that proves itself again keeps those that it has.
     fn addresses(&mut self, call_id: CallId, attributes: &SessionAttributes) -> Option<Addresses> {
-        let session = self.sessions.get_mut(&call_id)?;
-        let remote = match (session.address, attributes.address) {
-            (Some(held), _) => Some(held),
-            (None, AddressChoice::Fixed(fixed)) => {
-                Some(self.pool.allocate_fixed(fixed).then_some(fixed)?)
-            }
-            (None, AddressChoice::Client) => None,
-            // pptpd's `delegate`: the client brings its own.
-            (None, AddressChoice::Pool) if self.config.delegate => None,
-            (None, AddressChoice::Pool) => Some(self.pool.allocate(rand::random())?),
-        };
-        session.address = remote;
-        let index = remote.and_then(|remote| self.config.pool.index_of(remote));
+        let remote = self.choose_address(call_id, attributes)?;
         let common = &self.config.link.addresses;
         let or = |given: [Option<Ipv4Addr>; 2], common: [Option<Ipv4Addr>; 2]| {
             if given == [None; 2] { common } else { given }
         };
         Some(Addresses {
-            local: self.config.local.for_client(index.unwrap_or(0)),
+            local: self.config.local_for(remote),
             remote,
             accept_local: false,
             accept_remote: remote.is_none(),

@@ -7,7 +7,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dataplane::limits::TUNS_MAX;
 use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
@@ -25,8 +25,10 @@ use crate::proto::{Action, Event};
 const SESSION_TUNS: u32 = 1 << 16;
 /// A control connection, and a TUN device.
 const DESCRIPTORS_EACH: u64 = 2;
+/// How long a session waits for its record when the disk does not answer.
+const RECORD_WAIT: Duration = Duration::from_secs(5);
 /// Why a session ends that cannot have its way.
-const NO_WAY: &str = "the server cannot make an interface or a route for it";
+const NO_WAY: &str = "the server has no interface, route or address for this tunnel";
 
 /// A TUN device that all sessions of one worker share.
 pub(super) struct SharedTun {
@@ -48,6 +50,8 @@ pub(super) struct Way {
 pub(super) struct Held {
     actions: VecDeque<Action>,
     network: Network,
+    /// The kernel has not made its way yet.
+    awaits_kernel: bool,
     since: Instant,
 }
 
@@ -137,9 +141,21 @@ impl Server {
         if session.way.prepared.as_ref() == Some(network) {
             return;
         }
+        // Of a client that brings its own, this is the first that is heard of it.
+        if !self.claim_address(call_id, network.remote) {
+            self.say(
+                call_id,
+                &format!("the address {} is not free", network.remote),
+            );
+            return self.refuse_network(call_id, network);
+        }
+        let Some(session) = self.sessions.get_mut(&call_id) else {
+            return;
+        };
         session.held = Some(Held {
             actions: VecDeque::new(),
             network: network.clone(),
+            awaits_kernel: true,
             since: Instant::now(),
         });
         let before = session.way.prepared.take();
@@ -199,7 +215,7 @@ impl Server {
         let (For::Session(call_id) | For::Waiting(call_id)) = done.whom else {
             return Vec::new();
         };
-        for error in &done.errors {
+        for error in done.errors.iter().filter(|error| !error.is_empty()) {
             self.say(call_id, error);
         }
         if done.whom == For::Session(call_id) {
@@ -214,32 +230,72 @@ impl Server {
         if done.device.is_some() {
             session.way.device = done.device;
         }
-        self.go_on(call_id, done.errors.is_empty())
+        if !done.errors.is_empty() {
+            return self.give_up(call_id);
+        }
+        if let Some(held) = &mut session.held {
+            held.awaits_kernel = false;
+        }
+        self.go_on_when_ready(call_id)
     }
 
-    /// The session waits no more. What it wanted done meanwhile is to be done.
-    fn go_on(&mut self, call_id: CallId, has_way: bool) -> Vec<Action> {
-        let Some(held) = self
-            .sessions
-            .get_mut(&call_id)
-            .and_then(|it| it.held.take())
-        else {
+    /// What a session wanted done is done when its way stands and its address is on record.
+    pub(super) fn go_on_when_ready(&mut self, call_id: CallId) -> Vec<Action> {
+        let Some(session) = self.sessions.get_mut(&call_id) else {
             return Vec::new();
         };
-        if has_way {
-            self.open_network(call_id, &held.network);
+        let is_ready = |held: &mut Held| !held.awaits_kernel && !session.awaits_record;
+        let Some(held) = session.held.take_if(is_ready) else {
+            return Vec::new();
+        };
+        session.way.prepared = Some(held.network.clone());
+        self.open_network(call_id, &held.network);
+        held.actions.into()
+    }
+
+    /// Sessions whose records have been awaited for too long go on without.
+    pub(super) fn release_overdue(&mut self) -> Vec<Action> {
+        let is_overdue = |session: &Session| {
+            let held = session.held.as_ref();
+            session.awaits_record
+                && held.is_some_and(|it| !it.awaits_kernel && it.since.elapsed() > RECORD_WAIT)
+        };
+        let overdue = self.sessions.iter().filter(|(_, it)| is_overdue(it));
+        let overdue: Vec<CallId> = overdue.map(|(call_id, _)| *call_id).collect();
+        let mut actions = Vec::new();
+        for call_id in overdue {
+            self.say(call_id, "the lease file takes long; going on without it");
             if let Some(session) = self.sessions.get_mut(&call_id) {
-                session.way.prepared = Some(held.network);
+                session.awaits_record = false;
             }
-            return held.actions.into();
+            actions.extend(self.go_on_when_ready(call_id));
         }
-        // The tunnel would be of no use. What is held still goes out: the peer has to hear of the
-        // end in its place.
-        let reason = NO_WAY.to_owned();
-        let mut actions: Vec<Action> = held.actions.into();
+        actions
+    }
+
+    /// A tunnel without its way would be of no use. What is held still goes out, as far as it is
+    /// true: the peer has to hear of the end in its place.
+    fn give_up(&mut self, call_id: CallId) -> Vec<Action> {
+        let session = self.sessions.get_mut(&call_id);
+        let held = session.and_then(|session| session.held.take());
+        let mut actions: Vec<Action> = held.map_or_else(Vec::new, |held| held.actions.into());
         actions.retain(|action| !matches!(action, Action::NetworkUp { .. }));
+        let reason = NO_WAY.to_owned();
         actions.extend(self.engine.handle_event(Event::HangUp { call_id, reason }));
         actions
+    }
+
+    /// Ends a session whose network cannot be. The same as when the kernel has refused it.
+    fn refuse_network(&mut self, call_id: CallId, network: &Network) {
+        if let Some(session) = self.sessions.get_mut(&call_id) {
+            session.held = Some(Held {
+                actions: VecDeque::new(),
+                network: network.clone(),
+                awaits_kernel: true,
+                since: Instant::now(),
+            });
+        }
+        self.kernel.refuse(For::Waiting(call_id));
     }
 
     fn open_network(&mut self, call_id: CallId, network: &Network) {
