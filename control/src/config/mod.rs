@@ -25,6 +25,7 @@ pub mod client;
 pub mod edit;
 pub mod error;
 pub mod fast_path;
+mod nt_hashes;
 pub mod option_table;
 pub mod peers;
 pub mod pools;

@@ -129,6 +129,7 @@ struct Auth {
     require: Vec<Method>,
     chap_secrets: PathBuf,
     pap_secrets: PathBuf,
+    nt_hashes: bool,
     single_session: Single,
     welcome: Option<String>,
     chap_interval_s: Option<SecondsOrNone>,
@@ -141,6 +142,7 @@ impl Default for Auth {
             require: vec![Method::MsChapV2],
             chap_secrets: "chap-secrets".into(),
             pap_secrets: "pap-secrets".into(),
+            nt_hashes: false,
             single_session: Single::Allow,
             welcome: None,
             chap_interval_s: None,
@@ -394,10 +396,14 @@ struct Process {
 
 impl File {
     fn into_server(self, dir: &Path, host_name: &str) -> Result<ServerConfig, ConfigError> {
-        let secrets = Arc::new(FileSecrets::read_files(
+        let mut secrets = FileSecrets::read_files(
             &dir.join(&self.auth.chap_secrets),
             &dir.join(&self.auth.pap_secrets),
-        )?);
+        )?;
+        if self.auth.nt_hashes {
+            secrets.take_digits_for_hashes();
+        }
+        let secrets = Arc::new(secrets);
         let mut warnings: Vec<String> = secrets.warnings().map(ToOwned::to_owned).collect();
         if self.auth.require.is_empty() {
             warnings.push("auth.require is empty: anyone may connect".to_owned());

@@ -23,7 +23,8 @@ pub enum Request {
     Status,
     /// End in order; answered when it has ended.
     Down,
-    /// End the link, and start another where the tunnel persists (pppd's HUP).
+    /// End the link, and start another where the tunnel persists (pppd's HUP). A server reads its
+    /// files again.
     HangUp,
     /// Log every negotiation packet, or stop that (pppd's USR1).
     ToggleDebug,
@@ -41,6 +42,8 @@ pub enum Answer {
     Server(ServerStatus),
     /// To `Down`.
     Ended,
+    /// It cannot be done, and why.
+    Refused(String),
     /// To anything else.
     Done,
 }

@@ -37,10 +37,12 @@ mod hooks;
 mod leases;
 mod link_local;
 mod network;
+mod reload;
 mod status;
 
 use leases::Leases;
 use network::{Held, SharedTun, Way};
+use reload::Reloading;
 
 /// How often idle and session time-outs are looked at.
 const LIMIT_CHECK: Duration = Duration::from_secs(1);
@@ -135,9 +137,18 @@ pub async fn run(
             done = server.kernel.next() => server.kernel_done(done),
             kept = server.leases.next() => server.lease_kept(kept),
             _ = limit_check.tick() => server.check_limits(),
+            read = server.reloading.next() => {
+                server.reloaded(read);
+                continue;
+            }
             Some((request, answer)) = requests.recv() => {
                 let reply = match request {
-                    Request::Down | Request::HangUp => break answer,
+                    Request::Down => break answer,
+                    // What daemons do on HUP; there is no link that it could mean.
+                    Request::HangUp => {
+                        server.reload(answer);
+                        continue;
+                    }
                     Request::Status => Answer::Server(server.status()),
                     Request::ToggleDebug => server.toggle_debug(),
                     // Each client's affair.
@@ -194,6 +205,7 @@ struct Server {
     /// Whether packets of negotiations are logged.
     debug: Rc<Cell<bool>>,
     leases: Leases,
+    reloading: Reloading,
     tuns: Vec<SharedTun>,
     sessions: HashMap<CallId, Session>,
     /// Of sessions that have ended while a script of theirs ran.
@@ -230,6 +242,7 @@ impl Server {
             log,
             debug,
             leases,
+            reloading: Reloading::default(),
             tuns: Vec::new(),
             sessions: HashMap::new(),
             scripts_running: Vec::new(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dataplane::program::CallId;
 use tokio::sync::Mutex;
 
+use super::super::namespace;
 use super::super::scripts::{Facts, Script, Scripts};
 use super::Server;
 use crate::proto::link::Network;
@@ -33,6 +34,7 @@ impl Server {
             dir: dir.clone(),
             ipparam,
             turn: Arc::clone(&session.turn),
+            namespace: self.config.netns.as_deref().map(namespace::path_of),
             ..Scripts::default()
         };
         let facts = Facts {
