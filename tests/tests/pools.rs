@@ -386,7 +386,7 @@ fn secrets_and_pools_are_read_again_without_a_dropped_tunnel() {
     );
     configure(&lab, "", &pool("10.9.0.20-21"));
     server.signal(Signal::SIGHUP);
-    server.wait_for("Reloaded: 2 secrets, 1 address pools", 10);
+    server.wait_for("read again: 2 secrets, 1 pools", 10);
     mia.assert_carries(&lab);
     let bob = Tunnel::up(&lab, "bob");
     let bobs = bob.address.as_str();
@@ -395,19 +395,19 @@ fn secrets_and_pools_are_read_again_without_a_dropped_tunnel() {
     // Half a line, as an editor may leave it for a moment; then a mistake in the server's file.
     write_secrets(&lab, "mia * mia123 *\nbob *\n");
     server.signal(Signal::SIGHUP);
-    let line = server.wait_for("Not reloaded", 10);
+    let line = server.wait_for("stays as it was", 10);
     assert!(line.contains("chap-secrets, line 2"), "{line}");
     write_secrets(&lab, THREE);
     configure(&lab, "", &pool("10.9.0.30-3"));
     server.signal(Signal::SIGHUP);
-    let line = server.wait_for("Not reloaded", 10);
+    let line = server.wait_for("stays as it was", 10);
     assert!(line.contains("server.toml, line 6"), "{line}");
     let mut eve = dial(&lab, "eve");
     let (status, _) = eve.wait(20);
     assert_eq!(status, 19, "her line has not been taken over");
     configure(&lab, "", &pool("10.9.0.30-33"));
     server.signal(Signal::SIGHUP);
-    server.wait_for("Reloaded: 3 secrets", 10);
+    server.wait_for("read again: 3 secrets", 10);
     let eve = Tunnel::up(&lab, "eve");
     assert!(eve.address.starts_with("10.9.0.3"), "{}", eve.address);
     for tunnel in [&mia, &bob, &eve] {

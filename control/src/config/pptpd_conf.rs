@@ -11,6 +11,7 @@ use super::address_spec::parse_list;
 use super::client::{LogConfig, link_config, read_secrets};
 use super::error::{ConfigError, Place, nearest};
 use super::fast_path::FastPathMode;
+use super::operation::OperationConfig;
 use super::pools::{LeasesConfig, PoolConfig};
 use super::pppd_options::PppdOptions;
 use super::server::{
@@ -238,7 +239,6 @@ impl PptpdConf {
             },
             pools: vec![PoolConfig::only(pool)],
             leases: LeasesConfig::in_state_dir(),
-            origin: None,
             delegate: self.delegate,
             workers: None,
             split_directions: false,
@@ -264,6 +264,7 @@ impl PptpdConf {
             vrf: self.vrf,
             interface_vrf: None,
             netns: None,
+            operation: OperationConfig::default(),
             log: LogConfig {
                 debug: log.debug || self.debug,
                 ..log

@@ -13,6 +13,7 @@ use crate::proto::pools::{PoolSpec, Pools};
 use super::client::LogConfig;
 use super::error::ConfigError;
 use super::fast_path::FastPathMode;
+use super::operation::{OperationConfig, Source};
 use super::pools::{LeasesConfig, PoolConfig};
 use super::secrets::FileSecrets;
 use super::{PPTP_PORT, pptpd_conf, server_toml};
@@ -112,27 +113,6 @@ impl LocalAddresses {
     }
 }
 
-/// Where a configuration was read from, to read it again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// The file.
-    pub path: PathBuf,
-    /// pppd's directory.
-    pub dir: PathBuf,
-    /// Of this host.
-    pub host_name: String,
-}
-
-impl Origin {
-    /// Reads the same files again.
-    ///
-    /// # Errors
-    /// As [`ServerConfig::read`].
-    pub fn read(&self) -> Result<ServerConfig, ConfigError> {
-        ServerConfig::read(&self.path, &self.dir, &self.host_name)
-    }
-}
-
 /// The concentrator, ready to be started.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -149,8 +129,6 @@ pub struct ServerConfig {
     pub pools: Vec<PoolConfig>,
     /// How they outlive the process.
     pub leases: LeasesConfig,
-    /// The file that all this was read from.
-    pub origin: Option<Origin>,
     /// `delegate`: clients without an address of their own in the secrets get none of the pools.
     pub delegate: bool,
     /// Workers of the data plane; `None` is one a core.
@@ -187,6 +165,8 @@ pub struct ServerConfig {
     pub netns: Option<String>,
     /// Where the log goes.
     pub log: LogConfig,
+    /// How it is watched and operated.
+    pub operation: OperationConfig,
     /// What a person should know.
     pub warnings: Vec<String>,
     /// Text of the CHAP Success or PAP Ack, which the peer's log shows.
@@ -209,7 +189,6 @@ impl ServerConfig {
             local,
             pools: vec![PoolConfig::only(pool)],
             leases: LeasesConfig::default(),
-            origin: None,
             delegate: false,
             workers: None,
             split_directions: false,
@@ -228,6 +207,7 @@ impl ServerConfig {
             interface_vrf: None,
             netns: None,
             log: LogConfig::default(),
+            operation: OperationConfig::default(),
             warnings: Vec::new(),
             welcome: WELCOME.to_owned(),
         }
@@ -290,11 +270,7 @@ impl ServerConfig {
         } else {
             pptpd_conf::read(path, dir, host_name)
         }?;
-        config.origin = Some(Origin {
-            path: path.to_owned(),
-            dir: dir.to_owned(),
-            host_name: host_name.to_owned(),
-        });
+        config.operation.source = Some(Source::new(path, dir, host_name));
         Ok(config)
     }
 }

@@ -14,6 +14,7 @@ use crate::proto::link::{Addresses, Ipv6Config, LcpConfig, LinkConfig, MppeConfi
 use super::client::LogConfig;
 use super::error::{ConfigError, Place};
 use super::fast_path::FastPathMode;
+use super::operation::{LogFormat, MetricsSection, OperationConfig};
 use super::pools::{LeasesSection, PoolSection};
 use super::secrets::FileSecrets;
 use super::server::{LISTEN_ANY, Limits, ServerConfig, SingleSession, Timeouts, WELCOME};
@@ -93,6 +94,8 @@ struct File {
     log: Log,
     #[serde(default)]
     process: Process,
+    #[serde(default)]
+    metrics: MetricsSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -386,12 +389,14 @@ impl Default for Scripts {
 struct Log {
     file: Option<PathBuf>,
     debug: bool,
+    format: LogFormat,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Process {
     pid_file: Option<PathBuf>,
+    admin_group: Option<String>,
 }
 
 impl File {
@@ -426,7 +431,6 @@ impl File {
             local,
             pools,
             leases: self.leases.config(),
-            origin: None,
             delegate: false,
             workers: self
                 .dataplane
@@ -465,6 +469,15 @@ impl File {
                 fd: self.log.file.is_none().then_some(2),
                 file: self.log.file,
                 debug: self.log.debug,
+            },
+            operation: OperationConfig {
+                admin_group: self
+                    .process
+                    .admin_group
+                    .unwrap_or_else(|| OperationConfig::default().admin_group),
+                metrics: self.metrics.config(),
+                log_format: self.log.format,
+                source: None,
             },
             warnings,
             welcome: self.auth.welcome.unwrap_or_else(|| WELCOME.to_owned()),
@@ -607,7 +620,7 @@ mod tests {
                 _ => line,
             })
             .filter(|line| {
-                !["vrf", "netns", "file", "pid_file", "dir", "next"]
+                !["vrf", "netns", "file", "pid_file", "dir", "next", "listen"]
                     .iter()
                     .any(|key| line.starts_with(key))
             })

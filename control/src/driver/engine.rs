@@ -20,7 +20,8 @@ use super::fast_path::{FastPath, RAW_SOCKET};
 use super::transport::{Transport, TransportConfig, TransportInput};
 use super::workers::{Workers, WorkersConfig};
 use crate::config::fast_path::FastPathMode;
-use crate::proto::endpoint::{Endpoint, EndpointConfig};
+use crate::proto::endpoint::{CallStatus, ControlCounters, Endpoint, EndpointConfig};
+use crate::proto::link::LinkConfig;
 use crate::proto::{Action, ConnectionId, Event};
 
 /// How often counters are looked at for signs of life.
@@ -108,6 +109,34 @@ impl Engine {
 
     pub(crate) fn listen(&mut self, address: SocketAddrV4) -> std::io::Result<()> {
         self.transport.listen(address)
+    }
+
+    /// The name of the connection that is accepted next.
+    pub(crate) const fn next_accepted(&self) -> ConnectionId {
+        ConnectionId(self.accepted)
+    }
+
+    /// See [`Endpoint::set_accepting`].
+    pub(crate) const fn set_accepting(&mut self, is_accepting: bool) {
+        self.endpoint.set_accepting(is_accepting);
+    }
+
+    /// See [`Endpoint::set_link`].
+    pub(crate) fn set_link(&mut self, link: Arc<LinkConfig>) {
+        self.endpoint.set_link(link);
+    }
+
+    /// See [`Endpoint::call`].
+    pub(crate) fn call(&self, call_id: CallId) -> Option<CallStatus> {
+        self.endpoint.call(call_id)
+    }
+
+    pub(crate) fn connection_count(&self) -> usize {
+        self.endpoint.connection_count()
+    }
+
+    pub(crate) const fn control_counters(&self) -> ControlCounters {
+        self.endpoint.counters()
     }
 
     /// Counters of a session, while it is installed.

@@ -11,6 +11,7 @@ use dataplane::program::{CallId, Command, TunId};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::admin::records::Order;
 use super::admin::{Answer, Asked, Request};
 use super::descriptors::DescriptorsError;
 use super::engine::{Direction, Engine, Trace};
@@ -36,12 +37,20 @@ pub mod attributes;
 mod hooks;
 mod leases;
 mod link_local;
+mod metrics;
 mod network;
+mod observe;
+mod operate;
 mod reload;
+pub mod snapshot;
 mod status;
+
+pub use operate::admin_group;
 
 use leases::Leases;
 use network::{Held, SharedTun, Way};
+use observe::Observer;
+use operate::Operation;
 use reload::Reloading;
 
 /// How often idle and session time-outs are looked at.
@@ -88,6 +97,14 @@ pub enum ServerError {
         /// Operating system's words.
         cause: std::io::Error,
     },
+    /// The operator: metrics cannot be served there.
+    #[error("cannot serve metrics on {address}: {cause}. Give [metrics] another address")]
+    Metrics {
+        /// Address and port, or a path.
+        address: String,
+        /// Operating system's words.
+        cause: std::io::Error,
+    },
     /// The operator: the address cannot be listened on.
     #[error(
         "cannot listen on {address}: {cause}. Another PPTP server may be running (ss -ltnp 'sport = 1723'), or the address is not of this machine"
@@ -113,12 +130,14 @@ impl ServerError {
             | Self::Leases(_)
             | Self::Descriptors(_)
             | Self::PidFile { .. }
+            | Self::Metrics { .. }
             | Self::Listen { .. } => 1,
         }
     }
 }
 
-/// Runs a server until `requests` asks for its end. `ready` is told when it listens.
+/// Runs a server until `requests` asks for its end, or it has drained. `ready` is told when it
+/// listens.
 ///
 /// # Errors
 /// When it cannot start.
@@ -129,11 +148,15 @@ pub async fn run(
     ready: oneshot::Sender<()>,
 ) -> Result<(), ServerError> {
     let mut server = Server::start(config, log).await?;
+    let mut scrapes = server.serve_metrics()?;
     let _ = ready.send(());
     let mut limit_check = tokio::time::interval(LIMIT_CHECK);
     let waiting = loop {
         let actions = tokio::select! {
-            input = server.engine.next() => server.engine.handle(input),
+            input = server.engine.next() => {
+                server.observer.look_at(&input, server.engine.next_accepted());
+                server.engine.handle(input)
+            }
             done = server.kernel.next() => server.kernel_done(done),
             kept = server.leases.next() => server.lease_kept(kept),
             _ = limit_check.tick() => server.check_limits(),
@@ -141,28 +164,44 @@ pub async fn run(
                 server.reloaded(read);
                 continue;
             }
-            Some((request, answer)) = requests.recv() => {
-                let reply = match request {
-                    Request::Down => break answer,
+            Some((request, answer)) = either(&mut requests, &mut scrapes) => {
+                let (reply, actions) = match request {
+                    Request::Down => break Some(answer),
                     // What daemons do on HUP; there is no link that it could mean.
-                    Request::HangUp => {
+                    Request::HangUp | Request::Operate(Order::Reload) => {
                         server.reload(answer);
                         continue;
                     }
-                    Request::Status => Answer::Server(server.status()),
-                    Request::ToggleDebug => server.toggle_debug(),
-                    // Each client's affair.
-                    Request::RenegotiateCompression => Answer::Done,
+                    Request::Operate(order) => server.operate(order),
+                    request => (server.answer(request), Vec::new()),
                 };
                 let _ = answer.send(reply);
-                continue;
+                actions
             }
         };
         server.perform(actions);
+        if server.is_drained() {
+            server.log.line("No calls are left: the server ends");
+            break None;
+        }
     };
     server.shut_down().await;
-    let _ = waiting.send(Answer::Ended);
+    if let Some(waiting) = waiting {
+        let _ = waiting.send(Answer::Ended);
+    }
     Ok(())
+}
+
+/// The next request, from whichever side.
+async fn either(
+    one: &mut mpsc::Receiver<Asked>,
+    other: &mut mpsc::Receiver<Asked>,
+) -> Option<Asked> {
+    tokio::select! {
+        Some(asked) = one.recv() => Some(asked),
+        Some(asked) = other.recv() => Some(asked),
+        else => None,
+    }
 }
 
 /// What the server remembers of one call beside what the endpoint does.
@@ -210,6 +249,8 @@ struct Server {
     sessions: HashMap<CallId, Session>,
     /// Of sessions that have ended while a script of theirs ran.
     scripts_running: Vec<Arc<Mutex<()>>>,
+    observer: Observer,
+    operation: Operation,
 }
 
 impl Server {
@@ -246,6 +287,8 @@ impl Server {
             tuns: Vec::new(),
             sessions: HashMap::new(),
             scripts_running: Vec::new(),
+            observer: Observer::default(),
+            operation: Operation::default(),
         };
         server.open_tuns().await?;
         server.listen().await?;
@@ -263,9 +306,21 @@ impl Server {
         Ok(server)
     }
 
-    fn toggle_debug(&self) -> Answer {
-        self.debug.set(!self.debug.get());
-        Answer::Done
+    fn answer(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Server(self.status()),
+            Request::Capture(wish) => self.capture(wish),
+            Request::Snapshot(part) => Answer::Snapshot(Box::new(self.snapshot(part))),
+            Request::ToggleDebug => {
+                self.debug.set(!self.debug.get());
+                Answer::Done
+            }
+            // Each client's affair, or answered elsewhere.
+            Request::RenegotiateCompression
+            | Request::Down
+            | Request::HangUp
+            | Request::Operate(_) => Answer::Done,
+        }
     }
 
     async fn listen(&mut self) -> Result<(), ServerError> {
@@ -304,6 +359,7 @@ impl Server {
             let Some(action) = self.hold(action) else {
                 continue;
             };
+            self.observe(&action);
             match &action {
                 Action::Install { call_id, peer, .. } => {
                     let session = Session {
@@ -340,8 +396,8 @@ impl Server {
     fn say(&self, call_id: CallId, text: &str) {
         let session = self.sessions.get(&call_id);
         let peer = session.map_or("?", |session| session.peer.as_str());
-        self.log
-            .line(&format!("[{peer} call {}] {text}", call_id.0));
+        let prefix = format!("[{peer} call {}]", call_id.0);
+        self.log.session_line(call_id.0, "line", &prefix, text);
     }
 
     fn report(&self, call_id: CallId, report: &Report) {
@@ -370,6 +426,8 @@ impl Server {
 
     /// Ends sessions that have been idle, or have stood, for too long.
     fn check_limits(&mut self) -> Vec<Action> {
+        self.forget_captures();
+        self.observer.tidy();
         let mut actions = self.release_overdue();
         actions.extend(self.end_overdue());
         actions
@@ -492,6 +550,8 @@ fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
             Direction::Rcvd => "rcvd",
         };
         let packet = packet_log::describe(frame);
-        log.line(&format!("[call {}] {verb} {packet}", call_id.0));
+        let prefix = format!("[call {}]", call_id.0);
+        let text = format!("{verb} {packet}");
+        log.session_line(call_id.0, "packet", &prefix, &text);
     })
 }
