@@ -11,6 +11,7 @@
 //! client         ClientConfig: what `up` needs
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
+//! radius         its section on RADIUS         -> RadiusConfig
 //! server         ServerConfig: what `serve` needs
 //! edit           the same files, changed: atomically, and without touching what others wrote
 //! address_spec   192.168.0.1-254 and friends   -> AddressRanges
@@ -29,6 +30,7 @@ pub mod option_table;
 pub mod peers;
 pub mod pppd_options;
 pub mod pptpd_conf;
+pub mod radius;
 pub mod route;
 pub mod secrets;
 pub mod server;

@@ -17,7 +17,7 @@ use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
 use super::ipv6;
 use super::log::Log;
-use super::netlink::Netlink;
+use super::netlink::{Netlink, RouteEntry};
 use super::privileges;
 use super::scripts::Script;
 use super::transport::TransportConfig;
@@ -31,11 +31,13 @@ use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
 use attributes::SessionAttributes;
+use radius::Radius;
 
 mod admission;
 pub mod attributes;
 mod hooks;
 mod link_local;
+mod radius;
 mod status;
 
 /// How often idle and session time-outs are looked at.
@@ -64,6 +66,9 @@ pub enum ServerError {
         /// Operating system's words.
         cause: std::io::Error,
     },
+    /// The operator: no socket for RADIUS, or its port is taken.
+    #[error("cannot open the sockets for RADIUS: {0}; look at `bind` and `listen` of [radius]")]
+    Radius(std::io::Error),
     /// The operator: the address cannot be listened on.
     #[error(
         "cannot listen on {address}: {cause}. Another PPTP server may be running (ss -ltnp 'sport = 1723'), or the address is not of this machine"
@@ -83,7 +88,7 @@ impl ServerError {
         match self {
             Self::Host(host) => host.exit_status(),
             Self::Unsupported(_) => 2,
-            Self::PidFile { .. } | Self::Listen { .. } => 1,
+            Self::PidFile { .. } | Self::Listen { .. } | Self::Radius(_) => 1,
         }
     }
 }
@@ -105,6 +110,7 @@ pub async fn run(
         let actions = tokio::select! {
             input = server.engine.next() => server.engine.handle(input),
             _ = limit_check.tick() => server.check_limits(),
+            input = Radius::next(&mut server.radius) => server.handle_radius(input),
             Some((request, answer)) = requests.recv() => {
                 let reply = match request {
                     Request::Down | Request::HangUp => break answer,
@@ -154,6 +160,8 @@ struct Standing {
     /// Packets in both directions at the last look, and when they were last more.
     packets: u64,
     busy_at: Instant,
+    /// To the networks behind the client.
+    routes: Vec<RouteEntry>,
 }
 
 struct Server {
@@ -166,6 +174,7 @@ struct Server {
     pool: AddressPool,
     tuns: Vec<SharedTun>,
     sessions: HashMap<CallId, Session>,
+    radius: Option<Radius>,
     /// Of sessions that have ended while a script of theirs ran.
     scripts_running: Vec<Arc<Mutex<()>>>,
 }
@@ -199,9 +208,11 @@ impl Server {
             pool,
             tuns: Vec::new(),
             sessions: HashMap::new(),
+            radius: None,
             scripts_running: Vec::new(),
         };
         server.open_tuns().await?;
+        server.open_radius()?;
         server.listen().await?;
         server.write_pid_file()?;
         if server.config.split_directions && server.engine.workers.count() == 1 {
@@ -374,8 +385,11 @@ impl Server {
                 since: now,
                 packets: 0,
                 busy_at: now,
+                routes: Vec::new(),
             });
         }
+        self.add_session_routes(call_id, index).await;
+        self.account_start(call_id);
     }
 
     async fn network_down(&mut self, call_id: CallId) {
@@ -386,6 +400,7 @@ impl Server {
         let Some(Standing {
             agreed: network,
             since,
+            routes,
             ..
         }) = session.network.take()
         else {
@@ -396,6 +411,7 @@ impl Server {
         self.netlink
             .remove_host_route(self.tuns[worker].index, network.remote)
             .await;
+        self.remove_session_routes(&routes).await;
         let minutes = since.elapsed().as_secs_f64() / 60.0;
         self.say(call_id, &format!("Connect time {minutes:.1} minutes."));
         if let Some(counters) = self.engine.counters(call_id) {
@@ -409,6 +425,7 @@ impl Server {
 
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
+        self.account_stop(call_id, ending);
         let proved = self.sessions.get(&call_id);
         if proved.is_some_and(|session| !session.attributes.user.is_empty()) {
             self.start_script(Script::AuthDown, call_id, None);
@@ -471,6 +488,7 @@ impl Server {
             }
         };
         let _ = tokio::time::timeout(limit, orderly).await;
+        let _ = tokio::time::timeout(limit, Radius::close(&mut self.radius)).await;
         for worker in 0..self.engine.workers.count() {
             let tun = TunId(u32::from(worker));
             let detach = Command::DetachTun { tun };

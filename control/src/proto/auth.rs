@@ -207,7 +207,8 @@ pub struct AuthRequest {
     pub our_name: String,
     /// Our challenge: 16 octets, 8 in MS-CHAPv1, empty for PAP.
     pub challenge: Vec<u8>,
-    /// The CHAP response value (16 or 49 octets), or the PAP password.
+    /// The CHAP response value (16 or 49 octets), the PAP password, or a whole EAP Response that an
+    /// authentication server is to answer (`LinkConfig::eap_pass_through`).
     pub response: Secret,
 }
 
@@ -230,6 +231,12 @@ pub enum Verdict {
         /// Words for the peer.
         message: String,
     },
+    /// An authentication server wants the peer to answer this EAP Request; only where EAP is
+    /// passed through.
+    Continue {
+        /// A whole EAP packet.
+        request: Vec<u8>,
+    },
 }
 
 /// What a verified MS-CHAP response yields.
@@ -237,8 +244,9 @@ pub enum Verdict {
 pub struct MsChapProof {
     /// `S=<40 hex>` (RFC 2759 8.7); empty in MS-CHAPv1.
     pub authenticator_response: String,
-    /// Start keys can be derived from this and nothing else.
-    pub key_material: KeyMaterial,
+    /// Start keys can be derived from this and nothing else. Only an authentication server may
+    /// hold it back.
+    pub key_material: Option<KeyMaterial>,
 }
 
 impl fmt::Debug for MsChapProof {
@@ -306,7 +314,7 @@ fn verify_mschap_v2(request: &AuthRequest, password: &[u8]) -> Result<MsChapProo
             challenge,
             name,
         ),
-        key_material: KeyMaterial::from_mschap_v2(password, &nt_response),
+        key_material: Some(KeyMaterial::from_mschap_v2(password, &nt_response)),
     })
 }
 
@@ -324,7 +332,7 @@ fn verify_mschap_v1(request: &AuthRequest, password: &[u8]) -> Result<MsChapProo
     }
     Ok(MsChapProof {
         authenticator_response: String::new(),
-        key_material: KeyMaterial::from_mschap_v1(password, challenge),
+        key_material: Some(KeyMaterial::from_mschap_v1(password, challenge)),
     })
 }
 
@@ -340,7 +348,7 @@ pub(super) struct Authenticated {
 impl Authenticated {
     /// The peer proved to us who it is.
     pub(super) fn as_authenticator(method: AuthMethod, proof: Option<MsChapProof>) -> Self {
-        let key_material = proof.map(|proof| proof.key_material);
+        let key_material = proof.and_then(|proof| proof.key_material);
         Self {
             method,
             key_material,
@@ -404,7 +412,7 @@ mod tests {
         let proof = verify(&rfc_2759(), Some(&client_pass())).unwrap().unwrap();
         let due = "S=407A5589115FD0D6209F510FE9C04566932CDA56";
         assert_eq!(proof.authenticator_response, due);
-        let KeyMaterial::V2 { master_key } = &proof.key_material else {
+        let Some(KeyMaterial::V2 { master_key }) = &proof.key_material else {
             panic!("not the keys of MS-CHAPv2");
         };
         // RFC 3079 3.5.1, made from the same exchange.

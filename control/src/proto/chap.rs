@@ -522,6 +522,8 @@ impl ChapAuthenticator {
                 self.say(ctx, failure);
                 Err(peer_failed(&name, &message))
             }
+            // EAP's alone.
+            Verdict::Continue { .. } => Ok(None),
         }
     }
 

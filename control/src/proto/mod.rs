@@ -231,6 +231,7 @@ pub mod ending;
 pub mod endpoint;
 pub mod link;
 pub mod pool;
+pub mod radius;
 
 mod ccp;
 mod change_password;
