@@ -267,7 +267,7 @@ mod tests {
         method: AuthMethod,
         fill: impl FnOnce(&mut AttributeList),
     ) -> Result<Accepted, &'static str> {
-        read(Code::ACCESS_ACCEPT, method, fill, Answer::accepted)
+        read(Code::ACCESS_ACCEPT, method, fill, |it| it.accepted())
     }
 
     #[test]
@@ -367,7 +367,7 @@ mod tests {
                 Code::ACCESS_REJECT,
                 AuthMethod::MsChapV2,
                 fill,
-                Answer::rejected,
+                |it| it.rejected(),
             )
         };
         let text = "E=648 R=0 C=00112233445566778899aabbccddeeff V=3 M=Too old";
