@@ -257,6 +257,7 @@ impl PptpdConf {
                 ..Timeouts::default()
             },
             single_session: SingleSession::Allow,
+            radius: None,
             ipparam: self.ipparam,
             proxy_arp: options.proxy_arp,
             scripts_dir: Some(dir.to_owned()),

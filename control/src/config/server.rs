@@ -15,6 +15,7 @@ use super::error::ConfigError;
 use super::fast_path::FastPathMode;
 use super::operation::{OperationConfig, Source};
 use super::pools::{LeasesConfig, PoolConfig};
+use super::radius::RadiusConfig;
 use super::secrets::FileSecrets;
 use super::{PPTP_PORT, pptpd_conf, server_toml};
 
@@ -149,6 +150,8 @@ pub struct ServerConfig {
     pub timeouts: Timeouts,
     /// The same user twice.
     pub single_session: SingleSession,
+    /// Ask RADIUS servers instead of the secrets.
+    pub radius: Option<RadiusConfig>,
     /// The client's outer address is the scripts' `ipparam` (not `noipparam`).
     pub ipparam: bool,
     /// `proxyarp`: answer ARP for clients on the local network.
@@ -199,6 +202,7 @@ impl ServerConfig {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             single_session: SingleSession::default(),
+            radius: None,
             ipparam: true,
             proxy_arp: false,
             scripts_dir: None,

@@ -18,7 +18,7 @@ use super::operation::{LogFormat, MetricsSection, OperationConfig};
 use super::pools::{LeasesSection, PoolSection};
 use super::secrets::FileSecrets;
 use super::server::{LISTEN_ANY, Limits, ServerConfig, SingleSession, Timeouts, WELCOME};
-use super::{PPTP_PORT, source};
+use super::{PPTP_PORT, radius, source};
 
 /// A complete file with every key and its meaning.
 pub const EXAMPLE: &str = include_str!("example-server.toml");
@@ -88,6 +88,8 @@ struct File {
     timeouts: TimeoutsSection,
     #[serde(default)]
     dataplane: Dataplane,
+    #[serde(default)]
+    radius: radius::Section,
     #[serde(default)]
     scripts: Scripts,
     #[serde(default)]
@@ -413,7 +415,9 @@ impl File {
         if self.auth.require.is_empty() {
             warnings.push("auth.require is empty: anyone may connect".to_owned());
         }
-        let link = self.link(host_name, Arc::<FileSecrets>::clone(&secrets))?;
+        let mut link = self.link(host_name, Arc::<FileSecrets>::clone(&secrets))?;
+        let radius = self.radius.config(dir)?;
+        link.eap_pass_through = radius.is_some();
         let (local, pools) = self.pool.config()?;
         let listen = self.listen.addresses.into_iter().map(|address| address.0);
         let listen: Vec<_> = listen.collect();
@@ -458,6 +462,7 @@ impl File {
                 Single::Replace => SingleSession::Replace,
                 Single::Deny => SingleSession::Deny,
             },
+            radius,
             ipparam: self.scripts.ipparam,
             proxy_arp: self.ppp.proxy_arp,
             scripts_dir: self.scripts.dir,
@@ -509,6 +514,7 @@ impl File {
             require,
             // A server that proves itself to a stranger would answer his challenges.
             allow: AuthMethods::NONE,
+            eap_pass_through: false,
             secrets,
             lcp: self.lcp(),
             mppe,

@@ -23,6 +23,14 @@ pub enum KeyMaterial {
         /// MasterKey (RFC 3079 3.4), 16 octets.
         master_key: [u8; 16],
     },
+    /// Start keys that an authentication server has derived (RFC 2548 2.4.2 and 2.4.3), as seen by
+    /// us; a shorter key is their first octets.
+    Given {
+        /// For what we send.
+        send: [u8; 16],
+        /// For what we receive.
+        receive: [u8; 16],
+    },
 }
 
 /// The start keys of both directions, as seen by us.
@@ -79,6 +87,9 @@ pub fn start_keys(material: &KeyMaterial, strength: KeyStrength, is_server: bool
             KeyStrength::Bits128 => get_start_key(challenge, nt_password_hash_hash),
         },
         KeyMaterial::V2 { master_key } => get_asymmetric_start_key(master_key, is_send, is_server),
+        KeyMaterial::Given { send, receive } => {
+            Zeroizing::new(if is_send { *send } else { *receive })
+        }
     };
     StartKeys {
         send: StartKey::new(strength, &direction(true)),

@@ -304,7 +304,7 @@ impl Writer {
     ) {
         for (change, result) in made.take(share.changes) {
             if let Err(error) = result
-                && !change.is_removal()
+                && !change.may_fail(&error)
             {
                 share.errors.push(format!("cannot {change}: {error}"));
             }

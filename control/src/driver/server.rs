@@ -31,6 +31,7 @@ use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
 use attributes::SessionAttributes;
+use radius::Radius;
 
 mod admission;
 pub mod attributes;
@@ -41,6 +42,7 @@ mod metrics;
 mod network;
 mod observe;
 mod operate;
+mod radius;
 mod reload;
 pub mod snapshot;
 mod status;
@@ -105,6 +107,9 @@ pub enum ServerError {
         /// Operating system's words.
         cause: std::io::Error,
     },
+    /// The operator: no socket for RADIUS, or its port is taken.
+    #[error("cannot open the sockets for RADIUS: {0}; look at `bind` and `listen` of [radius]")]
+    Radius(std::io::Error),
     /// The operator: the address cannot be listened on.
     #[error(
         "cannot listen on {address}: {cause}. Another PPTP server may be running (ss -ltnp 'sport = 1723'), or the address is not of this machine"
@@ -131,6 +136,7 @@ impl ServerError {
             | Self::Descriptors(_)
             | Self::PidFile { .. }
             | Self::Metrics { .. }
+            | Self::Radius(_)
             | Self::Listen { .. } => 1,
         }
     }
@@ -160,6 +166,7 @@ pub async fn run(
             done = server.kernel.next() => server.kernel_done(done),
             kept = server.leases.next() => server.lease_kept(kept),
             _ = limit_check.tick() => server.check_limits(),
+            input = Radius::next(&mut server.radius) => server.handle_radius(input),
             read = server.reloading.next() => {
                 server.reloaded(read);
                 continue;
@@ -247,6 +254,7 @@ struct Server {
     reloading: Reloading,
     tuns: Vec<SharedTun>,
     sessions: HashMap<CallId, Session>,
+    radius: Option<Radius>,
     /// Of sessions that have ended while a script of theirs ran.
     scripts_running: Vec<Arc<Mutex<()>>>,
     observer: Observer,
@@ -286,11 +294,13 @@ impl Server {
             reloading: Reloading::default(),
             tuns: Vec::new(),
             sessions: HashMap::new(),
+            radius: None,
             scripts_running: Vec::new(),
             observer: Observer::default(),
             operation: Operation::default(),
         };
         server.open_tuns().await?;
+        server.open_radius()?;
         server.listen().await?;
         server.write_pid_file()?;
         if server.config.split_directions && server.engine.workers.count() == 1 {
@@ -410,6 +420,7 @@ impl Server {
 
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
+        self.account_stop(call_id, ending);
         let proved = self.sessions.get(&call_id);
         if proved.is_some_and(|session| !session.attributes.user.is_empty()) {
             self.start_script(Script::AuthDown, call_id, None);
@@ -484,6 +495,7 @@ impl Server {
             }
         };
         let _ = tokio::time::timeout(limit, orderly).await;
+        let _ = tokio::time::timeout(limit, Radius::close(&mut self.radius)).await;
         for worker in 0..self.tuns.len() as u16 {
             let tun = TunId(u32::from(worker));
             let detach = Command::DetachTun { tun };

@@ -239,7 +239,8 @@ pub struct AuthRequest {
     pub our_name: String,
     /// Our challenge: 16 octets, 8 in MS-CHAPv1, empty for PAP.
     pub challenge: Vec<u8>,
-    /// The CHAP response value (16 or 49 octets), or the PAP password.
+    /// The CHAP response value (16 or 49 octets), the PAP password, or a whole EAP Response that an
+    /// authentication server is to answer (`LinkConfig::eap_pass_through`).
     pub response: Secret,
 }
 
@@ -262,6 +263,12 @@ pub enum Verdict {
         /// Words for the peer.
         message: String,
     },
+    /// An authentication server wants the peer to answer this EAP Request; only where EAP is
+    /// passed through.
+    Continue {
+        /// A whole EAP packet.
+        request: Vec<u8>,
+    },
 }
 
 /// What a verified MS-CHAP response yields.
@@ -269,8 +276,9 @@ pub enum Verdict {
 pub struct MsChapProof {
     /// `S=<40 hex>` (RFC 2759 8.7); empty in MS-CHAPv1.
     pub authenticator_response: String,
-    /// Start keys can be derived from this and nothing else.
-    pub key_material: KeyMaterial,
+    /// Start keys can be derived from this and nothing else. Only an authentication server may
+    /// hold it back.
+    pub key_material: Option<KeyMaterial>,
 }
 
 impl fmt::Debug for MsChapProof {
@@ -344,7 +352,7 @@ fn verify_mschap_v2(request: &AuthRequest, password: NtSecret<'_>) -> Result<MsC
             challenge,
             name,
         ),
-        key_material: KeyMaterial::from_mschap_v2(password, &nt_response),
+        key_material: Some(KeyMaterial::from_mschap_v2(password, &nt_response)),
     })
 }
 
@@ -362,7 +370,7 @@ fn verify_mschap_v1(request: &AuthRequest, password: NtSecret<'_>) -> Result<MsC
     }
     Ok(MsChapProof {
         authenticator_response: String::new(),
-        key_material: KeyMaterial::from_mschap_v1(password, challenge),
+        key_material: Some(KeyMaterial::from_mschap_v1(password, challenge)),
     })
 }
 
@@ -378,7 +386,7 @@ pub(super) struct Authenticated {
 impl Authenticated {
     /// The peer proved to us who it is.
     pub(super) fn as_authenticator(method: AuthMethod, proof: Option<MsChapProof>) -> Self {
-        let key_material = proof.map(|proof| proof.key_material);
+        let key_material = proof.and_then(|proof| proof.key_material);
         Self {
             method,
             key_material,
@@ -442,7 +450,7 @@ mod tests {
         let proof = verify(&rfc_2759(), Some(&client_pass())).unwrap().unwrap();
         let due = "S=407A5589115FD0D6209F510FE9C04566932CDA56";
         assert_eq!(proof.authenticator_response, due);
-        let KeyMaterial::V2 { master_key } = &proof.key_material else {
+        let Some(KeyMaterial::V2 { master_key }) = &proof.key_material else {
             panic!("not the keys of MS-CHAPv2");
         };
         // RFC 3079 3.5.1, made from the same exchange.

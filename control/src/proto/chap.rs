@@ -524,6 +524,8 @@ impl ChapAuthenticator {
                 self.say(ctx, failure);
                 Err(peer_failed(&name, &message))
             }
+            // EAP's alone.
+            Verdict::Continue { .. } => Ok(None),
         }
     }
 

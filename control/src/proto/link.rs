@@ -430,6 +430,7 @@ impl Link {
             Timer::Verifying => match &mut self.verifying {
                 Verifying::Chap(chap) => chap.handle_timeout(&mut ctx),
                 Verifying::Eap(eap) => eap.handle_timeout(&mut ctx),
+                Verifying::PassThrough(eap) => eap.handle_timeout(&mut ctx),
                 Verifying::Unasked | Verifying::Pap(_) => Ok(()),
             },
             Timer::AuthDeadline => Err(self.auth_timeout()),

@@ -280,6 +280,7 @@ pub mod endpoint;
 pub mod link;
 pub mod pool;
 pub mod pools;
+pub mod radius;
 
 mod ccp;
 mod change_password;

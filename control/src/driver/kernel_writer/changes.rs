@@ -1,9 +1,10 @@
 //! Changes to links, addresses and routes as netlink messages (rtnetlink(7)).
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::LinkAttribute;
@@ -46,6 +47,12 @@ impl RouteVia {
     }
 }
 
+impl fmt::Display for RouteVia {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.destination, self.prefix_len)
+    }
+}
+
 /// One change. Index is always that of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -74,7 +81,10 @@ pub(crate) enum Change {
         index: u32,
         address: Ipv6Addr,
     },
+    /// In place of one that is there.
     AddRoute(RouteVia),
+    /// Beside others; that it is there already is no error.
+    AddNetwork(RouteVia),
     /// That it is gone already is no error.
     RemoveRoute(RouteVia),
     AddLinkLocalRoute {
@@ -91,11 +101,14 @@ pub(crate) enum Change {
 
 impl Change {
     /// Whether a refusal is to be passed over.
-    pub(super) const fn is_removal(&self) -> bool {
-        matches!(
-            self,
-            Self::RemoveAddress { .. } | Self::RemoveRoute(_) | Self::RemoveLinkLocalRoute { .. }
-        )
+    pub(super) fn may_fail(&self, error: &io::Error) -> bool {
+        match self {
+            Self::RemoveAddress { .. }
+            | Self::RemoveRoute(_)
+            | Self::RemoveLinkLocalRoute { .. } => true,
+            Self::AddNetwork(_) => error.kind() == io::ErrorKind::AlreadyExists,
+            _ => false,
+        }
     }
 
     /// The message, and its flags beside those of every request. `table` is where routes go.
@@ -141,6 +154,10 @@ impl Change {
                 }
                 (RouteNetlinkMessage::NewRoute(message), SET)
             }
+            Self::AddNetwork(route) => {
+                let message = RouteNetlinkMessage::NewRoute(route.message(table));
+                (message, NLM_F_CREATE | NLM_F_EXCL)
+            }
             Self::RemoveRoute(route) => (RouteNetlinkMessage::DelRoute(route.message(table)), 0),
             Self::AddLinkLocalRoute { index, host, mtu } => {
                 let mut message = link_local_route(*index, *host, table);
@@ -164,11 +181,8 @@ impl fmt::Display for Change {
             Self::AddAddress { local, .. } => write!(f, "add the address {local}"),
             Self::RemoveAddress { local, .. } => write!(f, "remove the address {local}"),
             Self::AddLinkLocal { address, .. } => write!(f, "add the address {address}"),
-            Self::AddRoute(route) => write!(f, "route {}/{}", route.destination, route.prefix_len),
-            Self::RemoveRoute(route) => {
-                let (destination, prefix_len) = (route.destination, route.prefix_len);
-                write!(f, "remove the route {destination}/{prefix_len}")
-            }
+            Self::AddRoute(route) | Self::AddNetwork(route) => write!(f, "route {route}"),
+            Self::RemoveRoute(route) => write!(f, "remove the route {route}"),
             Self::AddLinkLocalRoute { host, .. } => write!(f, "route {host}"),
             Self::RemoveLinkLocalRoute { host, .. } => write!(f, "remove the route to {host}"),
         }

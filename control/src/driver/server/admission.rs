@@ -11,8 +11,11 @@ use crate::proto::auth::{self, AuthMethod, AuthRequest, MsChapProof, Secrets, Ve
 use crate::proto::link::Addresses;
 
 /// Microsoft's error codes (RFC 2759 6).
-const WRONG_NAME_OR_PASSWORD: u32 = 691;
-const NO_DIAL_IN: u32 = 649;
+pub(super) const WRONG_NAME_OR_PASSWORD: u32 = 691;
+pub(super) const NO_DIAL_IN: u32 = 649;
+
+/// What the first of two sessions is told.
+pub(super) const REPLACED: &str = "Replaced by a new session";
 
 impl Server {
     /// Answers what a peer presented; what the answer sets off is to be carried out.
@@ -22,7 +25,10 @@ impl Server {
         request_id: u32,
         request: &AuthRequest,
     ) -> Vec<Action> {
-        self.admit_by_secrets(call_id, request_id, request)
+        match self.ask_radius(call_id, request_id, request) {
+            Some(actions) => actions,
+            None => self.admit_by_secrets(call_id, request_id, request),
+        }
     }
 
     /// Holds what a peer presented against the local secrets.
@@ -90,7 +96,7 @@ impl Server {
             }
             SingleSession::Replace => {
                 for call_id in others {
-                    let reason = "Replaced by a new session".to_owned();
+                    let reason = REPLACED.to_owned();
                     actions.extend(self.engine.handle_event(Event::HangUp { call_id, reason }));
                     // Its network goes down before the new one comes up: the address is free.
                     self.hand_over_address(call_id);
@@ -156,7 +162,7 @@ impl Server {
 }
 
 /// With pppd's words to a peer that is turned away.
-fn reject(code: u32) -> Verdict {
+pub(super) fn reject(code: u32) -> Verdict {
     Verdict::Reject {
         code,
         message: "Access denied".to_owned(),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use dataplane::limits::TUNS_MAX;
 use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
 
+use super::attributes::SessionRoute;
 use super::{Server, ServerError, Session, Standing};
 use crate::config::server::{LocalAddresses, ServerConfig};
 use crate::driver::descriptors::{self, DescriptorsError};
@@ -44,6 +45,8 @@ pub(super) struct Way {
     device: Option<Device>,
     /// For which addresses and routes stand.
     prepared: Option<Network>,
+    /// Routes to networks behind the client (`Framed-Route`).
+    networks: Vec<RouteVia>,
 }
 
 /// What a session wants done while it waits.
@@ -159,6 +162,7 @@ impl Server {
             since: Instant::now(),
         });
         let before = session.way.prepared.take();
+        self.take_networks_away(call_id);
         let whom = For::Waiting(call_id);
         match (self.device_index(call_id), before) {
             (None, _) => {
@@ -176,6 +180,7 @@ impl Server {
                     changes.extend(self.removals(index, &before));
                 }
                 changes.extend(self.additions(call_id, index, network));
+                self.add_networks(call_id, index);
                 self.kernel.change(whom, changes);
             }
         }
@@ -199,6 +204,37 @@ impl Server {
         }
         changes.push(Change::AddRoute(host_route(index, network)));
         changes
+    }
+
+    /// Routes networks behind a client to it. One that cannot be is said, and the tunnel is of use
+    /// all the same.
+    fn add_networks(&mut self, call_id: CallId, index: u32) {
+        let Some(session) = self.sessions.get_mut(&call_id) else {
+            return;
+        };
+        let routes = session.attributes.routes.iter();
+        let networks: Vec<RouteVia> = routes.map(|route| network_route(index, route)).collect();
+        session.way.networks.clone_from(&networks);
+        let changes = networks.into_iter().map(Change::AddNetwork).collect();
+        self.kernel.change(For::Session(call_id), changes);
+    }
+
+    /// Takes them away, but those that another session has, too.
+    fn take_networks_away(&mut self, call_id: CallId) {
+        let session = self.sessions.get_mut(&call_id);
+        let networks = session.map(|session| std::mem::take(&mut session.way.networks));
+        self.remove_networks(call_id, networks.unwrap_or_default());
+    }
+
+    fn remove_networks(&self, call_id: CallId, networks: Vec<RouteVia>) {
+        if networks.is_empty() {
+            return;
+        }
+        let has_it = |session: &Session, route: &RouteVia| session.way.networks.contains(route);
+        let unused = |route: &RouteVia| !self.sessions.values().any(|it| has_it(it, route));
+        let unused = networks.into_iter().filter(unused);
+        let changes = unused.map(Change::RemoveRoute).collect();
+        self.kernel.change(For::Session(call_id), changes);
     }
 
     /// What takes that away again. Addresses of shared devices stay: others have them too.
@@ -227,11 +263,19 @@ impl Server {
         let Some(session) = self.sessions.get_mut(&call_id) else {
             return Vec::new();
         };
+        let index = done.device.as_ref().map(|device| device.index);
         if done.device.is_some() {
             session.way.device = done.device;
         }
         if !done.errors.is_empty() {
             return self.give_up(call_id);
+        }
+        if let Some(index) = index
+            && !session.attributes.routes.is_empty()
+        {
+            self.add_networks(call_id, index);
+            self.kernel.change(done.whom, Vec::new());
+            return Vec::new();
         }
         if let Some(held) = &mut session.held {
             held.awaits_kernel = false;
@@ -316,6 +360,21 @@ impl Server {
         let mtu = Some(network.mtu);
         self.engine
             .command(call_id, Command::ClampMss { call_id, mtu });
+        let networks = self
+            .sessions
+            .get(&call_id)
+            .map(|it| it.way.networks.clone());
+        let networks = networks.unwrap_or_default();
+        if networks.is_empty() {
+            return;
+        }
+        for network in &networks {
+            self.say(call_id, &format!("route {network} added"));
+        }
+        let pairs = networks.iter().map(|it| (it.destination, it.prefix_len));
+        let networks = pairs.collect();
+        self.engine
+            .command(call_id, Command::SetRoutes { call_id, networks });
     }
 
     pub(super) fn network_up(&mut self, call_id: CallId, network: Network) {
@@ -339,6 +398,7 @@ impl Server {
                 busy_at: now,
             });
         }
+        self.account_start(call_id);
     }
 
     pub(super) fn network_down(&mut self, call_id: CallId) {
@@ -361,7 +421,8 @@ impl Server {
         self.take_routes_away(call_id, prepared);
     }
 
-    fn take_routes_away(&self, call_id: CallId, prepared: Option<Network>) {
+    fn take_routes_away(&mut self, call_id: CallId, prepared: Option<Network>) {
+        self.take_networks_away(call_id);
         if let (Some(network), Some(index)) = (prepared, self.device_index(call_id)) {
             let changes = self.removals(index, &network);
             self.kernel.change(For::Session(call_id), changes);
@@ -370,6 +431,7 @@ impl Server {
 
     /// A session is gone: nothing of its way remains.
     pub(super) fn take_way_apart(&mut self, call_id: CallId, way: Way) {
+        self.remove_networks(call_id, way.networks);
         match way.device {
             // Its addresses and routes go with it.
             Some(device) => {
@@ -411,6 +473,17 @@ impl Server {
 
 fn session_tun(call_id: CallId) -> TunId {
     TunId(SESSION_TUNS + u32::from(call_id.0))
+}
+
+fn network_route(index: u32, route: &SessionRoute) -> RouteVia {
+    RouteVia {
+        index,
+        destination: route.destination,
+        prefix_len: route.prefix_len,
+        source: None,
+        mtu: None,
+        metric: route.metric,
+    }
 }
 
 fn host_route(index: u32, network: &Network) -> RouteVia {

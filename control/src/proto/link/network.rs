@@ -249,7 +249,8 @@ impl Link {
         match &self.verifying {
             Verifying::Chap(chap) => chap.schedule(&mut self.around.at(now)),
             Verifying::Eap(eap) => eap.schedule(&mut self.around.at(now)),
-            Verifying::Unasked | Verifying::Pap(_) => {}
+            // What an authentication server was told once is enough.
+            Verifying::Unasked | Verifying::Pap(_) | Verifying::PassThrough(_) => {}
         }
         self.ipv6_up(now);
     }

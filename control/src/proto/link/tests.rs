@@ -60,6 +60,7 @@ fn caller() -> LinkConfig {
         remote_name: Some("zidler".into()),
         require: AuthMethods::NONE,
         allow: AuthMethods::ALL,
+        eap_pass_through: false,
         secrets: Arc::new(Known("mia123")),
         lcp: LcpConfig {
             pfc: false,
@@ -82,6 +83,7 @@ fn callee() -> LinkConfig {
         remote_name: None,
         require: only(AuthMethod::MsChapV2),
         allow: AuthMethods::ALL,
+        eap_pass_through: false,
         secrets: Arc::new(Known("mia123")),
         lcp: LcpConfig::default(),
         mppe: Some(MPPE_128),
