@@ -13,6 +13,7 @@ use crate::mppe::decryptor::{Decryptor, Derived, Refusal};
 use crate::mppe::rc4::{self, Rc4};
 use crate::mppe::rekey::Step;
 use crate::offload::mss;
+use crate::prefix_table::covers;
 use crate::program::{CallId, NetworkSpec, TunId};
 use crate::sequence::Place;
 use crate::session::{Session, SessionTable};
@@ -506,7 +507,7 @@ fn network_verdict(
     let _ = inner.strip_header(ppp.len);
     let packet = inner.bytes(slots);
     let judged = match ppp.protocol {
-        ppp::IPV4 => judge_ipv4(network, packet),
+        ppp::IPV4 => judge_ipv4(session, network, packet),
         ppp::IPV6 => judge_ipv6(session, network, packet),
         _ => return Verdict::Punt { call_id },
     };
@@ -522,9 +523,16 @@ fn network_verdict(
 }
 
 /// Octets of an IPv4 packet that may be let in.
-fn judge_ipv4(network: &NetworkSpec, packet: &[u8]) -> Result<usize, DropReason> {
+fn judge_ipv4(
+    session: &Session,
+    network: &NetworkSpec,
+    packet: &[u8],
+) -> Result<usize, DropReason> {
     let ipv4 = Ipv4Repr::parse(packet).map_err(|_| DropReason::BadInnerIp)?;
-    if network.check_source && ipv4.source != network.peer {
+    if network.check_source
+        && ipv4.source != network.peer
+        && !session.networks.iter().any(|it| covers(*it, ipv4.source))
+    {
         return Err(DropReason::InnerSource);
     }
     Ok(ipv4.total_len)

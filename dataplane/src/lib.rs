@@ -52,6 +52,7 @@ pub mod limits;
 pub mod mailbox;
 pub mod mppe;
 pub mod offload;
+mod prefix_table;
 pub mod program;
 mod punt_budget;
 mod sequence;

@@ -199,6 +199,14 @@ pub enum Command {
         /// Where to.
         ipv6: Option<Ipv6Spec>,
     },
+    /// While the network is open, packets from these networks behind the peer are let in as well,
+    /// and with a shared TUN packets for them go to this session.
+    SetRoutes {
+        /// Session.
+        call_id: CallId,
+        /// Networks with the bits of their prefixes, in place of those of before.
+        networks: Box<[(Ipv4Addr, u8)]>,
+    },
     /// From now on TCP connections through the session, both ways, are told of no larger segments
     /// than go into an IP packet of so many octets; `None`, as at the start, leaves them alone.
     ClampMss {
@@ -346,6 +354,13 @@ impl Command {
             Self::SetIpv6 { call_id, ipv6 } => {
                 let half = || Self::SetIpv6 { call_id, ipv6 };
                 both(half(), half())
+            }
+            Self::SetRoutes { call_id, networks } => {
+                let receive = Self::SetRoutes {
+                    call_id,
+                    networks: networks.clone(),
+                };
+                both(receive, Self::SetRoutes { call_id, networks })
             }
             // Segment sizes are told in both directions.
             Self::ClampMss { call_id, mtu } => {

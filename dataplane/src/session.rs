@@ -19,6 +19,7 @@ use crate::mppe::keys::SessionKey;
 use crate::mppe::look_ahead::Workshop;
 use crate::mppe::rc4;
 use crate::mppe::rekey::{KeySchedule, Step, StepsAbreast};
+use crate::prefix_table::PrefixTable;
 use crate::program::{CallId, Ipv6Spec, MppeSpec, NetworkSpec, NextHop, Role, SessionSpec};
 use crate::sequence::{ReceiveWindow, SendSequence};
 use crate::wire::ppp::Compression;
@@ -32,6 +33,8 @@ pub struct Session {
     pub(crate) peer_call_id: Option<u16>,
     pub(crate) network: Option<NetworkSpec>,
     pub(crate) ipv6: Option<Ipv6Spec>,
+    /// Networks behind the peer.
+    pub(crate) networks: Box<[(Ipv4Addr, u8)]>,
     pub(crate) window: ReceiveWindow,
     pub(crate) sent: SendSequence,
     pub(crate) decryptor: Option<Decryptor>,
@@ -58,6 +61,7 @@ impl Session {
             peer_call_id: spec.peer_call_id,
             network: None,
             ipv6: None,
+            networks: Box::default(),
             window: ReceiveWindow::new(),
             sent: SendSequence::new(),
             decryptor: None,
@@ -193,6 +197,8 @@ pub struct SessionTable {
     addresses: AddressTable,
     /// Peers choose these addresses themselves, so they are hashed with a secret; and they are few.
     link_locals: HashMap<Ipv6Addr, CallId>,
+    /// Networks behind peers, likewise.
+    prefixes: PrefixTable,
     counters: Arc<WorkerCounters>,
     /// Packets held for reordering by all sessions together.
     pub(crate) held_count: usize,
@@ -226,6 +232,7 @@ impl SessionTable {
             workers,
             addresses: AddressTable::new(capacity),
             link_locals: HashMap::new(),
+            prefixes: PrefixTable::default(),
             counters,
             held_count: 0,
             gaps: VecDeque::with_capacity(capacity),
@@ -294,6 +301,34 @@ impl SessionTable {
         true
     }
 
+    /// Packets from these networks behind the peer are let in, and with `shared`, packets for them
+    /// find the session. False when the session has no network.
+    pub fn set_networks(
+        &mut self,
+        call_id: CallId,
+        networks: Box<[(Ipv4Addr, u8)]>,
+        shared: bool,
+    ) -> bool {
+        self.clear_networks(call_id);
+        let Some(session) = self.get_mut(call_id).filter(|it| it.network.is_some()) else {
+            return false;
+        };
+        let is_looked_up = shared && session.role.sends();
+        session.networks.clone_from(&networks);
+        for network in networks.into_iter().filter(|_| is_looked_up) {
+            self.prefixes.insert(network, call_id);
+        }
+        true
+    }
+
+    fn clear_networks(&mut self, call_id: CallId) {
+        let before = self.get_mut(call_id);
+        let before = before.map_or_else(Box::default, |it| std::mem::take(&mut it.networks));
+        for network in before {
+            self.prefixes.remove(network, call_id);
+        }
+    }
+
     /// IPv6 flows as well, or no more. With `shared`, packets for `ipv6.peer` find the session by
     /// address: who has one keeps it. False when it is another session's, or the session has no
     /// network.
@@ -331,6 +366,7 @@ impl SessionTable {
     /// IP stops. False when there is no such session.
     pub fn close_network(&mut self, call_id: CallId) -> bool {
         self.close_ipv6(call_id);
+        self.clear_networks(call_id);
         let Some(session) = self.get_mut(call_id) else {
             return false;
         };
@@ -364,10 +400,12 @@ impl SessionTable {
         self.get_mut(call_id).filter(|it| it.role.sends())
     }
 
-    /// The session whose peer has this address inside the tunnel (shared TUN devices only).
+    /// The session whose peer has this address inside the tunnel, or a network with it behind it
+    /// (shared TUN devices only).
     #[must_use]
     pub fn by_address(&self, inner: Ipv4Addr) -> Option<CallId> {
-        self.addresses.get(inner)
+        let own = self.addresses.get(inner);
+        own.or_else(|| self.prefixes.get(inner))
     }
 
     /// The session whose peer has this link-local address (shared TUN devices only).
@@ -622,6 +660,21 @@ mod tests {
                 assert_eq!(found, Some(CallId(own)));
             }
         }
+    }
+
+    #[test]
+    fn networks_behind_a_peer_lead_to_it_while_its_network_is_open() {
+        let mut table = SessionTable::new(0, 1, Arc::default());
+        table.install(&spec(1)).unwrap();
+        let behind = (Ipv4Addr::new(172, 16, 0, 0), 16);
+        let host = Ipv4Addr::new(172, 16, 3, 4);
+        assert!(!table.set_networks(CallId(1), Box::new([behind]), true));
+        let peer = Ipv4Addr::new(10, 0, 0, 2);
+        assert!(table.open_network(CallId(1), network(peer), true));
+        assert!(table.set_networks(CallId(1), Box::new([behind]), true));
+        assert_eq!(table.by_address(host), Some(CallId(1)));
+        assert!(table.close_network(CallId(1)));
+        assert_eq!(table.by_address(host), None);
     }
 
     #[test]

@@ -232,6 +232,13 @@ impl<I: Io> Worker<I> {
                 let is_shared = owner.is_some_and(|owner| owner.is_none());
                 self.sessions.set_ipv6(call_id, ipv6, is_shared)
             }
+            Command::SetRoutes { call_id, networks } => {
+                let session = self.sessions.get(call_id);
+                let tun = session.and_then(|session| Some(session.network()?.tun));
+                let owner = tun.and_then(|tun| self.owner_of(tun));
+                let is_shared = owner.is_some_and(|owner| owner.is_none());
+                self.sessions.set_networks(call_id, networks, is_shared)
+            }
             Command::SetNextHop { call_id, next_hop } => {
                 self.with_session(call_id, |s| s.set_next_hop(next_hop))
             }

@@ -191,6 +191,7 @@ impl Lab {
             "PPTP_FAST_RUN_DIR",
             self.dir.path().join(format!("run-{side:?}")),
         );
+        command.env("PPTP_FAST_STATE_DIR", self.dir.path().join("state"));
         command.env("PPPDIR", self.dir.path().join("ppp"));
         command.env_remove("PPTP_FAST_BACKGROUND");
         command

@@ -143,6 +143,8 @@ impl Node {
                 self.log.push(format!("{now:?} {call_id:?} {report:?}"));
                 None
             }
+            // A server that waits for a kernel prepares; here everything stands at once.
+            Action::PrepareNetwork { .. } => None,
             Action::NetworkUp { call_id, network } => self.network_up(now, call_id, network),
             Action::NetworkDown { call_id } => self.network_down(call_id),
             Action::Ipv6Up { call_id, ipv6 } => self.set_ipv6(now, call_id, Some(ipv6)),

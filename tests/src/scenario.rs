@@ -125,6 +125,7 @@ impl Scenario {
                 remote_name: None,
                 require: AuthMethods::NONE,
                 allow: draw_methods(rng),
+                eap_pass_through: false,
                 secrets: Arc::new(OneSecret(Secret::new(password.to_vec()))),
                 lcp: draw_lcp(rng),
                 mppe: draw_mppe(rng),
@@ -145,6 +146,7 @@ impl Scenario {
                     draw_methods(rng)
                 },
                 allow: AuthMethods::NONE,
+                eap_pass_through: false,
                 secrets: Arc::new(OneSecret(Secret::new(Vec::new()))),
                 lcp: draw_lcp(rng),
                 mppe: draw_mppe(rng),

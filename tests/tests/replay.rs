@@ -82,6 +82,7 @@ fn config(side: Side, method: AuthMethod, mppe: Option<MppeConfig>) -> LinkConfi
         remote_name,
         require,
         allow: AuthMethods::ALL,
+        eap_pass_through: false,
         secrets: Arc::new(Known),
         lcp: LcpConfig::default(),
         mppe,
@@ -375,9 +376,9 @@ fn our_server_says_to_pptp_linux_what_pppd_says() {
         let verdict = Verdict::Accept {
             proof: (bits > 0).then(|| MsChapProof {
                 authenticator_response: response.into(),
-                key_material: control::crypto::key_derivation::KeyMaterial::V2 {
+                key_material: Some(control::crypto::key_derivation::KeyMaterial::V2 {
                     master_key: [9; 16],
-                },
+                }),
             }),
             message: message.into(),
             addresses: config.addresses.clone(),

@@ -12,6 +12,7 @@
 //! client         ClientConfig: what `up` needs
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
+//! radius         its section on RADIUS         -> RadiusConfig
 //! server         ServerConfig: what `serve` needs
 //! operation      how a server is watched and operated
 //! edit           the same files, changed: atomically, and without touching what others wrote
@@ -28,11 +29,14 @@ pub mod edit;
 pub mod error;
 pub mod fast_path;
 pub mod network_manager;
+mod nt_hashes;
 pub mod operation;
 pub mod option_table;
 pub mod peers;
+pub mod pools;
 pub mod pppd_options;
 pub mod pptpd_conf;
+pub mod radius;
 pub mod route;
 pub mod secrets;
 pub mod server;

@@ -12,6 +12,7 @@ use super::client::{LogConfig, link_config, read_secrets};
 use super::error::{ConfigError, Place, nearest};
 use super::fast_path::FastPathMode;
 use super::operation::OperationConfig;
+use super::pools::{LeasesConfig, PoolConfig};
 use super::pppd_options::PppdOptions;
 use super::server::{
     LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
@@ -236,7 +237,8 @@ impl PptpdConf {
                 [one] => LocalAddresses::Shared(*one),
                 _ => LocalAddresses::PerSession(self.local),
             },
-            pool,
+            pools: vec![PoolConfig::only(pool)],
+            leases: LeasesConfig::in_state_dir(),
             delegate: self.delegate,
             workers: None,
             split_directions: false,
@@ -255,11 +257,14 @@ impl PptpdConf {
                 ..Timeouts::default()
             },
             single_session: SingleSession::Allow,
+            radius: None,
             ipparam: self.ipparam,
             proxy_arp: options.proxy_arp,
             scripts_dir: Some(dir.to_owned()),
             pid_file: self.pid_file,
             vrf: self.vrf,
+            interface_vrf: None,
+            netns: None,
             operation: OperationConfig::default(),
             log: LogConfig {
                 debug: log.debug || self.debug,
@@ -335,7 +340,7 @@ mod tests {
         assert_eq!(config.link.require, v2_only);
         let mppe = config.link.mppe.unwrap();
         assert!(mppe.require && mppe.allow_128 && !mppe.allow_40);
-        assert_eq!(config.pool.count(), 10);
+        assert_eq!(config.pools[0].spec.ranges.count(), 10);
         assert_eq!(
             config.local,
             LocalAddresses::Shared(Ipv4Addr::new(192, 168, 254, 230))
@@ -374,7 +379,10 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_pptpd() {
         let config = server("").unwrap();
-        assert_eq!(config.pool.to_string(), "192.168.1.1-192.168.1.100");
+        assert_eq!(
+            config.pools[0].spec.ranges.to_string(),
+            "192.168.1.1-192.168.1.100"
+        );
         assert_eq!(config.local.as_slice().len(), 100);
         assert_eq!(config.limits.sessions_max, 100);
         assert_eq!(config.timeouts.first_message_ms, 10_000);
@@ -384,7 +392,7 @@ mod tests {
     #[test]
     fn delegate_needs_no_remote_addresses() {
         let config = server("delegate\nlocalip 10.0.0.1\nconnections 500").unwrap();
-        assert!(config.pool.is_empty());
+        assert!(config.pools[0].spec.ranges.is_empty());
         assert_eq!(config.limits.sessions_max, 500);
     }
 

@@ -1,4 +1,6 @@
 //! chap-secrets and pap-secrets (pppd(8), AUTHENTICATION): `client server secret [addresses]`.
+//!
+//! In place of a password there may be its NT hash; see `nt_hashes`.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -10,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::proto::auth::{Secret, Secrets};
 
 use super::error::{ConfigError, Place};
+use super::nt_hashes::{self, Account};
 use super::source;
 use super::words::{Word, Words};
 
@@ -119,6 +122,8 @@ pub struct SecretsTable {
     by_client: HashMap<String, Vec<usize>>,
     /// What a person should know: lines that are not understood. Never shows a secret.
     pub warnings: Vec<String>,
+    /// The first of them that is passed over as a whole.
+    passed_over: Option<String>,
 }
 
 /// Warnings kept of one file.
@@ -150,18 +155,23 @@ impl SecretsTable {
     fn add_line(&mut self, words: &[Word], place: &Place) {
         let [client, server, secret, rest @ ..] = words else {
             if !words.is_empty() {
-                self.warn(format!(
+                self.pass_over(format!(
                     "{place}a line needs `client server secret [addresses]`; it is passed over"
                 ));
             }
             return;
         };
-        let secret = match secret.as_bytes() {
-            [b'@', b'/', ..] => match secret_from_file(secret, place) {
-                Ok(secret) => secret,
-                Err(error) => return self.warn(error.to_string()),
-            },
-            octets => Secret::new(octets.to_vec()),
+        let client = client.to_text();
+        let secrets = match secret.as_bytes() {
+            [b'@', b'/', ..] => {
+                secret_from_file(secret, place).map(|secret| vec![(client, secret)])
+            }
+            [b'&', b'/', ..] => accounts_of(&client, secret, place),
+            octets => secret_of(octets, place).map(|secret| vec![(client, secret)]),
+        };
+        let secrets = match secrets {
+            Ok(secrets) => secrets,
+            Err(error) => return self.pass_over(error.to_string()),
         };
         // What comes after `--` are options for pppd.
         let rest = rest.iter().take_while(|word| word.as_bytes() != b"--");
@@ -176,16 +186,23 @@ impl SecretsTable {
                 )),
             }
         }
-        let client = client.to_text();
-        let indices = self.by_client.entry(client.clone()).or_default();
-        indices.push(self.entries.len());
-        self.entries.push(Entry {
-            client,
-            server: server.to_text(),
-            secret,
-            addresses,
-            line: place.line,
-        });
+        let server = server.to_text();
+        for (client, secret) in secrets {
+            let indices = self.by_client.entry(client.clone()).or_default();
+            indices.push(self.entries.len());
+            self.entries.push(Entry {
+                client,
+                server: server.clone(),
+                secret,
+                addresses: addresses.clone(),
+                line: place.line,
+            });
+        }
+    }
+
+    fn pass_over(&mut self, why: String) {
+        self.passed_over.get_or_insert_with(|| why.clone());
+        self.warn(why);
     }
 
     fn warn(&mut self, warning: String) {
@@ -231,6 +248,36 @@ fn secret_from_file(word: &Word, place: &Place) -> Result<Secret, ConfigError> {
     ))
 }
 
+/// A password, or its NT hash.
+fn secret_of(octets: &[u8], place: &Place) -> Result<Secret, ConfigError> {
+    nt_hashes::marked(octets).map_or_else(
+        || Ok(Secret::new(octets.to_vec())),
+        |hash| {
+            hash.map(Secret::from_nt_hash)
+                .ok_or_else(|| ConfigError::BadValue {
+                    place: place.clone(),
+                    why: "an NT hash has 32 hexadecimal digits; the line is passed over".to_owned(),
+                })
+        },
+    )
+}
+
+/// `&/etc/samba/smbpasswd`: the account of this client there, or for `*` all of them.
+fn accounts_of(
+    client: &str,
+    word: &Word,
+    place: &Place,
+) -> Result<Vec<(String, Secret)>, ConfigError> {
+    let path = word.to_text();
+    let path = Path::new(path.trim_start_matches('&'));
+    let text = source::read("secret file", path, place)?;
+    let accounts = nt_hashes::accounts(&text);
+    let of_line = accounts.filter(|account| client == "*" || account.name == client);
+    Ok(of_line
+        .map(|Account { name, hash }| (name, Secret::from_nt_hash(hash)))
+        .collect())
+}
+
 /// Both files of a directory, read once.
 #[derive(Clone, Debug, Default)]
 pub struct FileSecrets {
@@ -264,6 +311,32 @@ impl FileSecrets {
         })
     }
 
+    /// From now on a secret of 32 hexadecimal digits is an NT hash, as with accel-ppp's `encrypted`.
+    pub fn take_digits_for_hashes(&mut self) {
+        for table in [&mut self.chap, &mut self.pap] {
+            for entry in &mut table.entries {
+                if let Some(hash) = nt_hashes::from_digits(entry.secret.as_bytes()) {
+                    entry.secret = Secret::from_nt_hash(hash);
+                }
+            }
+        }
+    }
+
+    /// Why these files should not take the place of others: a line that is passed over, or a file
+    /// that has gone.
+    #[must_use]
+    pub fn objection_after(&self, before: &Self) -> Option<String> {
+        let passed_over = |table: &SecretsTable| table.passed_over.clone();
+        let has_gone = |path: &Path, table: &SecretsTable| {
+            let has_gone = !table.entries.is_empty() && !path.exists();
+            has_gone.then(|| format!("the file {} is not there any more", path.display()))
+        };
+        passed_over(&self.chap)
+            .or_else(|| passed_over(&self.pap))
+            .or_else(|| has_gone(&self.chap_path, &before.chap))
+            .or_else(|| has_gone(&self.pap_path, &before.pap))
+    }
+
     /// The table for CHAP, or that for PAP.
     #[must_use]
     pub const fn table(&self, pap: bool) -> &SecretsTable {
@@ -274,6 +347,24 @@ impl FileSecrets {
     #[must_use]
     pub fn entry(&self, client: &str, server: &str, pap: bool) -> Option<&Entry> {
         self.table(pap).find(client, server)
+    }
+
+    /// Secrets in both files.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.chap.entries.len() + self.pap.entries.len()
+    }
+
+    /// Addresses that belong to one client by its line.
+    pub fn fixed_addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        let entries = self.chap.entries.iter().chain(&self.pap.entries);
+        let of_one = entries.filter(|entry| entry.client != "*");
+        of_one
+            .flat_map(|entry| &entry.addresses)
+            .filter_map(|rule| match rule {
+                AddressRule::One(address) => Some(*address),
+                _ => None,
+            })
     }
 
     /// What a person should know of both files, in order: who can read them, odd lines.
@@ -489,6 +580,85 @@ mod tests {
         assert_eq!(table.find("mia", "z").unwrap().secret.as_bytes(), b"p\xE9");
         assert_eq!(table.find("bob", "z").unwrap().secret.as_bytes(), b"");
         assert!(table.warnings.is_empty(), "{:?}", table.warnings);
+    }
+
+    #[test]
+    fn an_nt_hash_can_stand_in_place_of_a_password() {
+        // RFC 2759 9.2.
+        let digits = "44ebba8d5312b8d611474411f56989ae";
+        let hash = Secret::from_nt_hash(hex::decode(digits).unwrap().try_into().unwrap());
+        let text = format!(
+            "a * nthash:{digits} 10.0.0.1\nb * {{nt}}{digits}\nc * {{x-nthash}}{digits}\n\
+             d * {digits}\ne * nthash:{digits}00\nf * {{NTHASH}}{digits}\n"
+        );
+        let table = table(&text);
+        let secret_of = |client: &str| table.find(client, "z").map(|entry| &entry.secret);
+        for client in ["a", "b", "c", "f"] {
+            assert_eq!(secret_of(client), Some(&hash), "{client}");
+        }
+        assert_eq!(
+            secret_of("d").map(Secret::as_bytes),
+            Some(digits.as_bytes())
+        );
+        assert_eq!(secret_of("e"), None);
+        assert!(
+            table.warnings[0].contains("line 5: an NT hash has 32"),
+            "{:?}",
+            table.warnings
+        );
+        let mut secrets = FileSecrets {
+            chap: table,
+            ..FileSecrets::default()
+        };
+        secrets.take_digits_for_hashes();
+        assert_eq!(secrets.find("d", "z", false), Some(hash));
+    }
+
+    #[test]
+    fn the_accounts_of_samba_are_secrets() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("smbpasswd");
+        let (lm, nt) = ("X".repeat(32), "44EBBA8D5312B8D611474411F56989AE");
+        let account = |name: &str, nt: &str, flags: &str| {
+            format!("{name}:1000:{lm}:{nt}:[{flags:<11}]:LCT-5F3E2D1C:\n")
+        };
+        let text = [
+            "# smbpasswd\n".to_owned(),
+            account("mia", nt, "U"),
+            account("gone", nt, "UD"),
+            account("open", "NO PASSWORDXXXXXXXXXXXXXXXXXXXXX", "UN"),
+        ];
+        fs::write(&path, text.concat()).unwrap();
+        let table = table(&format!(
+            "* * &{0} *\nbob z &{0}\nmia z &{0} 10.0.0.9\n",
+            path.display()
+        ));
+        let mia = table.find("mia", "other").unwrap();
+        assert!(mia.secret.is_nt_hash() && mia.fixed_address().is_none());
+        let fixed = table.find("mia", "z").and_then(Entry::fixed_address);
+        assert_eq!(fixed, Some(Ipv4Addr::new(10, 0, 0, 9)));
+        for client in ["gone", "open", "bob", "*"] {
+            assert!(table.find(client, "z").is_none(), "{client}");
+        }
+    }
+
+    #[test]
+    fn files_that_lost_something_do_not_take_the_place_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chap-secrets");
+        let read = |text: &str| {
+            fs::write(&path, text).unwrap();
+            FileSecrets::read(dir.path()).unwrap()
+        };
+        let before = read("mia z x *\n");
+        assert_eq!(read("bob z y *\n").objection_after(&before), None);
+        let objection = read("bob z y *\nmia z\n").objection_after(&before).unwrap();
+        assert!(objection.contains("line 2"), "{objection}");
+        fs::remove_file(&path).unwrap();
+        let gone = FileSecrets::read(dir.path()).unwrap();
+        let objection = gone.objection_after(&before).unwrap();
+        assert!(objection.contains("not there any more"), "{objection}");
+        assert_eq!(gone.objection_after(&gone), None);
     }
 
     #[test]

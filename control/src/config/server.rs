@@ -1,17 +1,21 @@
 //! What `serve` needs: one type, whichever file it comes from.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::proto::link::LinkConfig;
-use crate::proto::pool::{AddressPool, AddressRanges};
+use crate::proto::pool::AddressRanges;
+use crate::proto::pools::{PoolSpec, Pools};
 
 use super::client::LogConfig;
 use super::error::ConfigError;
 use super::fast_path::FastPathMode;
 use super::operation::{OperationConfig, Source};
+use super::pools::{LeasesConfig, PoolConfig};
+use super::radius::RadiusConfig;
 use super::secrets::FileSecrets;
 use super::{PPTP_PORT, pptpd_conf, server_toml};
 
@@ -122,9 +126,11 @@ pub struct ServerConfig {
     pub secrets: Arc<FileSecrets>,
     /// The server's own inner addresses.
     pub local: LocalAddresses,
-    /// Clients' inner addresses. Those of `local` among them are set aside.
-    pub pool: AddressRanges,
-    /// `delegate`: clients without an address of their own in the secrets get none of `pool`.
+    /// Clients' inner addresses. Those of the server among them are set aside. There is always one.
+    pub pools: Vec<PoolConfig>,
+    /// How they outlive the process.
+    pub leases: LeasesConfig,
+    /// `delegate`: clients without an address of their own in the secrets get none of the pools.
     pub delegate: bool,
     /// Workers of the data plane; `None` is one a core.
     pub workers: Option<NonZeroUsize>,
@@ -144,6 +150,8 @@ pub struct ServerConfig {
     pub timeouts: Timeouts,
     /// The same user twice.
     pub single_session: SingleSession,
+    /// Ask RADIUS servers instead of the secrets.
+    pub radius: Option<RadiusConfig>,
     /// The client's outer address is the scripts' `ipparam` (not `noipparam`).
     pub ipparam: bool,
     /// `proxyarp`: answer ARP for clients on the local network.
@@ -154,6 +162,10 @@ pub struct ServerConfig {
     pub pid_file: Option<PathBuf>,
     /// `vrf`: sockets are bound to this device.
     pub vrf: Option<String>,
+    /// TUN interfaces are put into this VRF.
+    pub interface_vrf: Option<String>,
+    /// TUN interfaces, addresses and routes are in this network namespace: a name or a path.
+    pub netns: Option<String>,
     /// Where the log goes.
     pub log: LogConfig,
     /// How it is watched and operated.
@@ -178,7 +190,8 @@ impl ServerConfig {
             link,
             secrets,
             local,
-            pool,
+            pools: vec![PoolConfig::only(pool)],
+            leases: LeasesConfig::default(),
             delegate: false,
             workers: None,
             split_directions: false,
@@ -189,11 +202,14 @@ impl ServerConfig {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             single_session: SingleSession::default(),
+            radius: None,
             ipparam: true,
             proxy_arp: false,
             scripts_dir: None,
             pid_file: None,
             vrf: None,
+            interface_vrf: None,
+            netns: None,
             log: LogConfig::default(),
             operation: OperationConfig::default(),
             warnings: Vec::new(),
@@ -201,10 +217,49 @@ impl ServerConfig {
         }
     }
 
-    /// The pool with no address given yet, and the server's own set aside.
+    /// The pools with no address given yet, the server's own set aside, and those of users kept for
+    /// them.
     #[must_use]
-    pub fn address_pool(&self) -> AddressPool {
-        AddressPool::new(self.pool.clone(), self.local.as_slice())
+    pub fn address_pools(&self) -> Pools {
+        Pools::new(
+            self.pool_specs(),
+            &self.own_addresses(),
+            self.fixed_addresses(),
+        )
+    }
+
+    /// What the pools have.
+    #[must_use]
+    pub fn pool_specs(&self) -> Vec<PoolSpec> {
+        self.pools.iter().map(|pool| pool.spec.clone()).collect()
+    }
+
+    /// The server's own inner addresses.
+    #[must_use]
+    pub fn own_addresses(&self) -> Vec<Ipv4Addr> {
+        let of_pools = self.pools.iter().filter_map(|pool| pool.local.as_ref());
+        let all = std::iter::once(&self.local).chain(of_pools);
+        all.flat_map(LocalAddresses::as_slice).copied().collect()
+    }
+
+    /// Addresses that the secrets give to particular users.
+    #[must_use]
+    pub fn fixed_addresses(&self) -> HashSet<Ipv4Addr> {
+        self.secrets.fixed_addresses().collect()
+    }
+
+    /// The server's end for a client with this address: that of the address's pool, and where the
+    /// pool has a list of them, the one in the same place.
+    #[must_use]
+    pub fn local_for(&self, remote: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let found = remote.and_then(|remote| {
+            self.pools.iter().find_map(|pool| {
+                let index = pool.spec.ranges.index_of(remote)?;
+                Some((pool.local.as_ref().unwrap_or(&self.local), index))
+            })
+        });
+        let (local, index) = found.unwrap_or((&self.local, 0));
+        local.for_client(index)
     }
 
     /// Reads a server file: TOML when its name ends in `.toml`, else pptpd.conf. `dir` is pppd's

@@ -10,18 +10,15 @@ use serde::Deserialize;
 
 use crate::proto::auth::{AuthMethods, Secrets};
 use crate::proto::link::{Addresses, Ipv6Config, LcpConfig, LinkConfig, MppeConfig};
-use crate::proto::pool::AddressRanges;
 
-use super::address_spec::{parse_list, parse_ranges};
 use super::client::LogConfig;
 use super::error::{ConfigError, Place};
 use super::fast_path::FastPathMode;
 use super::operation::{LogFormat, MetricsSection, OperationConfig};
+use super::pools::{LeasesSection, PoolSection};
 use super::secrets::FileSecrets;
-use super::server::{
-    LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
-};
-use super::{PPTP_PORT, source};
+use super::server::{LISTEN_ANY, Limits, ServerConfig, SingleSession, Timeouts, WELCOME};
+use super::{PPTP_PORT, radius, source};
 
 /// A complete file with every key and its meaning.
 pub const EXAMPLE: &str = include_str!("example-server.toml");
@@ -82,13 +79,17 @@ struct File {
     mppe: Mppe,
     #[serde(default)]
     ppp: Ppp,
-    pool: Pool,
+    pool: PoolSection,
+    #[serde(default)]
+    leases: LeasesSection,
     #[serde(default)]
     limits: LimitsSection,
     #[serde(default)]
     timeouts: TimeoutsSection,
     #[serde(default)]
     dataplane: Dataplane,
+    #[serde(default)]
+    radius: radius::Section,
     #[serde(default)]
     scripts: Scripts,
     #[serde(default)]
@@ -133,6 +134,7 @@ struct Auth {
     require: Vec<Method>,
     chap_secrets: PathBuf,
     pap_secrets: PathBuf,
+    nt_hashes: bool,
     single_session: Single,
     welcome: Option<String>,
     chap_interval_s: Option<SecondsOrNone>,
@@ -145,6 +147,7 @@ impl Default for Auth {
             require: vec![Method::MsChapV2],
             chap_secrets: "chap-secrets".into(),
             pap_secrets: "pap-secrets".into(),
+            nt_hashes: false,
             single_session: Single::Allow,
             welcome: None,
             chap_interval_s: None,
@@ -297,57 +300,6 @@ impl TryFrom<Vec<Ipv4Addr>> for Servers {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Pool {
-    local: Local,
-    remote: Remote,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl OneOrMany {
-    fn as_slice(&self) -> &[String] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "OneOrMany")]
-struct Local(LocalAddresses);
-
-impl TryFrom<OneOrMany> for Local {
-    type Error = String;
-
-    fn try_from(specs: OneOrMany) -> Result<Self, String> {
-        let list = parse_list(&specs.as_slice().join(","))?;
-        Ok(Self(match list.as_slice() {
-            [one] => LocalAddresses::Shared(*one),
-            _ => LocalAddresses::PerSession(list),
-        }))
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "OneOrMany")]
-struct Remote(AddressRanges);
-
-impl TryFrom<OneOrMany> for Remote {
-    type Error = String;
-
-    fn try_from(specs: OneOrMany) -> Result<Self, String> {
-        parse_ranges(specs.as_slice().iter().map(String::as_str)).map(Self)
-    }
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct LimitsSection {
@@ -376,9 +328,29 @@ struct Dataplane {
     workers: Option<Within<0, 1_024>>,
     split_directions: bool,
     interface_prefix: Option<InterfacePrefix>,
-    interface_per_session: bool,
+    interface: Interface,
+    vrf: Option<String>,
+    netns: Option<String>,
     fast_path: FastPathMode,
     look_ahead: bool,
+}
+
+/// Whose a TUN interface is.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Interface {
+    #[default]
+    Shared,
+    PerSession,
+}
+
+impl Interface {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Shared => "pptp",
+            Self::PerSession => "ppp",
+        }
+    }
 }
 
 /// Leaves room for a number in the 15 characters of an interface's name.
@@ -431,15 +403,22 @@ struct Process {
 
 impl File {
     fn into_server(self, dir: &Path, host_name: &str) -> Result<ServerConfig, ConfigError> {
-        let secrets = Arc::new(FileSecrets::read_files(
+        let mut secrets = FileSecrets::read_files(
             &dir.join(&self.auth.chap_secrets),
             &dir.join(&self.auth.pap_secrets),
-        )?);
+        )?;
+        if self.auth.nt_hashes {
+            secrets.take_digits_for_hashes();
+        }
+        let secrets = Arc::new(secrets);
         let mut warnings: Vec<String> = secrets.warnings().map(ToOwned::to_owned).collect();
         if self.auth.require.is_empty() {
             warnings.push("auth.require is empty: anyone may connect".to_owned());
         }
-        let link = self.link(host_name, Arc::<FileSecrets>::clone(&secrets))?;
+        let mut link = self.link(host_name, Arc::<FileSecrets>::clone(&secrets))?;
+        let radius = self.radius.config(dir)?;
+        link.eap_pass_through = radius.is_some();
+        let (local, pools) = self.pool.config()?;
         let listen = self.listen.addresses.into_iter().map(|address| address.0);
         let listen: Vec<_> = listen.collect();
         let defaults = Timeouts::default();
@@ -453,19 +432,20 @@ impl File {
             },
             link,
             secrets,
-            local: self.pool.local.0,
-            pool: self.pool.remote.0,
+            local,
+            pools,
+            leases: self.leases.config(),
             delegate: false,
             workers: self
                 .dataplane
                 .workers
                 .and_then(|count| NonZeroUsize::new(count.0 as usize)),
             split_directions: self.dataplane.split_directions,
-            interface_prefix: self
-                .dataplane
-                .interface_prefix
-                .map_or_else(|| "pptp".to_owned(), |prefix| prefix.0),
-            interface_per_session: self.dataplane.interface_per_session,
+            interface_prefix: self.dataplane.interface_prefix.map_or_else(
+                || self.dataplane.interface.prefix().to_owned(),
+                |prefix| prefix.0,
+            ),
+            interface_per_session: self.dataplane.interface == Interface::PerSession,
             fast_path: self.dataplane.fast_path,
             look_ahead: self.dataplane.look_ahead,
             limits: self.limits.into(),
@@ -482,11 +462,14 @@ impl File {
                 Single::Replace => SingleSession::Replace,
                 Single::Deny => SingleSession::Deny,
             },
+            radius,
             ipparam: self.scripts.ipparam,
             proxy_arp: self.ppp.proxy_arp,
             scripts_dir: self.scripts.dir,
             pid_file: self.process.pid_file,
             vrf: self.listen.vrf,
+            interface_vrf: self.dataplane.vrf,
+            netns: self.dataplane.netns,
             log: LogConfig {
                 fd: self.log.file.is_none().then_some(2),
                 file: self.log.file,
@@ -531,6 +514,7 @@ impl File {
             require,
             // A server that proves itself to a stranger would answer his challenges.
             allow: AuthMethods::NONE,
+            eap_pass_through: false,
             secrets,
             lcp: self.lcp(),
             mppe,
@@ -625,9 +609,10 @@ mod tests {
     fn the_example_is_a_server() {
         let config = server(EXAMPLE).unwrap();
         assert_eq!(config.link.name, "zidler");
-        assert_eq!(config.pool.to_string(), "192.168.254.231-192.168.254.240");
+        let pool = &config.pools[0].spec;
+        assert_eq!(pool.ranges.to_string(), "192.168.254.231-192.168.254.240");
         assert_eq!(config.link.lcp.mtu, 1400);
-        assert_eq!(config.address_pool().free_count(), 10);
+        assert_eq!(config.address_pools().usage()[0].free, 10);
         assert!(config.warnings.is_empty());
     }
 
@@ -641,7 +626,7 @@ mod tests {
                 _ => line,
             })
             .filter(|line| {
-                !["vrf", "file", "pid_file", "dir", "listen"]
+                !["vrf", "netns", "file", "pid_file", "dir", "next", "listen"]
                     .iter()
                     .any(|key| line.starts_with(key))
             })
@@ -665,6 +650,54 @@ mod tests {
         assert!(config.link.mppe.unwrap().require);
         assert_eq!(config.limits.sessions_max, 10_000);
         assert!(server("").unwrap_err().to_string().contains("pool"));
+    }
+
+    #[test]
+    fn several_pools_have_names_and_one_may_follow_another() {
+        let text = "[[pool]]\nname = \"office\"\nlocal = \"10.0.0.1\"\nranges = \"10.0.0.2-9\"\n\
+                    next = \"more\"\n[[pool]]\nname = \"more\"\nlocal = \"10.1.0.1\"\n\
+                    ranges = [\"10.1.0.0/24\", \"10.2.0.7\"]\n";
+        let config = server(text).unwrap();
+        assert_eq!(config.pools.len(), 2);
+        assert_eq!(config.pools[0].spec.next.as_deref(), Some("more"));
+        let usage = config.address_pools().usage();
+        assert_eq!((usage[0].free, usage[1].free), (8, 254), "without our own");
+        let local = |remote: [u8; 4]| config.local_for(Some(remote.into()));
+        assert_eq!(local([10, 0, 0, 5]), Some([10, 0, 0, 1].into()));
+        assert_eq!(local([10, 2, 0, 7]), Some([10, 1, 0, 1].into()));
+        assert_eq!(local([172, 16, 0, 1]), Some([10, 0, 0, 1].into()));
+        for (text, words) in [
+            (
+                text.replace("next = \"more\"", "next = \"less\""),
+                "goes on in 'less'",
+            ),
+            (
+                text.replace("name = \"more\"", "name = \"office\""),
+                "two pools are called 'office'",
+            ),
+            (
+                text.replacen("local = \"10.0.0.1\"\n", "", 1),
+                "the first pool needs `local`",
+            ),
+            (
+                text.replace("10.2.0.7", "10.2.0.x"),
+                "line 9: '10.2.0.x' is not an address",
+            ),
+            ("pool = 3\n".to_owned(), "a table or an array of tables"),
+        ] {
+            let error = server(&text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn leases_are_kept_unless_their_file_has_no_name() {
+        let leases = |text: &str| server(&format!("{text}{MINIMAL}")).unwrap().leases;
+        assert!(leases("").file.is_some() && !leases("").is_required);
+        assert_eq!(leases("[leases]\nfile = \"\"\n").file, None);
+        let given = leases("[leases]\nfile = \"/x/y\"\nrest_s = 5\n");
+        assert!(given.is_required && given.rest_ms == 5_000);
+        assert_eq!(given.file.as_deref(), Some(Path::new("/x/y")));
     }
 
     #[test]

@@ -5,30 +5,30 @@ use sha1::{Digest, Sha1};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::nt_hash::{des_encrypt, hash_nt_password_hash, nt_password_hash};
+use super::nt_hash::{NtSecret, des_encrypt, hash_nt_password_hash};
 
 /// `GenerateNTResponse` (RFC 2759 8.1).
 ///
 /// `user_name` is what stands in the CHAP Name field; a Windows domain in front of it
 /// (`DOMAIN\user`) takes no part.
 #[must_use]
-pub fn generate_nt_response(
+pub fn generate_nt_response<'a>(
     authenticator_challenge: &[u8; 16],
     peer_challenge: &[u8; 16],
     user_name: &[u8],
-    password: &[u8],
+    password: impl Into<NtSecret<'a>>,
 ) -> [u8; 24] {
     let challenge = challenge_hash(peer_challenge, authenticator_challenge, user_name);
-    challenge_response(&challenge, &nt_password_hash(password))
+    challenge_response(&challenge, &password.into().nt_hash())
 }
 
 /// Whether an NT-Response is the one that `GenerateNTResponse` gives, in constant time.
 #[must_use]
-pub fn check_nt_response(
+pub fn check_nt_response<'a>(
     authenticator_challenge: &[u8; 16],
     peer_challenge: &[u8; 16],
     user_name: &[u8],
-    password: &[u8],
+    password: impl Into<NtSecret<'a>>,
     received: &[u8; 24],
 ) -> bool {
     let due = generate_nt_response(authenticator_challenge, peer_challenge, user_name, password);
@@ -70,14 +70,14 @@ pub fn challenge_response(challenge: &[u8; 8], password_hash: &[u8; 16]) -> [u8;
 
 /// `GenerateAuthenticatorResponse` (RFC 2759 8.7): `S=` and 40 hexadecimal digits in capitals.
 #[must_use]
-pub fn generate_authenticator_response(
-    password: &[u8],
+pub fn generate_authenticator_response<'a>(
+    password: impl Into<NtSecret<'a>>,
     nt_response: &[u8; 24],
     peer_challenge: &[u8; 16],
     authenticator_challenge: &[u8; 16],
     user_name: &[u8],
 ) -> String {
-    let password_hash_hash = hash_nt_password_hash(&nt_password_hash(password));
+    let password_hash_hash = hash_nt_password_hash(&password.into().nt_hash());
     let digest = Sha1::new()
         .chain_update(password_hash_hash.as_slice())
         .chain_update(nt_response)
@@ -96,8 +96,8 @@ pub fn generate_authenticator_response(
 /// that is due, in constant time. What follows it (` M=...`) is not looked at, and the digits may
 /// be in small letters.
 #[must_use]
-pub fn check_authenticator_response(
-    password: &[u8],
+pub fn check_authenticator_response<'a>(
+    password: impl Into<NtSecret<'a>>,
     nt_response: &[u8; 24],
     peer_challenge: &[u8; 16],
     authenticator_challenge: &[u8; 16],
@@ -118,15 +118,18 @@ pub fn check_authenticator_response(
 
 /// `NtChallengeResponse` of MS-CHAPv1 (RFC 2433 A.3).
 #[must_use]
-pub fn nt_challenge_response(challenge: &[u8; 8], password: &[u8]) -> [u8; 24] {
-    challenge_response(challenge, &nt_password_hash(password))
+pub fn nt_challenge_response<'a>(
+    challenge: &[u8; 8],
+    password: impl Into<NtSecret<'a>>,
+) -> [u8; 24] {
+    challenge_response(challenge, &password.into().nt_hash())
 }
 
 /// Whether an MS-CHAPv1 response is the one that is due, in constant time.
 #[must_use]
-pub fn check_nt_challenge_response(
+pub fn check_nt_challenge_response<'a>(
     challenge: &[u8; 8],
-    password: &[u8],
+    password: impl Into<NtSecret<'a>>,
     received: &[u8; 24],
 ) -> bool {
     let due = nt_challenge_response(challenge, password);

@@ -4,7 +4,7 @@ use dataplane::mppe::keys::{KeyStrength, StartKey};
 use sha1::{Digest, Sha1};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::nt_hash::{hash_nt_password_hash, lm_password_hash, nt_password_hash};
+use super::nt_hash::{NtSecret, hash_nt_password_hash};
 
 /// What start keys are derived from. Only a verified exchange makes one.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -23,6 +23,14 @@ pub enum KeyMaterial {
         /// MasterKey (RFC 3079 3.4), 16 octets.
         master_key: [u8; 16],
     },
+    /// Start keys that an authentication server has derived (RFC 2548 2.4.2 and 2.4.3), as seen by
+    /// us; a shorter key is their first octets.
+    Given {
+        /// For what we send.
+        send: [u8; 16],
+        /// For what we receive.
+        receive: [u8; 16],
+    },
 }
 
 /// The start keys of both directions, as seen by us.
@@ -37,21 +45,22 @@ pub struct StartKeys {
 impl KeyMaterial {
     /// From a verified MS-CHAPv1 exchange.
     #[must_use]
-    pub fn from_mschap_v1(password: &[u8], challenge: &[u8; 8]) -> Self {
-        let lm_hash = lm_password_hash(password);
+    pub fn from_mschap_v1<'a>(password: impl Into<NtSecret<'a>>, challenge: &[u8; 8]) -> Self {
+        let password = password.into();
+        let lm_hash = password.lm_hash();
         let mut lm_password_hash = [0; 8];
         lm_password_hash.copy_from_slice(&lm_hash[..8]);
         Self::V1 {
             lm_password_hash,
-            nt_password_hash_hash: *hash_nt_password_hash(&nt_password_hash(password)),
+            nt_password_hash_hash: *hash_nt_password_hash(&password.nt_hash()),
             challenge: *challenge,
         }
     }
 
     /// From a verified MS-CHAPv2 exchange.
     #[must_use]
-    pub fn from_mschap_v2(password: &[u8], nt_response: &[u8; 24]) -> Self {
-        let password_hash_hash = hash_nt_password_hash(&nt_password_hash(password));
+    pub fn from_mschap_v2<'a>(password: impl Into<NtSecret<'a>>, nt_response: &[u8; 24]) -> Self {
+        let password_hash_hash = hash_nt_password_hash(&password.into().nt_hash());
         Self::V2 {
             master_key: *get_master_key(&password_hash_hash, nt_response),
         }
@@ -78,6 +87,9 @@ pub fn start_keys(material: &KeyMaterial, strength: KeyStrength, is_server: bool
             KeyStrength::Bits128 => get_start_key(challenge, nt_password_hash_hash),
         },
         KeyMaterial::V2 { master_key } => get_asymmetric_start_key(master_key, is_send, is_server),
+        KeyMaterial::Given { send, receive } => {
+            Zeroizing::new(if is_send { *send } else { *receive })
+        }
     };
     StartKeys {
         send: StartKey::new(strength, &direction(true)),

@@ -1,9 +1,56 @@
 //! Hashes of a password (RFC 2759 8.3 and 8.4; RFC 2433 A.2, A.4 and A.5; RFC 3079 2.4).
 
+use std::fmt;
+
 use des::Des;
 use des::cipher::{BlockCipherEncrypt, KeyInit};
 use md4::{Digest, Md4};
 use zeroize::Zeroizing;
+
+/// What proves in MS-CHAP who one is: a password, or its NT hash alone, which serves as well.
+#[derive(Clone, Copy)]
+pub enum NtSecret<'a> {
+    /// Octets of the password.
+    Password(&'a [u8]),
+    /// What [`nt_password_hash`] makes of it.
+    Hash(&'a [u8; 16]),
+}
+
+impl NtSecret<'_> {
+    pub(super) fn nt_hash(self) -> Zeroizing<[u8; 16]> {
+        match self {
+            Self::Password(password) => nt_password_hash(password),
+            Self::Hash(hash) => Zeroizing::new(*hash),
+        }
+    }
+
+    /// Of an NT hash alone it cannot be told: keys of 40 and 56 bits after MS-CHAPv1, which nobody
+    /// should use, come out wrong then.
+    pub(super) fn lm_hash(self) -> Zeroizing<[u8; 16]> {
+        match self {
+            Self::Password(password) => lm_password_hash(password),
+            Self::Hash(_) => Zeroizing::new([0; 16]),
+        }
+    }
+}
+
+impl fmt::Debug for NtSecret<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NtSecret(<hidden>)")
+    }
+}
+
+impl<'a> From<&'a [u8]> for NtSecret<'a> {
+    fn from(password: &'a [u8]) -> Self {
+        Self::Password(password)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for NtSecret<'a> {
+    fn from(password: &'a [u8; N]) -> Self {
+        Self::Password(password)
+    }
+}
 
 /// `NtPasswordHash`: MD4 of the password in UTF-16, low octet first.
 ///

@@ -45,7 +45,8 @@ pub enum Request {
     Status,
     /// End in order; answered when it has ended.
     Down,
-    /// End the link, and start another where the tunnel persists (pppd's HUP).
+    /// End the link, and start another where the tunnel persists (pppd's HUP). A server reads its
+    /// files again.
     HangUp,
     /// Log every negotiation packet, or stop that (pppd's USR1).
     ToggleDebug,

@@ -203,7 +203,13 @@ impl Engine {
 
     fn actions(&mut self) -> Vec<Action> {
         let mut actions: Vec<Action> = std::iter::from_fn(|| self.endpoint.poll_action()).collect();
-        actions.sort_by_key(|action| !matches!(action, Action::NetworkUp { .. }));
+        let is_opening = |action: &Action| {
+            matches!(
+                action,
+                Action::PrepareNetwork { .. } | Action::NetworkUp { .. }
+            )
+        };
+        actions.sort_by_key(|action| !is_opening(action));
         actions
     }
 
@@ -343,6 +349,7 @@ impl Engine {
             Action::Authenticate { .. }
             | Action::AssignAddresses { .. }
             | Action::Report { .. }
+            | Action::PrepareNetwork { .. }
             | Action::NetworkUp { .. }
             | Action::Ipv6Up { .. }
             | Action::DialFailed { .. }

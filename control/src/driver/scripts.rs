@@ -4,6 +4,7 @@
 //! What is not waited for runs beside everything else, but the scripts of one link never overtake
 //! each other: ip-down begins when ip-up has ended, as in pppd.
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,10 +15,12 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use super::log::Log;
+use super::namespace;
 use crate::config::pppd_options;
 use crate::proto::link::{Ipv6Network, Network};
 use crate::wire::ipv6cp::InterfaceIdentifier;
@@ -97,6 +100,8 @@ pub(crate) struct Scripts {
     pub ipparam: String,
     /// `LINKNAME`, `CALL_FILE` and what `set NAME=VALUE` gave.
     pub environment: Vec<(String, String)>,
+    /// Where scripts run, when not in our own network namespace: where the interface is.
+    pub namespace: Option<PathBuf>,
     /// Held by the script that runs.
     pub turn: Arc<Mutex<()>>,
     /// Its process, of those that are not waited for; 0 when none runs.
@@ -142,14 +147,15 @@ impl Scripts {
         };
         let (log, turn) = (log.clone(), Arc::clone(&self.turn));
         let running = Arc::clone(&self.running);
+        let place = self.namespace.clone();
         match Arc::clone(&turn).try_lock_owned() {
             Ok(turn) => {
-                let child = spawn(&path, command, &log);
+                let child = spawn(&path, command, place.as_deref(), &log);
                 tokio::task::spawn_local(see_to_end(path, child, log, (running, turn)));
             }
             Err(_) => drop(tokio::task::spawn_local(async move {
                 let turn = turn.lock_owned().await;
-                let child = spawn(&path, command, &log);
+                let child = spawn(&path, command, place.as_deref(), &log);
                 see_to_end(path, child, log, (running, turn)).await;
             })),
         }
@@ -246,9 +252,15 @@ impl Scripts {
     }
 }
 
-fn spawn(path: &Path, mut command: Command, log: &Log) -> Option<Child> {
+fn spawn(path: &Path, mut command: Command, place: Option<&Path>, log: &Log) -> Option<Child> {
     let path = path.display();
-    match command.spawn() {
+    let runtime = Handle::current();
+    // A process lives where the thread that makes it does.
+    let spawned = namespace::inside(place, || {
+        let _runtime = runtime.enter();
+        command.spawn()
+    });
+    match spawned.map_err(io::Error::other).flatten() {
         Ok(child) => {
             let id = child.id().unwrap_or(0);
             log.line(&format!("Script {path} started (pid {id})"));

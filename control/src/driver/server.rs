@@ -7,43 +7,53 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
-use dataplane::sys::tun::{self, TunDevice};
+use dataplane::program::{CallId, Command, TunId};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::admin::records::Order;
 use super::admin::{Answer, Asked, Request};
+use super::descriptors::DescriptorsError;
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
-use super::ipv6;
+use super::kernel_writer::{KernelWriter, WriterError};
+use super::lease_file::LeaseFileError;
 use super::log::Log;
-use super::netlink::Netlink;
 use super::privileges;
 use super::scripts::Script;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
-use crate::config::server::{LocalAddresses, ServerConfig};
+use crate::config::server::ServerConfig;
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{EndpointConfig, Limits, Timers};
 use crate::proto::link::{Ipv6Network, Network, Report};
-use crate::proto::pool::AddressPool;
 use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
+use attributes::SessionAttributes;
+use radius::Radius;
+
 mod admission;
+pub mod attributes;
 mod hooks;
+mod leases;
 mod link_local;
 mod metrics;
+mod network;
 mod observe;
 mod operate;
+mod radius;
 mod reload;
 pub mod snapshot;
 mod status;
 
 pub use operate::admin_group;
 
+use leases::Leases;
+use network::{Held, SharedTun, Way};
 use observe::Observer;
 use operate::Operation;
+use reload::Reloading;
 
 /// How often idle and session time-outs are looked at.
 const LIMIT_CHECK: Duration = Duration::from_secs(1);
@@ -63,6 +73,24 @@ pub enum ServerError {
     /// The operator: the configuration asks for what this version does not do.
     #[error("the configuration asks for {0}, which this version does not do: take it out")]
     Unsupported(&'static str),
+    /// The operator: the place where tunnels are to end.
+    #[error(transparent)]
+    Place(#[from] WriterError),
+    /// The operator: the file that was asked for.
+    #[error(transparent)]
+    Leases(LeaseFileError),
+    /// The machine or its administrator: no device for the tunnels.
+    #[error("{0}")]
+    Device(String),
+    /// The operator: more sessions than devices.
+    #[error(
+        "with interface = \"per-session\" there are at most {0} sessions, 4096 for each worker: set \
+         limits.sessions_max to that, or dataplane.workers higher"
+    )]
+    TooManyInterfaces(usize),
+    /// The operator: every session has descriptors.
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorsError),
     /// The operator: the file cannot be written.
     #[error("cannot write {path}: {cause}")]
     PidFile {
@@ -79,6 +107,9 @@ pub enum ServerError {
         /// Operating system's words.
         cause: std::io::Error,
     },
+    /// The operator: no socket for RADIUS, or its port is taken.
+    #[error("cannot open the sockets for RADIUS: {0}; look at `bind` and `listen` of [radius]")]
+    Radius(std::io::Error),
     /// The operator: the address cannot be listened on.
     #[error(
         "cannot listen on {address}: {cause}. Another PPTP server may be running (ss -ltnp 'sport = 1723'), or the address is not of this machine"
@@ -98,7 +129,15 @@ impl ServerError {
         match self {
             Self::Host(host) => host.exit_status(),
             Self::Unsupported(_) => 2,
-            Self::PidFile { .. } | Self::Metrics { .. } | Self::Listen { .. } => 1,
+            Self::Device(_) => 4,
+            Self::TooManyInterfaces(_) => 2,
+            Self::Place(_)
+            | Self::Leases(_)
+            | Self::Descriptors(_)
+            | Self::PidFile { .. }
+            | Self::Metrics { .. }
+            | Self::Radius(_)
+            | Self::Listen { .. } => 1,
         }
     }
 }
@@ -124,10 +163,22 @@ pub async fn run(
                 server.observer.look_at(&input, server.engine.next_accepted());
                 server.engine.handle(input)
             }
+            done = server.kernel.next() => server.kernel_done(done),
+            kept = server.leases.next() => server.lease_kept(kept),
             _ = limit_check.tick() => server.check_limits(),
+            input = Radius::next(&mut server.radius) => server.handle_radius(input),
+            read = server.reloading.next() => {
+                server.reloaded(read);
+                continue;
+            }
             Some((request, answer)) = either(&mut requests, &mut scrapes) => {
                 let (reply, actions) = match request {
                     Request::Down => break Some(answer),
+                    // What daemons do on HUP; there is no link that it could mean.
+                    Request::HangUp | Request::Operate(Order::Reload) => {
+                        server.reload(answer);
+                        continue;
+                    }
                     Request::Operate(order) => server.operate(order),
                     request => (server.answer(request), Vec::new()),
                 };
@@ -135,7 +186,7 @@ pub async fn run(
                 actions
             }
         };
-        server.perform(actions).await;
+        server.perform(actions);
         if server.is_drained() {
             server.log.line("No calls are left: the server ends");
             break None;
@@ -160,22 +211,22 @@ async fn either(
     }
 }
 
-/// A TUN device that all sessions of one worker share.
-struct SharedTun {
-    index: u32,
-    name: String,
-}
-
 /// What the server remembers of one call beside what the endpoint does.
 #[derive(Default)]
 struct Session {
     /// Outer address.
     peer: String,
-    /// Name that it proved to be its own.
-    user: String,
+    /// Who it is, and what is particular to it.
+    attributes: SessionAttributes,
     /// From the pool, to be given back.
     address: Option<Ipv4Addr>,
     network: Option<Standing>,
+    /// What its packets take between here and the kernel.
+    way: Way,
+    /// Its address is not on record yet.
+    awaits_record: bool,
+    /// While the kernel, or the lease file, is still at work for it.
+    held: Option<Held>,
     /// When the call was installed.
     since: Option<Instant>,
     /// For one script after the other.
@@ -195,13 +246,15 @@ struct Standing {
 struct Server {
     config: ServerConfig,
     engine: Engine,
-    netlink: Netlink,
+    kernel: KernelWriter,
     log: Log,
     /// Whether packets of negotiations are logged.
     debug: Rc<Cell<bool>>,
-    pool: AddressPool,
+    leases: Leases,
+    reloading: Reloading,
     tuns: Vec<SharedTun>,
     sessions: HashMap<CallId, Session>,
+    radius: Option<Radius>,
     /// Of sessions that have ended while a script of theirs ran.
     scripts_running: Vec<Arc<Mutex<()>>>,
     observer: Observer,
@@ -213,6 +266,10 @@ impl Server {
         refuse_unsupported(&config)?;
         link_local::choose(&mut config);
         privileges::check().map_err(HostError::from)?;
+        network::check_descriptors(&config)?;
+        let leases = Leases::open(&config, &log)?;
+        // Before the workers, which hold what cannot be given back at once.
+        let kernel = KernelWriter::start(network::place(&config))?;
         let workers = WorkersConfig {
             count: worker_count(&config),
             split_directions: config.split_directions,
@@ -227,21 +284,23 @@ impl Server {
         let trace = Some(trace_to(log.clone(), Rc::clone(&debug)));
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)
             .map_err(HostError::from)?;
-        let pool = config.address_pool();
         let mut server = Self {
             config,
             engine,
-            netlink: Netlink::open().map_err(HostError::from)?,
+            kernel,
             log,
             debug,
-            pool,
+            leases,
+            reloading: Reloading::default(),
             tuns: Vec::new(),
             sessions: HashMap::new(),
+            radius: None,
             scripts_running: Vec::new(),
             observer: Observer::default(),
             operation: Operation::default(),
         };
         server.open_tuns().await?;
+        server.open_radius()?;
         server.listen().await?;
         server.write_pid_file()?;
         if server.config.split_directions && server.engine.workers.count() == 1 {
@@ -260,7 +319,6 @@ impl Server {
     fn answer(&mut self, request: Request) -> Answer {
         match request {
             Request::Status => Answer::Server(self.status()),
-            Request::HangUp => self.reload(),
             Request::Capture(wish) => self.capture(wish),
             Request::Snapshot(part) => Answer::Snapshot(Box::new(self.snapshot(part))),
             Request::ToggleDebug => {
@@ -268,36 +326,11 @@ impl Server {
                 Answer::Done
             }
             // Each client's affair, or answered elsewhere.
-            Request::RenegotiateCompression | Request::Down | Request::Operate(_) => Answer::Done,
+            Request::RenegotiateCompression
+            | Request::Down
+            | Request::HangUp
+            | Request::Operate(_) => Answer::Done,
         }
-    }
-
-    async fn open_tuns(&mut self) -> Result<(), HostError> {
-        for worker in 0..self.engine.workers.count() {
-            let TunDevice { fd, name, features } =
-                tun::open(&format!("{}%d", self.config.interface_prefix))?;
-            let (index, _) = self.netlink.link(&name).await?;
-            ipv6::choose_no_address(&name);
-            if let LocalAddresses::Shared(local) = self.config.local {
-                self.netlink.add_address(index, local, None, 32).await?;
-            }
-            self.netlink
-                .set_up(index, Some(self.config.link.lcp.mtu))
-                .await?;
-            self.add_link_local(index).await;
-            let tun = TunId(u32::from(worker));
-            let attach = Command::AttachTun {
-                tun,
-                fd: fd.into(),
-                features,
-                owner: None,
-                role: Role::Both,
-            };
-            // The device of the calls that this worker receives.
-            self.engine.command(CallId(worker), attach);
-            self.tuns.push(SharedTun { index, name });
-        }
-        Ok(())
     }
 
     async fn listen(&mut self) -> Result<(), ServerError> {
@@ -330,9 +363,12 @@ impl Server {
         })
     }
 
-    async fn perform(&mut self, actions: Vec<Action>) {
+    fn perform(&mut self, actions: Vec<Action>) {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
+            let Some(action) = self.hold(action) else {
+                continue;
+            };
             self.observe(&action);
             match &action {
                 Action::Install { call_id, peer, .. } => {
@@ -351,12 +387,15 @@ impl Server {
                     request,
                 } => actions.extend(self.admit(*call_id, *request_id, request)),
                 Action::AssignAddresses { call_id } => actions.extend(self.assign(*call_id)),
-                Action::NetworkUp { call_id, network } => {
-                    self.network_up(*call_id, network.clone()).await;
+                Action::PrepareNetwork { call_id, network } => {
+                    self.prepare_network(*call_id, network);
                 }
-                Action::NetworkDown { call_id } => self.network_down(*call_id).await,
-                Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6).await,
-                Action::Ipv6Down { call_id } => self.ipv6_down(*call_id).await,
+                Action::NetworkUp { call_id, network } => {
+                    self.network_up(*call_id, network.clone());
+                }
+                Action::NetworkDown { call_id } => self.network_down(*call_id),
+                Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6),
+                Action::Ipv6Down { call_id } => self.ipv6_down(*call_id),
                 Action::Ended { call_id, ending } => self.ended(*call_id, ending),
                 _ => {}
             }
@@ -379,97 +418,20 @@ impl Server {
         }
     }
 
-    async fn network_up(&mut self, call_id: CallId, network: Network) {
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
-        let spec = NetworkSpec {
-            tun: TunId(worker as u32),
-            local: network.local,
-            peer: network.remote,
-            compress_protocol: network.compress_protocol,
-            compress_address_control: network.compress_address_control,
-            require_encryption: network.require_encryption,
-            check_source: true,
-        };
-        self.engine.command(
-            call_id,
-            Command::OpenNetwork {
-                call_id,
-                network: spec,
-            },
-        );
-        let mtu = Some(network.mtu);
-        self.engine
-            .command(call_id, Command::ClampMss { call_id, mtu });
-        let index = self.tuns[worker].index;
-        if let LocalAddresses::PerSession(_) = self.config.local {
-            let added = self
-                .netlink
-                .add_address(index, network.local, None, 32)
-                .await;
-            if let Err(error) = added {
-                self.say(call_id, &error.to_string());
-            }
-        }
-        let route = self
-            .netlink
-            .add_host_route(index, network.remote, network.local, network.mtu);
-        if let Err(error) = route.await {
-            self.say(call_id, &error.to_string());
-        }
-        self.start_script(Script::IpUp, call_id, Some(&network));
-        if let Some(session) = self.sessions.get_mut(&call_id) {
-            let now = Instant::now();
-            session.network = Some(Standing {
-                agreed: network,
-                ipv6: None,
-                since: now,
-                packets: 0,
-                busy_at: now,
-            });
-        }
-    }
-
-    async fn network_down(&mut self, call_id: CallId) {
-        self.ipv6_down(call_id).await;
-        let Some(session) = self.sessions.get_mut(&call_id) else {
-            return;
-        };
-        let Some(Standing {
-            agreed: network,
-            since,
-            ..
-        }) = session.network.take()
-        else {
-            return;
-        };
-        self.start_script(Script::IpDown, call_id, Some(&network));
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
-        self.netlink
-            .remove_host_route(self.tuns[worker].index, network.remote)
-            .await;
-        let minutes = since.elapsed().as_secs_f64() / 60.0;
-        self.say(call_id, &format!("Connect time {minutes:.1} minutes."));
-        if let Some(counters) = self.engine.counters(call_id) {
-            let (sent, received) = (counters.sent_bytes.get(), counters.received_bytes.get());
-            self.say(
-                call_id,
-                &format!("Sent {sent} bytes, received {received} bytes."),
-            );
-        }
-    }
-
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
+        self.account_stop(call_id, ending);
         let proved = self.sessions.get(&call_id);
-        if proved.is_some_and(|session| !session.user.is_empty()) {
+        if proved.is_some_and(|session| !session.attributes.user.is_empty()) {
             self.start_script(Script::AuthDown, call_id, None);
         }
         let Some(session) = self.sessions.remove(&call_id) else {
             return;
         };
         self.remember_scripts(session.turn);
+        self.take_way_apart(call_id, session.way);
         if let Some(address) = session.address {
-            self.pool.release(address);
+            self.release_address(address);
         }
     }
 
@@ -477,10 +439,13 @@ impl Server {
     fn check_limits(&mut self) -> Vec<Action> {
         self.forget_captures();
         self.observer.tidy();
+        let mut actions = self.release_overdue();
+        actions.extend(self.end_overdue());
+        actions
+    }
+
+    fn end_overdue(&mut self) -> Vec<Action> {
         let timeouts = &self.config.timeouts;
-        if timeouts.idle_ms.is_none() && timeouts.session_ms.is_none() {
-            return Vec::new();
-        }
         let is_over = |limit_ms: Option<u64>, since: Instant| {
             limit_ms.is_some_and(|limit| since.elapsed() >= Duration::from_millis(limit))
         };
@@ -496,9 +461,12 @@ impl Server {
                 standing.packets = packets;
                 standing.busy_at = Instant::now();
             }
-            if is_over(timeouts.session_ms, standing.since) {
+            let attributes = &session.attributes;
+            let session_ms = attributes.session_timeout_ms.or(timeouts.session_ms);
+            let idle_ms = attributes.idle_timeout_ms.or(timeouts.idle_ms);
+            if is_over(session_ms, standing.since) {
                 over.push((*call_id, Ending::ConnectTimeout.to_string()));
-            } else if is_over(timeouts.idle_ms, standing.busy_at) {
+            } else if is_over(idle_ms, standing.busy_at) {
                 over.push((*call_id, Ending::IdleTimeout.to_string()));
             }
         }
@@ -515,21 +483,28 @@ impl Server {
         let orderly = async {
             loop {
                 let idle = actions.iter().any(|action| matches!(action, Action::Idle));
-                self.perform(std::mem::take(&mut actions)).await;
+                self.perform(std::mem::take(&mut actions));
                 if idle {
                     return;
                 }
-                let input = self.engine.next().await;
-                actions = self.engine.handle(input);
+                actions = tokio::select! {
+                    input = self.engine.next() => self.engine.handle(input),
+                    done = self.kernel.next() => self.kernel_done(done),
+                    kept = self.leases.next() => self.lease_kept(kept),
+                };
             }
         };
         let _ = tokio::time::timeout(limit, orderly).await;
-        for worker in 0..self.engine.workers.count() {
+        let _ = tokio::time::timeout(limit, Radius::close(&mut self.radius)).await;
+        for worker in 0..self.tuns.len() as u16 {
             let tun = TunId(u32::from(worker));
             let detach = Command::DetachTun { tun };
             self.engine.command(CallId(worker), detach);
         }
+        self.tuns.clear();
         self.engine.stop(limit).await;
+        self.kernel.finish(limit).await;
+        self.leases.finish(limit).await;
         self.wait_for_scripts(limit).await;
         if let Some(path) = &self.config.pid_file {
             let _ = std::fs::remove_file(path);
@@ -540,10 +515,7 @@ impl Server {
 /// Options that the files know and this version does not do: better refused than passed over.
 const fn refuse_unsupported(config: &ServerConfig) -> Result<(), ServerError> {
     if config.vrf.is_some() {
-        return Err(ServerError::Unsupported("a VRF"));
-    }
-    if config.interface_per_session {
-        return Err(ServerError::Unsupported("an interface for every session"));
+        return Err(ServerError::Unsupported("listening in a VRF"));
     }
     Ok(())
 }

@@ -10,24 +10,56 @@ use crate::crypto::challenge_response::{
     generate_authenticator_response,
 };
 use crate::crypto::key_derivation::{KeyMaterial, StartKeys, start_keys};
+use crate::crypto::nt_hash::{NtSecret, nt_password_hash};
 use crate::wire::chap::{MsChapV1Response, MsChapV2Response};
 use crate::wire::lcp::AuthProtocol;
 
-/// A password, forgotten on drop and never printed.
+/// A password, or the NT hash of one, forgotten on drop and never printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct Secret(Vec<u8>);
+pub struct Secret {
+    octets: Vec<u8>,
+    /// Of a password that is not known.
+    nt_hash: Option<[u8; 16]>,
+}
 
 impl Secret {
     /// UTF-8 (or whatever the file held) octets of the password.
     #[must_use]
     pub const fn new(octets: Vec<u8>) -> Self {
-        Self(octets)
+        Self {
+            octets,
+            nt_hash: None,
+        }
     }
 
-    /// The octets.
+    /// The NT hash (`NtPasswordHash`) of a password that is not known.
+    #[must_use]
+    pub const fn from_nt_hash(hash: [u8; 16]) -> Self {
+        Self {
+            octets: Vec::new(),
+            nt_hash: Some(hash),
+        }
+    }
+
+    /// The octets of the password; none when only its hash is known.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.octets
+    }
+
+    /// What MS-CHAP makes its proofs of.
+    #[must_use]
+    pub fn as_nt_secret(&self) -> NtSecret<'_> {
+        match &self.nt_hash {
+            Some(hash) => NtSecret::Hash(hash),
+            None => NtSecret::Password(&self.octets),
+        }
+    }
+
+    /// Whether nothing but MS-CHAP, and a PAP password that a peer presents, can be held against it.
+    #[must_use]
+    pub const fn is_nt_hash(&self) -> bool {
+        self.nt_hash.is_some()
     }
 }
 
@@ -210,7 +242,8 @@ pub struct AuthRequest {
     pub our_name: String,
     /// Our challenge: 16 octets, 8 in MS-CHAPv1, empty for PAP.
     pub challenge: Vec<u8>,
-    /// The CHAP response value (16 or 49 octets), or the PAP password.
+    /// The CHAP response value (16 or 49 octets), the PAP password, or a whole EAP Response that an
+    /// authentication server is to answer (`LinkConfig::eap_pass_through`).
     pub response: Secret,
 }
 
@@ -233,6 +266,12 @@ pub enum Verdict {
         /// Words for the peer.
         message: String,
     },
+    /// An authentication server wants the peer to answer this EAP Request; only where EAP is
+    /// passed through.
+    Continue {
+        /// A whole EAP packet.
+        request: Vec<u8>,
+    },
 }
 
 /// What a verified MS-CHAP response yields.
@@ -240,8 +279,9 @@ pub enum Verdict {
 pub struct MsChapProof {
     /// `S=<40 hex>` (RFC 2759 8.7); empty in MS-CHAPv1.
     pub authenticator_response: String,
-    /// Start keys can be derived from this and nothing else.
-    pub key_material: KeyMaterial,
+    /// Start keys can be derived from this and nothing else. Only an authentication server may
+    /// hold it back.
+    pub key_material: Option<KeyMaterial>,
 }
 
 impl fmt::Debug for MsChapProof {
@@ -265,27 +305,33 @@ pub fn verify(
     request: &AuthRequest,
     secret: Option<&Secret>,
 ) -> Result<Option<MsChapProof>, Denied> {
-    let password = secret.map_or(&b"-"[..], Secret::as_bytes);
-    let proof = verify_password(request, password);
+    let stand_in = Secret::new(b"-".to_vec());
+    let proof = verify_password(request, secret.unwrap_or(&stand_in));
     if secret.is_some() { proof } else { Err(Denied) }
 }
 
-fn verify_password(request: &AuthRequest, password: &[u8]) -> Result<Option<MsChapProof>, Denied> {
+fn verify_password(request: &AuthRequest, secret: &Secret) -> Result<Option<MsChapProof>, Denied> {
+    let password = secret.as_bytes();
     let (challenge, response) = (&request.challenge[..], request.response.as_bytes());
     let proved = |is_due: bool| if is_due { Ok(None) } else { Err(Denied) };
     match request.method {
-        AuthMethod::MsChapV2 => verify_mschap_v2(request, password).map(Some),
-        AuthMethod::MsChapV1 => verify_mschap_v1(request, password).map(Some),
+        AuthMethod::MsChapV2 => verify_mschap_v2(request, secret.as_nt_secret()).map(Some),
+        AuthMethod::MsChapV1 => verify_mschap_v1(request, secret.as_nt_secret()).map(Some),
+        // It needs the password itself.
+        AuthMethod::ChapMd5 if secret.is_nt_hash() => Err(Denied),
         AuthMethod::ChapMd5 => proved(check_chap_md5_response(
             request.id, password, challenge, response,
         )),
-        AuthMethod::Pap => proved(check_pap_password(password, response)),
+        AuthMethod::Pap => proved(match &secret.nt_hash {
+            Some(hash) => check_pap_password(hash, &nt_password_hash(response)[..]),
+            None => check_pap_password(password, response),
+        }),
         // What is spoken inside is presented by its own name.
         AuthMethod::Eap => Err(Denied),
     }
 }
 
-fn verify_mschap_v2(request: &AuthRequest, password: &[u8]) -> Result<MsChapProof, Denied> {
+fn verify_mschap_v2(request: &AuthRequest, password: NtSecret<'_>) -> Result<MsChapProof, Denied> {
     let challenge = request
         .challenge
         .as_slice()
@@ -309,11 +355,11 @@ fn verify_mschap_v2(request: &AuthRequest, password: &[u8]) -> Result<MsChapProo
             challenge,
             name,
         ),
-        key_material: KeyMaterial::from_mschap_v2(password, &nt_response),
+        key_material: Some(KeyMaterial::from_mschap_v2(password, &nt_response)),
     })
 }
 
-fn verify_mschap_v1(request: &AuthRequest, password: &[u8]) -> Result<MsChapProof, Denied> {
+fn verify_mschap_v1(request: &AuthRequest, password: NtSecret<'_>) -> Result<MsChapProof, Denied> {
     let challenge = request
         .challenge
         .as_slice()
@@ -327,7 +373,7 @@ fn verify_mschap_v1(request: &AuthRequest, password: &[u8]) -> Result<MsChapProo
     }
     Ok(MsChapProof {
         authenticator_response: String::new(),
-        key_material: KeyMaterial::from_mschap_v1(password, challenge),
+        key_material: Some(KeyMaterial::from_mschap_v1(password, challenge)),
     })
 }
 
@@ -343,7 +389,7 @@ pub(super) struct Authenticated {
 impl Authenticated {
     /// The peer proved to us who it is.
     pub(super) fn as_authenticator(method: AuthMethod, proof: Option<MsChapProof>) -> Self {
-        let key_material = proof.map(|proof| proof.key_material);
+        let key_material = proof.and_then(|proof| proof.key_material);
         Self {
             method,
             key_material,
@@ -407,7 +453,7 @@ mod tests {
         let proof = verify(&rfc_2759(), Some(&client_pass())).unwrap().unwrap();
         let due = "S=407A5589115FD0D6209F510FE9C04566932CDA56";
         assert_eq!(proof.authenticator_response, due);
-        let KeyMaterial::V2 { master_key } = &proof.key_material else {
+        let Some(KeyMaterial::V2 { master_key }) = &proof.key_material else {
             panic!("not the keys of MS-CHAPv2");
         };
         // RFC 3079 3.5.1, made from the same exchange.
@@ -415,6 +461,40 @@ mod tests {
             hex::encode_upper(master_key),
             "FDECE3717A8C838CB388E527AE3CDD31"
         );
+    }
+
+    #[test]
+    fn an_nt_hash_does_what_the_password_does_in_ms_chap_and_pap_and_nothing_else() {
+        // RFC 2759 9.2: the hash of "clientPass".
+        let hash = hex::decode("44EBBA8D5312B8D611474411F56989AE").unwrap();
+        let hash = Secret::from_nt_hash(hash.try_into().unwrap());
+        let by = |secret: &Secret| verify(&rfc_2759(), Some(secret)).unwrap().unwrap();
+        let (by_hash, by_password) = (by(&hash), by(&client_pass()));
+        assert_eq!(
+            by_hash.authenticator_response,
+            by_password.authenticator_response
+        );
+        let (
+            Some(KeyMaterial::V2 { master_key: ours }),
+            Some(KeyMaterial::V2 { master_key: due }),
+        ) = (&by_hash.key_material, &by_password.key_material)
+        else {
+            panic!("not the keys of MS-CHAPv2");
+        };
+        assert_eq!(ours, due);
+        let presented = |method, response: &[u8]| AuthRequest {
+            method,
+            response: Secret::new(response.to_vec()),
+            ..rfc_2759()
+        };
+        let pap = |password: &[u8]| verify(&presented(AuthMethod::Pap, password), Some(&hash));
+        assert!(pap(b"clientPass").is_ok());
+        assert!(pap(b"clientpass").is_err() && pap(b"").is_err());
+        // The digest of an empty password, which is all that is there.
+        let request = presented(AuthMethod::ChapMd5, &[]);
+        let digest =
+            crate::crypto::challenge_response::chap_md5_response(1, b"", &request.challenge);
+        assert!(verify(&presented(AuthMethod::ChapMd5, &digest), Some(&hash)).is_err());
     }
 
     #[test]

@@ -476,6 +476,9 @@ impl Call {
                 }),
                 LinkOutput::AssignAddresses => self.act(Action::AssignAddresses { call_id }),
                 LinkOutput::Report(report) => self.report(report),
+                LinkOutput::PrepareNetwork(network) => {
+                    self.act(Action::PrepareNetwork { call_id, network });
+                }
                 LinkOutput::NetworkUp(network) => self.network_up(network),
                 LinkOutput::NetworkDown => self.network_down(),
                 LinkOutput::Ipv6Up(ipv6) => self.act(Action::Ipv6Up { call_id, ipv6 }),

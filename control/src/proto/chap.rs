@@ -280,7 +280,7 @@ pub(super) fn respond(
     challenge: &[u8],
     secret: &Secret,
 ) -> Option<Exchange> {
-    let (name, password) = (ctx.config.name.as_bytes(), secret.as_bytes());
+    let (name, password) = (ctx.config.name.as_bytes(), secret.as_nt_secret());
     let (mut success_due, mut key_material) = (String::new(), None);
     let value = match method {
         AuthMethod::MsChapV2 => {
@@ -314,7 +314,9 @@ pub(super) fn respond(
             };
             response.to_value().to_vec()
         }
-        AuthMethod::ChapMd5 => chap_md5_response(id, password, challenge).to_vec(),
+        // A hash alone is of no use in it.
+        AuthMethod::ChapMd5 if secret.is_nt_hash() => return None,
+        AuthMethod::ChapMd5 => chap_md5_response(id, secret.as_bytes(), challenge).to_vec(),
         AuthMethod::Eap | AuthMethod::Pap => return None,
     };
     let response = ChapPacket::Response {
@@ -535,6 +537,8 @@ impl ChapAuthenticator {
                 self.say(ctx, failure);
                 Err(peer_failed(&name, &message))
             }
+            // EAP's alone.
+            Verdict::Continue { .. } => Ok(None),
         }
     }
 

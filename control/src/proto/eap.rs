@@ -6,9 +6,11 @@
 //! then says as much (RFC 3748 4.2), to a peer for which the method has succeeded.
 
 mod authenticator;
+mod pass_through;
 mod peer;
 
 pub(super) use authenticator::{EapAuthenticator, Proved};
+pub(super) use pass_through::EapPassThrough;
 pub(super) use peer::EapPeer;
 
 use super::outbox::Context;

@@ -62,6 +62,11 @@ impl Ipcp {
         self.addresses = addresses;
     }
 
+    /// The peer's address as it stands: what its request named, or else what was meant for it.
+    pub(super) fn remote_so_far(&self) -> Option<Ipv4Addr> {
+        self.remote.or(self.addresses.remote)
+    }
+
     fn judge_address(&mut self, asked: Ipv4Addr) -> Verdict<IpcpOption> {
         self.named = true;
         match self.addresses.remote {
@@ -213,6 +218,10 @@ impl ControlProtocol for Ipcp {
             }
         }
         Ok(())
+    }
+
+    fn configured(&mut self, ctx: &mut Context<'_>) {
+        ctx.outbox.signal(Layer::Ipcp, Signal::Configured);
     }
 
     fn up(&mut self, ctx: &mut Context<'_>) {

@@ -65,6 +65,10 @@ pub enum LinkOutput {
     AssignAddresses,
     /// A line for a person.
     Report(Report),
+    /// A callee's next frame may be the last that the peer waits for before it sends IP: what carries its
+    /// packets must stand before that frame goes out. May come more than once, and `NetworkUp` need
+    /// not follow.
+    PrepareNetwork(Network),
     /// IP may pass.
     NetworkUp(Network),
     /// IP may pass no more, IPv6 neither.
@@ -384,11 +388,12 @@ impl Link {
             (Layer::Ccp, Signal::Up) => self.start_network(now),
             (Layer::Ccp, Signal::Down) => self.ccp_down(now),
             (Layer::Ccp, Signal::Finished) => self.ccp_finished(now),
+            (Layer::Ipcp, Signal::Configured) => self.prepare_network(),
             (Layer::Ipcp, Signal::Up) => self.network_up(now),
             (Layer::Ipcp, Signal::Down) => self.network_down(),
             (Layer::Ipcp, Signal::Finished) => self.ipcp_finished(now),
             (Layer::Ipv6cp, Signal::Up) => self.ipv6_up(now),
-            (Layer::Ipv6cp, Signal::Down | Signal::Finished) => {}
+            (_, Signal::Configured) | (Layer::Ipv6cp, Signal::Down | Signal::Finished) => {}
         }
     }
 
@@ -425,6 +430,7 @@ impl Link {
             Timer::Verifying => match &mut self.verifying {
                 Verifying::Chap(chap) => chap.handle_timeout(&mut ctx),
                 Verifying::Eap(eap) => eap.handle_timeout(&mut ctx),
+                Verifying::PassThrough(eap) => eap.handle_timeout(&mut ctx),
                 Verifying::Unasked | Verifying::Pap(_) => Ok(()),
             },
             Timer::AuthDeadline => Err(self.auth_timeout()),

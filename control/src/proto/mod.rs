@@ -186,7 +186,16 @@ pub enum Action {
         /// What.
         report: link::Report,
     },
-    /// The network layer is up: addresses on the TUN, routes, then `OpenNetwork` to the worker.
+    /// The peer may send IP as soon as it has the next frame: addresses, routes and `OpenNetwork`
+    /// come before that. `NetworkUp` follows, or not.
+    PrepareNetwork {
+        /// Session.
+        call_id: CallId,
+        /// What is about to be agreed.
+        network: link::Network,
+    },
+    /// The network layer is up: addresses on the TUN, routes, then `OpenNetwork` to the worker, as
+    /// far as `PrepareNetwork` has not seen to it.
     NetworkUp {
         /// Session.
         call_id: CallId,
@@ -229,6 +238,38 @@ pub enum Action {
     Idle,
 }
 
+impl Action {
+    /// The call that it is about, if it is about one.
+    #[must_use]
+    pub const fn call_id(&self) -> Option<CallId> {
+        match self {
+            Self::Install { call_id, .. }
+            | Self::Authenticate { call_id, .. }
+            | Self::AssignAddresses { call_id }
+            | Self::Report { call_id, .. }
+            | Self::PrepareNetwork { call_id, .. }
+            | Self::NetworkUp { call_id, .. }
+            | Self::NetworkDown { call_id }
+            | Self::Ipv6Up { call_id, .. }
+            | Self::Ipv6Down { call_id }
+            | Self::Ended { call_id, .. } => Some(*call_id),
+            Self::Dataplane(command) => match command {
+                Command::Inject { call_id, .. }
+                | Command::SetPeerCallId { call_id, .. }
+                | Command::SetReceiveKey { call_id, .. }
+                | Command::SetSendKey { call_id, .. }
+                | Command::ResetSendKey { call_id } => Some(*call_id),
+                _ => None,
+            },
+            Self::Connect { .. }
+            | Self::SendControl { .. }
+            | Self::CloseControl { .. }
+            | Self::DialFailed { .. }
+            | Self::Idle => None,
+        }
+    }
+}
+
 pub mod auth;
 pub mod automaton;
 pub mod call;
@@ -238,6 +279,8 @@ pub mod ending;
 pub mod endpoint;
 pub mod link;
 pub mod pool;
+pub mod pools;
+pub mod radius;
 
 mod ccp;
 mod change_password;

@@ -25,6 +25,9 @@ pub(super) enum Layer {
 /// What a layer tells the link.
 #[derive(Debug)]
 pub(super) enum Signal {
+    /// A Configure-Request and a Configure-Ack of ours are out or go out next: the peer may take
+    /// the layer for open as soon as it has them.
+    Configured,
     /// This-Layer-Up.
     Up,
     /// This-Layer-Down.

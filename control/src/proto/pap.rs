@@ -179,6 +179,8 @@ impl PapAuthenticator {
                 ctx.outbox.report(line);
                 Err(peer_failed(&name, &message))
             }
+            // EAP's alone.
+            Verdict::Continue { .. } => Ok(None),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which client has which inner address: no address is given twice.
+//! Sets of addresses, and which of a set are given: none is given twice.
 //!
 //! Sans I/O: where to start looking is an argument, so that the choice is random in a server and
 //! repeatable in a simulation.
@@ -193,14 +193,20 @@ impl AddressPool {
     }
 
     /// A free address, the first at or after a place that `random` picks; `None` when all are out.
-    pub fn allocate(&mut self, random: u32) -> Option<Ipv4Addr> {
+    #[must_use]
+    pub fn find_free(&self, random: u32) -> Option<Ipv4Addr> {
         if self.free == 0 {
             return None;
         }
         // Nobody has to know how many sessions there are from the address that he gets.
         let start = random % self.ranges.count();
         let index = self.first_free(start).or_else(|| self.first_free(0))?;
-        let address = self.ranges.nth(index)?;
+        self.ranges.nth(index)
+    }
+
+    /// Gives what [`find_free`](Self::find_free) finds.
+    pub fn allocate(&mut self, random: u32) -> Option<Ipv4Addr> {
+        let address = self.find_free(random)?;
         self.allocate_fixed(address).then_some(address)
     }
 

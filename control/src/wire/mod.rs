@@ -19,6 +19,7 @@ pub mod log;
 pub mod pap;
 pub mod ppp;
 pub mod pptp;
+pub mod radius;
 
 mod reader;
 

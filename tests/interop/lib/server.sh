@@ -114,5 +114,6 @@ local = "$tunnel_server"
 remote = "$tunnel_client"
 [log]
 debug = true
+${our_dataplane:-}
 END
 }

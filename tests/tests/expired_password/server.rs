@@ -337,7 +337,7 @@ impl Call {
             &CHALLENGES[1],
             peer_challenge,
             b"mia",
-            &new,
+            new.as_slice(),
             nt_response
         ));
         account.password = account.acceptable;

@@ -51,6 +51,7 @@ pub(super) fn server() -> anyhow::Result<ServerConfig> {
             ..AuthMethods::NONE
         },
         allow: AuthMethods::NONE,
+        eap_pass_through: false,
         secrets: Arc::clone(&secrets) as _,
         lcp: LcpConfig {
             pfc: false,

@@ -4,15 +4,18 @@ use std::net::Ipv4Addr;
 
 use dataplane::program::CallId;
 
+use super::attributes::SessionAttributes;
 use super::{Action, Event, Server};
-use crate::config::secrets::Entry;
 use crate::config::server::SingleSession;
-use crate::proto::auth::{self, AuthMethod, AuthRequest, Secrets, Verdict};
+use crate::proto::auth::{self, AuthMethod, AuthRequest, MsChapProof, Secrets, Verdict};
 use crate::proto::link::Addresses;
 
 /// Microsoft's error codes (RFC 2759 6).
-const WRONG_NAME_OR_PASSWORD: u32 = 691;
-const NO_DIAL_IN: u32 = 649;
+pub(super) const WRONG_NAME_OR_PASSWORD: u32 = 691;
+pub(super) const NO_DIAL_IN: u32 = 649;
+
+/// What the first of two sessions is told.
+pub(super) const REPLACED: &str = "Replaced by a new session";
 
 impl Server {
     /// Answers what a peer presented; what the answer sets off is to be carried out.
@@ -22,7 +25,98 @@ impl Server {
         request_id: u32,
         request: &AuthRequest,
     ) -> Vec<Action> {
-        let (verdict, mut actions) = self.judge(call_id, request);
+        match self.ask_radius(call_id, request_id, request) {
+            Some(actions) => actions,
+            None => self.admit_by_secrets(call_id, request_id, request),
+        }
+    }
+
+    /// Holds what a peer presented against the local secrets.
+    pub(super) fn admit_by_secrets(
+        &mut self,
+        call_id: CallId,
+        request_id: u32,
+        request: &AuthRequest,
+    ) -> Vec<Action> {
+        let pap = request.method == AuthMethod::Pap;
+        let (client, server) = (&request.peer_name, &request.our_name);
+        let secret = self.config.secrets.find(client, server, pap);
+        let Ok(proof) = auth::verify(request, secret.as_ref()) else {
+            return self.turn_away(call_id, request_id, reject(WRONG_NAME_OR_PASSWORD));
+        };
+        let entry = self.config.secrets.entry(client, server, pap);
+        let attributes = SessionAttributes::from_secret(client, entry);
+        let message = self.config.welcome.clone();
+        self.accept(call_id, request_id, attributes, proof, message)
+    }
+
+    /// Gives addresses to a peer that need not prove who it is.
+    pub(super) fn assign(&mut self, call_id: CallId) -> Vec<Action> {
+        let addresses = self.addresses(call_id, &SessionAttributes::default());
+        if addresses.is_none() {
+            self.say(call_id, "no address left: enlarge the pool");
+        }
+        self.engine
+            .handle_event(Event::Addresses { call_id, addresses })
+    }
+
+    /// Tells a peer that it may not come in.
+    pub(super) fn turn_away(
+        &mut self,
+        call_id: CallId,
+        request_id: u32,
+        verdict: Verdict,
+    ) -> Vec<Action> {
+        self.engine.handle_event(Event::Verdict {
+            call_id,
+            request_id,
+            verdict,
+        })
+    }
+
+    /// Lets in who has proved who it is, unless this server has no room for it. `proof` is what
+    /// MS-CHAP makes keys of, `message` the words for the peer.
+    pub(super) fn accept(
+        &mut self,
+        call_id: CallId,
+        request_id: u32,
+        attributes: SessionAttributes,
+        proof: Option<MsChapProof>,
+        message: String,
+    ) -> Vec<Action> {
+        let others = self.other_sessions(call_id, &attributes.user);
+        let mut actions = Vec::new();
+        match self.config.single_session {
+            SingleSession::Deny if !others.is_empty() => {
+                self.say(
+                    call_id,
+                    "this user has a session already (single_session = \"deny\")",
+                );
+                return self.turn_away(call_id, request_id, reject(NO_DIAL_IN));
+            }
+            SingleSession::Replace => {
+                for call_id in others {
+                    let reason = REPLACED.to_owned();
+                    actions.extend(self.engine.handle_event(Event::HangUp { call_id, reason }));
+                    // Its network goes down before the new one comes up: the address is free.
+                    self.hand_over_address(call_id);
+                }
+            }
+            SingleSession::Deny | SingleSession::Allow => {}
+        }
+        let Some(addresses) = self.addresses(call_id, &attributes) else {
+            self.say(call_id, "no address left for this user: enlarge the pool");
+            actions.extend(self.turn_away(call_id, request_id, reject(NO_DIAL_IN)));
+            return actions;
+        };
+        if let Some(session) = self.sessions.get_mut(&call_id) {
+            session.attributes = attributes;
+        }
+        let verdict = Verdict::Accept {
+            proof,
+            message,
+            addresses,
+        };
         actions.extend(self.engine.handle_event(Event::Verdict {
             call_id,
             request_id,
@@ -31,91 +125,44 @@ impl Server {
         actions
     }
 
-    /// Gives addresses to a peer that need not prove who it is.
-    pub(super) fn assign(&mut self, call_id: CallId) -> Vec<Action> {
-        let addresses = self.addresses(call_id, None);
-        if addresses.is_none() {
-            self.say(call_id, "no address left: enlarge the pool");
+    /// Takes its address from a session that is about to end.
+    fn hand_over_address(&mut self, call_id: CallId) {
+        let session = self.sessions.get_mut(&call_id);
+        let session = session.filter(|session| session.held.is_none());
+        if let Some(address) = session.and_then(|session| session.address.take()) {
+            self.release_address(address);
         }
-        self.engine
-            .handle_event(Event::Addresses { call_id, addresses })
-    }
-
-    fn judge(&mut self, call_id: CallId, request: &AuthRequest) -> (Verdict, Vec<Action>) {
-        let pap = request.method == AuthMethod::Pap;
-        let (client, server) = (&request.peer_name, &request.our_name);
-        let secret = self.config.secrets.find(client, server, pap);
-        let Ok(proof) = auth::verify(request, secret.as_ref()) else {
-            return (reject(WRONG_NAME_OR_PASSWORD), Vec::new());
-        };
-        let others = self.other_sessions(call_id, client);
-        let mut actions = Vec::new();
-        match self.config.single_session {
-            SingleSession::Deny if !others.is_empty() => {
-                self.say(
-                    call_id,
-                    "this user has a session already (single_session = \"deny\")",
-                );
-                return (reject(NO_DIAL_IN), Vec::new());
-            }
-            SingleSession::Replace => {
-                for call_id in others {
-                    let reason = "Replaced by a new session".to_owned();
-                    actions.extend(self.engine.handle_event(Event::HangUp { call_id, reason }));
-                }
-            }
-            SingleSession::Deny | SingleSession::Allow => {}
-        }
-        let entry = self.config.secrets.entry(client, server, pap);
-        let fixed = entry.and_then(Entry::fixed_address);
-        let Some(addresses) = self.addresses(call_id, fixed) else {
-            self.say(call_id, "no address left for this user: enlarge the pool");
-            return (reject(NO_DIAL_IN), actions);
-        };
-        if let Some(session) = self.sessions.get_mut(&call_id) {
-            session.user.clone_from(client);
-        }
-        let message = self.config.welcome.clone();
-        let verdict = Verdict::Accept {
-            proof,
-            message,
-            addresses,
-        };
-        (verdict, actions)
     }
 
     fn other_sessions(&self, call_id: CallId, user: &str) -> Vec<CallId> {
         let same = self
             .sessions
             .iter()
-            .filter(|(other, session)| **other != call_id && session.user == user);
+            .filter(|(other, session)| **other != call_id && session.attributes.user == user);
         same.map(|(other, _)| *other).collect()
     }
 
     /// Addresses for a session. A peer that proves itself again keeps those that it has.
-    fn addresses(&mut self, call_id: CallId, fixed: Option<Ipv4Addr>) -> Option<Addresses> {
-        let session = self.sessions.get_mut(&call_id)?;
-        let remote = match (session.address, fixed) {
-            (Some(held), _) => Some(held),
-            (None, Some(fixed)) => Some(self.pool.allocate_fixed(fixed).then_some(fixed)?),
-            // pptpd's `delegate`: the client brings its own.
-            (None, None) if self.config.delegate => None,
-            (None, None) => Some(self.pool.allocate(rand::random())?),
+    fn addresses(&mut self, call_id: CallId, attributes: &SessionAttributes) -> Option<Addresses> {
+        let remote = self.choose_address(call_id, attributes)?;
+        let common = &self.config.link.addresses;
+        let or = |given: [Option<Ipv4Addr>; 2], common: [Option<Ipv4Addr>; 2]| {
+            if given == [None; 2] { common } else { given }
         };
-        session.address = remote;
-        let index = remote.and_then(|remote| self.config.pool.index_of(remote));
         Some(Addresses {
-            local: self.config.local.for_client(index.unwrap_or(0)),
+            local: self.config.local_for(remote),
             remote,
             accept_local: false,
             accept_remote: remote.is_none(),
-            ..self.config.link.addresses.clone()
+            dns: or(attributes.dns, common.dns),
+            wins: or(attributes.wins, common.wins),
+            ..common.clone()
         })
     }
 }
 
 /// With pppd's words to a peer that is turned away.
-fn reject(code: u32) -> Verdict {
+pub(super) fn reject(code: u32) -> Verdict {
     Verdict::Reject {
         code,
         message: "Access denied".to_owned(),

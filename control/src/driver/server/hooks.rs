@@ -6,6 +6,7 @@ use std::time::Duration;
 use dataplane::program::CallId;
 use tokio::sync::Mutex;
 
+use super::super::namespace;
 use super::super::scripts::{Facts, Script, Scripts};
 use super::Server;
 use crate::proto::link::Network;
@@ -17,7 +18,6 @@ impl Server {
         else {
             return;
         };
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         let is_over = matches!(script, Script::IpDown | Script::Ipv6Down | Script::AuthDown);
         let counters = self.engine.counters(call_id).filter(|_| is_over);
         let carried = counters.map(|counters| {
@@ -34,14 +34,15 @@ impl Server {
             dir: dir.clone(),
             ipparam,
             turn: Arc::clone(&session.turn),
+            namespace: self.config.netns.as_deref().map(namespace::path_of),
             ..Scripts::default()
         };
         let facts = Facts {
-            interface: &self.tuns[worker].name,
+            interface: self.device_name(call_id),
             device: &session.peer,
             network,
             ipv6: session.network.as_ref().and_then(|it| it.ipv6),
-            peer_name: Some(session.user.as_str()).filter(|user| !user.is_empty()),
+            peer_name: Some(session.attributes.user.as_str()).filter(|user| !user.is_empty()),
             uses_peer_dns: false,
             carried,
         };

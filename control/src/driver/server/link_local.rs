@@ -5,11 +5,14 @@
 //! Who has one keeps it; the same user may take it along into a new session. Addresses beyond the
 //! link are not given out.
 
+use std::net::Ipv6Addr;
+
 use dataplane::program::{CallId, Command, Ipv6Spec};
 
 use super::{Script, Server};
 use crate::config::server::ServerConfig;
 use crate::driver::ipv6;
+use crate::driver::kernel_writer::{Change, For};
 use crate::proto::link::Ipv6Network;
 use crate::wire::ipv6cp::InterfaceIdentifier;
 
@@ -32,26 +35,25 @@ pub(super) fn choose(config: &mut ServerConfig) {
 }
 
 impl Server {
-    /// Gives a TUN device, which is up, the server's address.
-    pub(super) async fn add_link_local(&self, index: u32) {
+    /// The server's address, which every TUN device has.
+    pub(super) fn link_local(&self) -> Option<Ipv6Addr> {
         let own = self.config.link.ipv6.and_then(|ipv6| ipv6.local);
-        if let Some(own) = own
-            && let Err(error) = self.netlink.add_link_local(index, own.link_local()).await
-        {
-            self.log.line(&format!("no IPv6: {error}"));
-        }
+        own.map(InterfaceIdentifier::link_local)
     }
 
-    pub(super) async fn ipv6_up(&mut self, call_id: CallId, agreed: Ipv6Network) {
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
+    pub(super) fn ipv6_up(&mut self, call_id: CallId, agreed: Ipv6Network) {
         for other in self.holders(call_id, agreed.remote) {
-            let user = |call_id| self.sessions.get(&call_id).map(|it| it.user.clone());
+            let user = |call_id| {
+                self.sessions
+                    .get(&call_id)
+                    .map(|it| it.attributes.user.clone())
+            };
             let is_same_user = user(other) == user(call_id).filter(|it| !it.is_empty());
             if !is_same_user {
                 let text = "no IPv6: another session has this link-local address";
                 return self.say(call_id, text);
             }
-            self.ipv6_down(other).await;
+            self.ipv6_down(other);
         }
         let Some(standing) = self
             .sessions
@@ -66,19 +68,16 @@ impl Server {
         let ipv6 = Some(Ipv6Spec { peer });
         self.engine
             .command(call_id, Command::SetIpv6 { call_id, ipv6 });
-        let index = self.tuns[worker].index;
-        let route = self
-            .netlink
-            .add_link_local_route(index, peer, network.mtu)
-            .await;
-        if let Err(error) = route {
-            self.say(call_id, &error.to_string());
+        if let Some(index) = self.device_index(call_id) {
+            let (host, mtu) = (peer, network.mtu);
+            let route = Change::AddLinkLocalRoute { index, host, mtu };
+            self.kernel.change(For::Session(call_id), vec![route]);
         }
         self.start_script(Script::Ipv6Up, call_id, Some(&network));
     }
 
     /// Nothing happens when IPv6 is not up.
-    pub(super) async fn ipv6_down(&mut self, call_id: CallId) {
+    pub(super) fn ipv6_down(&mut self, call_id: CallId) {
         let session = self.sessions.get(&call_id);
         let Some(standing) = session.and_then(|it| it.network.as_ref()) else {
             return;
@@ -86,9 +85,11 @@ impl Server {
         let Some(agreed) = standing.ipv6 else { return };
         let network = standing.agreed.clone();
         self.start_script(Script::Ipv6Down, call_id, Some(&network));
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
-        let (index, peer) = (self.tuns[worker].index, agreed.remote.link_local());
-        self.netlink.remove_link_local_route(index, peer).await;
+        if let Some(index) = self.device_index(call_id) {
+            let host = agreed.remote.link_local();
+            let route = Change::RemoveLinkLocalRoute { index, host };
+            self.kernel.change(For::Session(call_id), vec![route]);
+        }
         let ipv6 = None;
         self.engine
             .command(call_id, Command::SetIpv6 { call_id, ipv6 });

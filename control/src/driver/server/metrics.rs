@@ -145,7 +145,11 @@ impl Server {
             sources: Sources {
                 started: Instant::now(),
                 workers: self.engine.workers.counters().collect(),
-                interfaces: self.tuns.iter().map(|tun| tun.name.clone()).collect(),
+                interfaces: self
+                    .tuns
+                    .iter()
+                    .map(|tun| tun.device.name.clone())
+                    .collect(),
             },
             requests,
         };

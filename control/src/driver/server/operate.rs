@@ -36,7 +36,8 @@ impl Server {
             Order::Pools => Answer::Pools {
                 pools: self.pool_records(),
             },
-            Order::Reload => self.reload(),
+            // Answered when the files have been read.
+            Order::Reload => Answer::Done,
             Order::Drain { cancel } => {
                 self.operation.is_draining = !cancel;
                 self.engine.set_accepting(cancel);
@@ -88,8 +89,8 @@ impl Server {
             sid: self.observer.sid(call_id),
             call_id: call_id.0,
             worker,
-            interface: self.tuns.get(usize::from(worker))?.name.clone(),
-            user: session.user.clone(),
+            interface: self.device_name(call_id).to_owned(),
+            user: session.attributes.user.clone(),
             peer: session.peer.clone(),
             called: seen
                 .and_then(|seen| seen.called)
@@ -144,14 +145,15 @@ impl Server {
     }
 
     fn pool_records(&self) -> Vec<PoolRecord> {
-        let (size, free) = (self.pool.count(), self.pool.free_count());
-        vec![PoolRecord {
-            name: "default".to_owned(),
-            ranges: self.config.pool.to_string(),
-            size,
-            used: size - free,
-            free,
-        }]
+        let usage = self.leases.usage().into_iter();
+        let records = usage.map(|pool| PoolRecord {
+            name: pool.name,
+            ranges: pool.ranges.to_string(),
+            size: pool.total,
+            used: pool.total - pool.free,
+            free: pool.free,
+        });
+        records.collect()
     }
 
     /// Copies the packets of one session from now on.
@@ -168,7 +170,7 @@ impl Server {
         let Some(session) = self.sessions.get(&call_id) else {
             return refused("this session has gone".to_owned());
         };
-        let title = format!("{} at {}", session.user, session.peer);
+        let title = format!("{} at {}", session.attributes.user, session.peer);
         let tap = Tap::new();
         self.operation.captures.push((call_id, Arc::clone(&tap)));
         let capture = Command::Capture {

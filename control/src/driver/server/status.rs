@@ -20,7 +20,7 @@ impl Server {
             listen: self.config.listen.iter().map(ToString::to_string).collect(),
             drops: drops::count(
                 &self.engine.workers,
-                self.tuns.iter().map(|tun| tun.name.as_str()),
+                self.tuns.iter().map(|tun| tun.device.name.as_str()),
             ),
             session_count: self.sessions.len(),
             is_draining: self.operation.is_draining,
@@ -32,17 +32,16 @@ impl Server {
     }
 
     fn session_status(&self, call_id: CallId, session: &Session) -> TunnelStatus {
-        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         let network = session.network.as_ref();
         let mut status = TunnelStatus {
-            name: session.user.clone(),
+            name: session.attributes.user.clone(),
             state: if network.is_some() {
                 "up"
             } else {
                 "connecting"
             }
             .to_owned(),
-            interface: self.tuns[worker].name.clone(),
+            interface: self.device_name(call_id).to_owned(),
             peer: session.peer.clone(),
             local_ip: network.map(|standing| standing.agreed.local.to_string()),
             peer_ip: network.map(|standing| standing.agreed.remote.to_string()),

@@ -305,6 +305,8 @@ impl EapAuthenticator {
                 self.ask_inner(ctx, ChapPacket::Failure { id, message });
                 Ok(())
             }
+            // Only where EAP is passed through.
+            Verdict::Continue { .. } => Ok(()),
         }
     }
 

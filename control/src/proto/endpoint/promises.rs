@@ -188,6 +188,7 @@ impl Accountant {
             Action::Ended { call_id, .. } => assert_eq!(self.live.remove(&call_id), Some(false)),
             Action::Report { call_id, .. }
             | Action::Authenticate { call_id, .. }
+            | Action::PrepareNetwork { call_id, .. }
             | Action::AssignAddresses { call_id } => {
                 assert!(self.live.contains_key(&call_id));
             }

@@ -39,6 +39,7 @@ pub(super) fn link_config() -> Arc<LinkConfig> {
         remote_name: None,
         require: AuthMethods::NONE,
         allow: AuthMethods::NONE,
+        eap_pass_through: false,
         secrets: Arc::new(NoSecrets),
         lcp: LcpConfig::default(),
         mppe: None,

@@ -4,7 +4,7 @@ use super::{Link, LinkOutput, LinkRole, Phase, Report};
 use crate::proto::Time;
 use crate::proto::auth::{AuthMethod, Authenticated, Verdict};
 use crate::proto::chap::{ChapAuthenticator, ChapPeer};
-use crate::proto::eap::{EapAuthenticator, EapPeer, Proved};
+use crate::proto::eap::{EapAuthenticator, EapPassThrough, EapPeer, Proved};
 use crate::proto::ending::Ending;
 use crate::proto::outbox::Failure;
 use crate::proto::pap::{PapAuthenticator, PapPeer};
@@ -28,6 +28,7 @@ pub(super) enum Verifying {
     Unasked,
     Chap(ChapAuthenticator),
     Eap(Box<EapAuthenticator>),
+    PassThrough(Box<EapPassThrough>),
     Pap(PapAuthenticator),
 }
 
@@ -42,7 +43,7 @@ impl Link {
             Verdict::Accept { addresses, .. } if self.around.role == LinkRole::Callee => {
                 Some(addresses.clone())
             }
-            Verdict::Accept { .. } | Verdict::Reject { .. } => None,
+            Verdict::Accept { .. } | Verdict::Reject { .. } | Verdict::Continue { .. } => None,
         };
         let mut ctx = self.around.at(now);
         let handled = match &mut self.verifying {
@@ -50,6 +51,11 @@ impl Link {
             Verifying::Chap(chap) => chap.handle_verdict(&mut ctx, request_id, verdict),
             Verifying::Pap(pap) => pap.handle_verdict(&mut ctx, request_id, verdict),
             Verifying::Eap(eap) => {
+                let handled = eap.handle_verdict(&mut ctx, request_id, verdict);
+                self.handle_verified(now, handled);
+                return self.settle(now);
+            }
+            Verifying::PassThrough(eap) => {
                 let handled = eap.handle_verdict(&mut ctx, request_id, verdict);
                 self.handle_verified(now, handled);
                 return self.settle(now);
@@ -83,6 +89,9 @@ impl Link {
         self.verifying = match self.lcp.protocol.peer_proves_by() {
             None => Verifying::Unasked,
             Some(AuthMethod::Pap) => Verifying::Pap(PapAuthenticator::default()),
+            Some(AuthMethod::Eap) if ctx.config.eap_pass_through => {
+                Verifying::PassThrough(Box::new(EapPassThrough::start(&mut ctx)))
+            }
             Some(AuthMethod::Eap) => Verifying::Eap(Box::new(EapAuthenticator::start(&mut ctx))),
             Some(method) => Verifying::Chap(ChapAuthenticator::start(&mut ctx, method)),
         };
@@ -120,10 +129,15 @@ impl Link {
         };
         let mut ctx = self.around.at(now);
         if packet.code == EapPacket::RESPONSE {
-            if let Verifying::Eap(eap) = &mut self.verifying {
-                let handled = eap.handle_packet(&mut ctx, &packet, &mut self.request_id);
-                self.handle_verified(now, handled);
-            }
+            let request_id = &mut self.request_id;
+            let handled = match &mut self.verifying {
+                Verifying::Eap(eap) => eap.handle_packet(&mut ctx, &packet, request_id),
+                Verifying::PassThrough(eap) => {
+                    eap.handle_packet(&mut ctx, &packet, payload, request_id)
+                }
+                Verifying::Unasked | Verifying::Chap(_) | Verifying::Pap(_) => return,
+            };
+            self.handle_verified(now, handled);
         } else if let Proving::Eap(eap) = &mut self.proving {
             let handled = eap.handle_packet(&mut ctx, &packet, payload);
             self.handle_proved(now, handled);
@@ -145,10 +159,12 @@ impl Link {
         if let Err(failure) = handled {
             return self.fail(now, failure);
         }
-        let Verifying::Eap(eap) = &mut self.verifying else {
-            return;
+        let proved = match &mut self.verifying {
+            Verifying::Eap(eap) => eap.take_proved(),
+            Verifying::PassThrough(eap) => eap.take_proved(),
+            Verifying::Unasked | Verifying::Chap(_) | Verifying::Pap(_) => None,
         };
-        let Some(proved) = eap.take_proved() else {
+        let Some(proved) = proved else {
             return;
         };
         let Proved {

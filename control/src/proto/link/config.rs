@@ -19,6 +19,8 @@ pub struct LinkConfig {
     pub require: AuthMethods,
     /// Methods that we are ready to prove ourselves with (those not refused).
     pub allow: AuthMethods,
+    /// An authentication server speaks EAP with the peer, and this side only carries it.
+    pub eap_pass_through: bool,
     /// Secrets to prove ourselves with (as peer).
     pub secrets: Arc<dyn Secrets>,
     /// LCP options and timers.

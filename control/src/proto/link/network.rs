@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 
 use super::authenticate::Verifying;
-use super::{EARLY_FRAME_LEN_MAX, Link, LinkOutput, Network, Phase};
+use super::{EARLY_FRAME_LEN_MAX, Link, LinkOutput, LinkRole, Network, Phase};
 use crate::proto::Time;
 use crate::proto::auth::Authenticated;
 use crate::proto::ccp;
@@ -194,19 +194,29 @@ impl Link {
         }
     }
 
-    pub(super) fn network_up(&mut self, now: Time) {
-        let (ipcp, ccp) = (&mut self.ipcp.protocol, &self.ccp.protocol);
-        let Some(remote) = ipcp.remote else {
-            return;
-        };
-        ipcp.is_up = true;
-        self.lcp.protocol.refused_auth = None;
+    /// The caller may send IP as soon as it has what goes out next. (A caller itself opens the way
+    /// with `NetworkUp`: nobody sends to it before it has asked.)
+    pub(super) fn prepare_network(&mut self) {
+        let ipcp = &self.ipcp.protocol;
+        if self.around.role == LinkRole::Callee
+            && let Some(remote) = ipcp.remote_so_far()
+            && !ipcp.local.is_unspecified()
+            && !ipcp.is_up
+        {
+            let network = self.describe_network(remote);
+            self.around.outbox.push(LinkOutput::PrepareNetwork(network));
+        }
+    }
+
+    /// What is agreed with a peer that has the address `remote`.
+    fn describe_network(&self, remote: Ipv4Addr) -> Network {
+        let (ipcp, ccp) = (&self.ipcp.protocol, &self.ccp.protocol);
         let named = |server: &Option<Ipv4Addr>| server.filter(|server| !server.is_unspecified());
         let peer = &self.lcp.protocol.peer;
         let config = &self.around.config;
         let overhead = if ccp.encrypts() { MPPE_OVERHEAD } else { 0 };
         let required = config.mppe.is_some_and(|mppe| mppe.require);
-        let network = Network {
+        Network {
             local: ipcp.local,
             remote,
             dns: [named(&ipcp.dns[0]), named(&ipcp.dns[1])],
@@ -216,7 +226,16 @@ impl Link {
             compress_address_control: peer.compression.address_control,
             require_encryption: required || ccp.encrypts() && ccp.decrypts(),
             cipher: ccp.cipher(),
+        }
+    }
+
+    pub(super) fn network_up(&mut self, now: Time) {
+        let Some(remote) = self.ipcp.protocol.remote else {
+            return;
         };
+        self.ipcp.protocol.is_up = true;
+        self.lcp.protocol.refused_auth = None;
+        let network = self.describe_network(remote);
         let outbox = &mut self.around.outbox;
         outbox.report(format!("local  IP address {}", network.local));
         outbox.report(format!("remote IP address {}", network.remote));
@@ -230,7 +249,8 @@ impl Link {
         match &self.verifying {
             Verifying::Chap(chap) => chap.schedule(&mut self.around.at(now)),
             Verifying::Eap(eap) => eap.schedule(&mut self.around.at(now)),
-            Verifying::Unasked | Verifying::Pap(_) => {}
+            // What an authentication server was told once is enough.
+            Verifying::Unasked | Verifying::Pap(_) | Verifying::PassThrough(_) => {}
         }
         self.ipv6_up(now);
     }

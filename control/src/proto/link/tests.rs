@@ -60,6 +60,7 @@ fn caller() -> LinkConfig {
         remote_name: Some("zidler".into()),
         require: AuthMethods::NONE,
         allow: AuthMethods::ALL,
+        eap_pass_through: false,
         secrets: Arc::new(Known("mia123")),
         lcp: LcpConfig {
             pfc: false,
@@ -82,6 +83,7 @@ fn callee() -> LinkConfig {
         remote_name: None,
         require: only(AuthMethod::MsChapV2),
         allow: AuthMethods::ALL,
+        eap_pass_through: false,
         secrets: Arc::new(Known("mia123")),
         lcp: LcpConfig::default(),
         mppe: Some(MPPE_128),
@@ -120,6 +122,8 @@ struct End {
     resets: u32,
     network: Option<Network>,
     ipv6: Option<Ipv6Network>,
+    /// The last `PrepareNetwork`.
+    prepared: Option<Network>,
     /// `NetworkUp` was ever said.
     was_up: bool,
     endings: Vec<Ending>,
@@ -154,6 +158,7 @@ impl Pair {
             resets: 0,
             network: None,
             ipv6: None,
+            prepared: None,
             was_up: false,
             endings: Vec::new(),
             has_hung_up: false,
@@ -348,6 +353,7 @@ impl End {
             }
             LinkOutput::ResetSendKey => self.resets += 1,
             LinkOutput::Report(report) => self.lines.push(report.to_string()),
+            LinkOutput::PrepareNetwork(network) => self.prepared = Some(network),
             LinkOutput::NetworkUp(network) => {
                 assert!(self.network.replace(network).is_none(), "up twice");
                 self.was_up = true;

@@ -87,9 +87,9 @@ fn a_server_that_does_not_know_the_password_is_found_out() {
     let verdict = Verdict::Accept {
         proof: Some(MsChapProof {
             authenticator_response: format!("S={}", "0".repeat(40)),
-            key_material: KeyMaterial::V2 {
+            key_material: Some(KeyMaterial::V2 {
                 master_key: [0; 16],
-            },
+            }),
         }),
         message: "Welcome".into(),
         addresses: callee_addresses(),

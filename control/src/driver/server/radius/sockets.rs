@@ -1,0 +1,156 @@
+//! Datagrams in and out. Sending never waits: what finds no room is lost, and is sent again.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::RadiusEvent;
+use crate::proto::radius::Output;
+use crate::wire::radius::PACKET_BYTES_MAX;
+
+/// Datagrams that wait to be looked at; beyond that, they wait in the kernel.
+const DATAGRAMS_MAX: usize = 256;
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Authentication: which of the sockets.
+    Auth(u16),
+    /// Accounting: which of the sockets.
+    Accounting(u16),
+    /// Orders.
+    Dynamic,
+}
+
+/// What came.
+pub(in super::super) struct Datagram {
+    pub(super) purpose: Purpose,
+    pub(super) from: SocketAddr,
+    pub(super) bytes: Bytes,
+}
+
+/// All sockets of one server.
+pub(super) struct Sockets {
+    auth: Vec<Rc<UdpSocket>>,
+    accounting: Vec<Rc<UdpSocket>>,
+    dynamic: Option<Rc<UdpSocket>>,
+    datagrams: mpsc::Receiver<Datagram>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Sockets {
+    pub(super) fn open(
+        bind: Ipv4Addr,
+        count: u16,
+        has_accounting: bool,
+        listen: Option<SocketAddr>,
+    ) -> std::io::Result<Self> {
+        let (sender, datagrams) = mpsc::channel(DATAGRAMS_MAX);
+        let mut readers = Vec::new();
+        let mut open = |address: SocketAddr, purpose| {
+            let socket = std::net::UdpSocket::bind(address)?;
+            socket.set_nonblocking(true)?;
+            let socket = Rc::new(UdpSocket::from_std(socket)?);
+            let reading = read(Rc::clone(&socket), purpose, sender.clone());
+            readers.push(tokio_uring::spawn(reading));
+            Ok(socket)
+        };
+        let any = SocketAddr::new(IpAddr::V4(bind), 0);
+        let mut many = |purpose: fn(u16) -> Purpose| {
+            let all = (0..count).map(|socket| open(any, purpose(socket)));
+            all.collect::<std::io::Result<Vec<_>>>()
+        };
+        let auth = many(Purpose::Auth)?;
+        let accounting = if has_accounting {
+            many(Purpose::Accounting)?
+        } else {
+            Vec::new()
+        };
+        let dynamic = listen.map(|address| open(address, Purpose::Dynamic));
+        let dynamic = dynamic.transpose()?;
+        Ok(Self {
+            auth,
+            accounting,
+            dynamic,
+            datagrams,
+            readers,
+        })
+    }
+
+    /// The next datagram. Nothing is lost when the future is dropped.
+    pub(super) async fn receive(&mut self) -> Datagram {
+        match self.datagrams.recv().await {
+            Some(datagram) => datagram,
+            // The readers hold the other end, and end with this one.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Sends what a client wants sent, or says what it says.
+    pub(super) fn carry_out(
+        &self,
+        output: &Output,
+        purpose: fn(u16) -> Purpose,
+    ) -> Option<RadiusEvent> {
+        let (sockets, what) = match purpose(0) {
+            Purpose::Auth(_) => (&self.auth, "authentication"),
+            Purpose::Accounting(_) | Purpose::Dynamic => (&self.accounting, "accounting"),
+        };
+        let text = match output {
+            Output::Transmit { socket, to, bytes } => {
+                if let Some(socket) = sockets.get(usize::from(*socket)) {
+                    let _ = socket.try_send_to(bytes, *to);
+                }
+                return None;
+            }
+            Output::Answered { .. } | Output::Failed { .. } => return None,
+            Output::Forged { server, forged } => {
+                format!("RADIUS: something from {server} does not count: {forged}")
+            }
+            Output::Dead { server } => {
+                format!("RADIUS: {server} does not answer, it is left alone for {what}")
+            }
+            Output::Alive { server } => format!("RADIUS: {server} answers again ({what})"),
+        };
+        Some(RadiusEvent::Say(text))
+    }
+
+    /// Answers an order.
+    pub(super) fn answer(&self, to: SocketAddr, bytes: &[u8]) {
+        if let Some(socket) = &self.dynamic {
+            let _ = socket.try_send_to(bytes, to);
+        }
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for reader in &self.readers {
+            reader.abort();
+        }
+    }
+}
+
+async fn read(socket: Rc<UdpSocket>, purpose: Purpose, datagrams: mpsc::Sender<Datagram>) {
+    let mut buffer = vec![0; PACKET_BYTES_MAX];
+    loop {
+        // An error is news of a datagram that was not delivered (ICMP): the socket lives on.
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let bytes = Bytes::copy_from_slice(&buffer[..length]);
+        let datagram = Datagram {
+            purpose,
+            from,
+            bytes,
+        };
+        if datagrams.send(datagram).await.is_err() {
+            return;
+        }
+    }
+}
