@@ -13,6 +13,7 @@
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
 //! server         ServerConfig: what `serve` needs
+//! operation      how a server is watched and operated
 //! edit           the same files, changed: atomically, and without touching what others wrote
 //! address_spec   192.168.0.1-254 and friends   -> AddressRanges
 //! ```
@@ -27,6 +28,7 @@ pub mod edit;
 pub mod error;
 pub mod fast_path;
 pub mod network_manager;
+pub mod operation;
 pub mod option_table;
 pub mod peers;
 pub mod pppd_options;

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod background;
+pub mod capture;
 pub mod client;
 mod clock;
 pub mod drops;
