@@ -117,6 +117,12 @@ pub struct TunnelStatus {
     pub local_ip: Option<String>,
     /// The peer's address in the tunnel, when up.
     pub peer_ip: Option<String>,
+    /// Our IPv6 address in the tunnel, when IPv6 is up.
+    #[serde(default)]
+    pub local_ipv6: Option<String>,
+    /// The peer's.
+    #[serde(default)]
+    pub peer_ipv6: Option<String>,
     /// `MPPE 128-bit stateless`, `none`.
     pub cipher: Option<String>,
     /// Seconds since it came up.

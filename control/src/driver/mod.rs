@@ -14,7 +14,7 @@ mod fast_path;
 pub mod host_error;
 mod ipv6;
 pub mod log;
-mod name_servers;
+pub(crate) mod name_servers;
 pub mod netlink;
 mod nftables;
 pub mod privileges;
