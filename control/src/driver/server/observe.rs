@@ -402,6 +402,7 @@ pub(super) const fn cause(ending: &Ending) -> &'static str {
         Ending::PeerAuthFailed(_)
         | Ending::AuthFailed(_)
         | Ending::PasswordExpired { .. }
+        | Ending::PasswordNotChanged(_)
         | Ending::NoSecret { .. } => "auth",
         Ending::MppeRefused { .. } => "mppe",
         Ending::NoAddresses(_) => "no_address",
