@@ -101,7 +101,10 @@ fn column(lab: &Lab, words: &str, name: &str) -> Vec<String> {
     assert_eq!(listed["count"], rows.len());
     let cells = rows.iter().map(|row| row[name].clone());
     cells
-        .map(|cell| cell.as_str().map_or(cell.to_string(), str::to_owned))
+        .map(|cell| {
+            cell.as_str()
+                .map_or_else(|| cell.to_string(), str::to_owned)
+        })
         .collect()
 }
 

@@ -108,6 +108,15 @@ struct Listen {
     vrf: Option<String>,
 }
 
+impl Listen {
+    fn sockets(&self) -> Vec<SocketAddrV4> {
+        if self.addresses.is_empty() {
+            return vec![LISTEN_ANY];
+        }
+        self.addresses.iter().map(|address| address.0).collect()
+    }
+}
+
 /// `192.0.2.1` or `192.0.2.1:1723`.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -419,17 +428,11 @@ impl File {
         let radius = self.radius.config(dir)?;
         link.eap_pass_through = radius.is_some();
         let (local, pools) = self.pool.config()?;
-        let listen = self.listen.addresses.into_iter().map(|address| address.0);
-        let listen: Vec<_> = listen.collect();
         let defaults = Timeouts::default();
         let ms = |given: Option<Seconds>, default| given.map_or(default, Seconds::ms);
         let times = self.timeouts;
         Ok(ServerConfig {
-            listen: if listen.is_empty() {
-                vec![LISTEN_ANY]
-            } else {
-                listen
-            },
+            listen: self.listen.sockets(),
             link,
             secrets,
             local,

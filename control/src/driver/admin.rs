@@ -391,3 +391,78 @@ impl Conversation {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    /// Serves a socket, answering every request with `Done`, while `work` talks to it.
+    fn served(work: impl FnOnce(&Path) + Send + 'static) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime.unwrap(), async {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("socket");
+            let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let (requests, mut receiver) = mpsc::channel::<Asked>(1);
+            tokio::task::spawn_local(serve(listener, requests));
+            let work = tokio::task::spawn_blocking(move || work(&path));
+            tokio::select! {
+                done = work => done.unwrap(),
+                () = async {
+                    while let Some((_, answer)) = receiver.recv().await {
+                        let _ = answer.send(Answer::Done);
+                    }
+                } => {}
+            }
+        });
+    }
+
+    #[test]
+    fn requests_are_answered_one_after_the_other_and_strange_ones_refused() {
+        served(|path| {
+            let mut conversation = Conversation::open(path, PATIENCE).unwrap();
+            for _ in 0..3 {
+                let answer = conversation.ask(&Request::Status).unwrap();
+                assert!(matches!(answer, Answer::Done), "{answer:?}");
+            }
+            let mut stream = UnixStream::connect(path).unwrap();
+            stream.write_all(b"{\"command\":\"snapshot\"}\n").unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            assert!(line.contains("\"refused\""), "{line}");
+        });
+    }
+
+    #[test]
+    fn a_request_without_end_is_not_read_to_it() {
+        served(|path| {
+            let mut stream = UnixStream::connect(path).unwrap();
+            // It may be cut off before all of this is written.
+            let _ = stream.write_all(&vec![b' '; REQUEST_BYTES_MAX as usize + 1]);
+            let mut rest = Vec::new();
+            let read = stream.read_to_end(&mut rest);
+            assert!(read.is_err() || rest.is_empty(), "{rest:?}");
+        });
+    }
+
+    #[test]
+    fn one_client_too_many_is_told_to_come_again() {
+        served(|path| {
+            let mut others: Vec<_> = (0..CLIENTS_MAX)
+                .map(|_| Conversation::open(path, PATIENCE).unwrap())
+                .collect();
+            // The last of them has its place, and so have those before.
+            let last = others.last_mut().unwrap().ask(&Request::Status).unwrap();
+            assert!(matches!(last, Answer::Done), "{last:?}");
+            let mut line = String::new();
+            let late = UnixStream::connect(path).unwrap();
+            BufReader::new(late).read_line(&mut line).unwrap();
+            assert!(line.contains("try again"), "{line}");
+        });
+    }
+}

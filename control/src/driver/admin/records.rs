@@ -3,8 +3,8 @@
 use dataplane::counters::SessionCounters;
 use serde::{Deserialize, Serialize};
 
-/// Sessions in one page: a fraction of a millisecond of the control loop.
-pub const PAGE_SESSIONS: usize = 256;
+/// Sessions in one page: less than a millisecond of the control loop.
+pub const PAGE_SESSIONS: usize = 128;
 /// Sessions that one request may end.
 pub const TERMINATE_MAX: usize = 256;
 

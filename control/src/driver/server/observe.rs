@@ -479,6 +479,6 @@ mod tests {
             }
             observer.end(call_id, &ending, None);
         }
-        assert_eq!(results(&observer), [1, 2, 1]);
+        assert_eq!(results(&observer), [1, 1, 1]);
     }
 }
