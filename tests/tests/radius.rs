@@ -38,7 +38,7 @@ fn client(lab: &Lab, user: &str, password: &str, options: &str) {
         &format!("{user} zidler {password} *\nann zidler ann123 *\n"),
     );
     lab.write("ppp/pap-secrets", &format!("{user} zidler {password} *\n"));
-    let options = format!("nodetach\nnoauth\ndebug\nlogfd 2\nusepeerdns\n{options}");
+    let options = format!("noauth\ndebug\nlogfd 2\nusepeerdns\n{options}");
     let options = lab.write("ppp/options.pptp", &options);
     let peer = HOWTO_PEER.replace("name mia", &format!("name {user}"));
     lab.write(

@@ -12,6 +12,7 @@
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
 //! radius         its section on RADIUS         -> RadiusConfig
+//! radius_client  radiusclient.conf, servers    -> RadiusConfig
 //! server         ServerConfig: what `serve` needs
 //! edit           the same files, changed: atomically, and without touching what others wrote
 //! address_spec   192.168.0.1-254 and friends   -> AddressRanges
@@ -31,6 +32,7 @@ pub mod peers;
 pub mod pppd_options;
 pub mod pptpd_conf;
 pub mod radius;
+mod radius_client;
 pub mod route;
 pub mod secrets;
 pub mod server;

@@ -363,12 +363,9 @@ mod tests {
                 list.octets(Kind::MS_CHAP_ERROR, &value);
                 list.text(Kind::REPLY_MESSAGE, message);
             };
-            read(
-                Code::ACCESS_REJECT,
-                AuthMethod::MsChapV2,
-                fill,
-                |it| it.rejected(),
-            )
+            read(Code::ACCESS_REJECT, AuthMethod::MsChapV2, fill, |it| {
+                it.rejected()
+            })
         };
         let text = "E=648 R=0 C=00112233445566778899aabbccddeeff V=3 M=Too old";
         assert_eq!(rejected(text, ""), (Some(648), Some("Too old".into())));

@@ -10,7 +10,7 @@ use super::super::admission::{NO_DIAL_IN, WRONG_NAME_OR_PASSWORD, reject};
 use super::super::attributes::{SessionAttributes, SessionRoute};
 use super::super::{Action, Event, Server, ServerError, Session};
 use super::accept::{Accepted, Answer, apply};
-use super::requests::{Account, Facts, count, terminate_cause};
+use super::requests::{Account, Facts, SHUTTING_DOWN, count, terminate_cause};
 use super::{Call, Pending, Radius, RadiusEvent, RadiusInput, local_address, unix_s};
 use crate::driver::netlink::RouteEntry;
 use crate::proto::auth::{AuthMethod, AuthRequest, Secret, Verdict};
@@ -242,6 +242,14 @@ impl Server {
         self.account(call_id, AcctStatusType::Stop, Some(ending));
         if let Some(radius) = &mut self.radius {
             radius.forget(call_id);
+        }
+    }
+
+    /// The server stops before these sessions have ended in order.
+    pub(in super::super) fn account_rest(&mut self) {
+        let rest: Vec<CallId> = self.sessions.keys().copied().collect();
+        for call_id in rest {
+            self.account_stop(call_id, &Ending::LocalRequest(SHUTTING_DOWN.to_owned()));
         }
     }
 
