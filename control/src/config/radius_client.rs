@@ -44,7 +44,7 @@ pub(super) fn configured(options: &PppdOptions) -> Result<Option<RadiusConfig>, 
         return Ok(None);
     }
     let path = options.radius_config_file.as_deref();
-    let path = path.unwrap_or(Path::new(CONFIG_FILE));
+    let path = path.unwrap_or_else(|| Path::new(CONFIG_FILE));
     let text = source::read("RADIUS configuration", path, &Place::command_line())?;
     parse(path, &text).map(Some)
 }
@@ -67,7 +67,7 @@ struct Conf {
 }
 
 fn parse(path: &Path, text: &[u8]) -> Result<RadiusConfig, ConfigError> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
     let mut conf = Conf {
         named: Vec::new(),
         servers_file: (PathBuf::from(SERVERS_FILE), Place::command_line()),

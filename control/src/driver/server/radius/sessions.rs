@@ -65,7 +65,7 @@ impl Server {
             Err(why) => {
                 self.say(call_id, why);
                 let verdict = reject(WRONG_NAME_OR_PASSWORD);
-                Some(self.turn_away(call_id, request_id, verdict))
+                Some(self.tell_verdict(call_id, request_id, verdict))
             }
         }
     }
@@ -132,7 +132,7 @@ impl Server {
                 Ok(accepted) => self.accept_by_radius(call_id, request_id, accepted),
                 Err(why) => {
                     self.say(call_id, why);
-                    self.turn_away(call_id, request_id, reject(NO_DIAL_IN))
+                    self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN))
                 }
             },
             (Code::ACCESS_CHALLENGE, AuthMethod::Eap) => {
@@ -143,7 +143,7 @@ impl Server {
                 let verdict = Verdict::Continue {
                     request: packet.joined(Kind::EAP_MESSAGE),
                 };
-                self.turn_away(call_id, request_id, verdict)
+                self.tell_verdict(call_id, request_id, verdict)
             }
             // A challenge that only a person could meet is a refusal (RFC 2865 4.4).
             _ => {
@@ -155,7 +155,7 @@ impl Server {
                     code: code.unwrap_or(WRONG_NAME_OR_PASSWORD),
                     message: words.unwrap_or(message),
                 };
-                self.turn_away(call_id, request_id, verdict)
+                self.tell_verdict(call_id, request_id, verdict)
             }
         }
     }
@@ -207,7 +207,7 @@ impl Server {
             code: NO_DIAL_IN,
             message: "No authentication server answers".to_owned(),
         };
-        self.turn_away(call_id, request_id, verdict)
+        self.tell_verdict(call_id, request_id, verdict)
     }
 
     /// The network of a session stands.
