@@ -135,89 +135,97 @@ pub fn radclient(lab: &Lab, kind: &str, attributes: &str) -> String {
 }
 
 fn configuration(dir: &str, address: &str) -> String {
-    let listen = |kind: &str, port: u16| {
-        format!(
-            "    listen {{\n        type = {kind}\n        ipaddr = {address}\n        port = {port}\n    }}\n"
-        )
-    };
-    let (auth, acct) = (listen("auth", 1812), listen("acct", 1813));
-    // Releases before 3.2.5 put Message-Authenticator into replies only when told to.
-    format!(
-        "prefix = /usr
+    CONFIGURATION
+        .replace("@DIR@", dir)
+        .replace("@ADDRESS@", address)
+        .replace("@SECRET@", SECRET)
+}
+
+/// Releases before 3.2.5 put Message-Authenticator into replies only when told to.
+const CONFIGURATION: &str = "
+prefix = /usr
 libdir = /usr/lib/freeradius
-logdir = {dir}
-raddbdir = {dir}
-radacctdir = {dir}
-run_dir = {dir}
+logdir = @DIR@
+raddbdir = @DIR@
+radacctdir = @DIR@
+run_dir = @DIR@
 max_requests = 4096
-client lab {{
+client lab {
     ipaddr = 127.0.0.0/8
-    secret = {SECRET}
+    secret = @SECRET@
     require_message_authenticator = yes
-}}
-modules {{
-    files {{
-        usersfile = {dir}/users
-    }}
-    pap {{
-    }}
-    chap {{
-    }}
-    mschap {{
+}
+modules {
+    files {
+        usersfile = @DIR@/users
+    }
+    pap {
+    }
+    chap {
+    }
+    mschap {
         use_mppe = yes
         require_encryption = yes
         require_strong = yes
-    }}
-    eap {{
+    }
+    eap {
         default_eap_type = mschapv2
         timer_expire = 60
         max_sessions = 1024
-        md5 {{
-        }}
-        mschapv2 {{
-        }}
-    }}
-    detail {{
-        filename = {dir}/detail
+        md5 {
+        }
+        mschapv2 {
+        }
+    }
+    detail {
+        filename = @DIR@/detail
         permissions = 0600
-    }}
-}}
-server lab {{
-{auth}{acct}    authorize {{
+    }
+}
+server lab {
+    listen {
+        type = auth
+        ipaddr = @ADDRESS@
+        port = 1812
+    }
+    listen {
+        type = acct
+        ipaddr = @ADDRESS@
+        port = 1813
+    }
+    authorize {
         chap
         mschap
-        eap {{
+        eap {
             ok = return
-        }}
+        }
         files
         pap
-    }}
-    authenticate {{
-        Auth-Type PAP {{
+    }
+    authenticate {
+        Auth-Type PAP {
             pap
-        }}
-        Auth-Type CHAP {{
+        }
+        Auth-Type CHAP {
             chap
-        }}
-        Auth-Type MS-CHAP {{
+        }
+        Auth-Type MS-CHAP {
             mschap
-        }}
+        }
         eap
-    }}
-    accounting {{
+    }
+    accounting {
         detail
-    }}
-    post-auth {{
-        update reply {{
+    }
+    post-auth {
+        update reply {
             Message-Authenticator := 0x00
-        }}
-        Post-Auth-Type REJECT {{
-            update reply {{
+        }
+        Post-Auth-Type REJECT {
+            update reply {
                 Message-Authenticator := 0x00
-            }}
-        }}
-    }}
-}}
-"
-    )
+            }
+        }
+    }
 }
+";

@@ -5,7 +5,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use sim::freeradius::{FreeRadius, SECRET, freeradius_ready, radclient, value};
 use sim::lab::{Lab, Running, Side};
-use sim::tunnel::{HOWTO_PEER, assert_pings, serve, take_down, text};
+use sim::tunnel::{
+    HOWTO_OPTIONS, HOWTO_PEER, SERVER_OPTIONS, assert_pings, configure, serve, take_down, text,
+};
 
 /// A server that asks the freeradius on each of `radius`; `more` goes into `[radius]`.
 fn serve_by_radius(lab: &Lab, radius: &[&str], mppe: &str, more: &str) -> Running {
@@ -38,7 +40,7 @@ fn client(lab: &Lab, user: &str, password: &str, options: &str) {
         &format!("{user} zidler {password} *\nann zidler ann123 *\n"),
     );
     lab.write("ppp/pap-secrets", &format!("{user} zidler {password} *\n"));
-    let options = format!("nodetach\nnoauth\ndebug\nlogfd 2\nusepeerdns\n{options}");
+    let options = format!("noauth\ndebug\nlogfd 2\nusepeerdns\n{options}");
     let options = lab.write("ppp/options.pptp", &options);
     let peer = HOWTO_PEER.replace("name mia", &format!("name {user}"));
     lab.write(
@@ -217,4 +219,34 @@ fn a_second_server_and_then_the_secrets_take_over() {
     let stop = first.record(&["Acct-Status-Type = Stop", "ann"], 10);
     assert_eq!(value(&stop, "Acct-Authentic"), Some("Local"));
     server.wait_for("RADIUS: 127.0.0.1:1813 answers again", 5);
+}
+
+/// pptpd.conf and an options file with pppd's plugin, its radiusclient.conf and servers, as they
+/// stand on machines that ran pptpd.
+#[test]
+fn the_files_of_pppds_radius_plugin_are_understood() {
+    if !freeradius_ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let radius = FreeRadius::start(&lab, "127.0.0.1");
+    let file = lab.write(
+        "radiusclient/radiusclient.conf",
+        "auth_order\tradius\nauthserver\tlocalhost\nacctserver\tlocalhost:1813\n\
+         servers\tservers\nradius_timeout\t2\nradius_retries\t3\nbindaddr *\n",
+    );
+    lab.write("radiusclient/servers", &format!("localhost\t{SECRET}\n"));
+    let options = format!(
+        "{SERVER_OPTIONS}plugin radius.so\nradius-config-file {}\n",
+        file.display()
+    );
+    let conf = configure(&lab, &options, HOWTO_OPTIONS);
+    let _server = serve(&lab, &conf);
+    client(&lab, "mia", "mia123", MPPE);
+    let log = up(&lab);
+    assert!(log.contains("192.168.254.240"), "{log}");
+    assert_pings(&lab, Side::Client, "192.168.254.230");
+    take_down(&lab);
+    let stop = radius.record(&["Acct-Status-Type = Stop", "mia"], 10);
+    assert_eq!(value(&stop, "Acct-Terminate-Cause"), Some("User-Request"));
 }

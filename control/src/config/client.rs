@@ -466,7 +466,7 @@ pub(super) fn link_config(
         remote_name: options.remote_name.clone(),
         require: options.require_methods(),
         allow: options.allowed_methods(),
-        eap_pass_through: false,
+        eap_pass_through: options.radius,
         secrets,
         lcp: lcp_config(options),
         mppe: mppe_config(options)?,

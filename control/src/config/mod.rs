@@ -13,6 +13,7 @@
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
 //! radius         its section on RADIUS         -> RadiusConfig
+//! radius_client  radiusclient.conf, servers    -> RadiusConfig
 //! server         ServerConfig: what `serve` needs
 //! operation      how a server is watched and operated
 //! edit           the same files, changed: atomically, and without touching what others wrote
@@ -37,6 +38,7 @@ pub mod pools;
 pub mod pppd_options;
 pub mod pptpd_conf;
 pub mod radius;
+mod radius_client;
 pub mod route;
 pub mod secrets;
 pub mod server;

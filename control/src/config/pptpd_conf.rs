@@ -17,7 +17,7 @@ use super::pppd_options::PppdOptions;
 use super::server::{
     LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
 };
-use super::{PPTP_PORT, source};
+use super::{PPTP_PORT, radius_client, source};
 
 /// pptpd's `DEFAULT_LOCAL_IP_LIST`.
 const LOCAL_DEFAULT: &str = "192.168.0.1-100";
@@ -257,7 +257,7 @@ impl PptpdConf {
                 ..Timeouts::default()
             },
             single_session: SingleSession::Allow,
-            radius: None,
+            radius: radius_client::configured(&options)?,
             ipparam: self.ipparam,
             proxy_arp: options.proxy_arp,
             scripts_dir: Some(dir.to_owned()),

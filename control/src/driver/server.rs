@@ -495,6 +495,7 @@ impl Server {
             }
         };
         let _ = tokio::time::timeout(limit, orderly).await;
+        self.account_rest();
         let _ = tokio::time::timeout(limit, Radius::close(&mut self.radius)).await;
         for worker in 0..self.tuns.len() as u16 {
             let tun = TunId(u32::from(worker));

@@ -6,7 +6,8 @@ use super::{COUNT, OptionSpec, Takes, flag, harmless, refused, value};
 
 const NO_TLS: &str = "it belongs to EAP-TLS, which is not spoken here";
 const NO_LOGIN: &str = "only secrets files are asked, not the system's own accounts";
-const NO_RADIUS: &str = "it belongs to the RADIUS plugin, which is not built in";
+const NO_AVPAIR: &str = "requests to RADIUS servers have a fixed set of attributes here";
+const NAS_PORT: &str = "NAS-Port is the session's Call ID here";
 const NO_PRIVILEGE: &str = "only who may open the tunnel's sockets can use options files at all";
 
 pub(super) const ROWS: &[OptionSpec] = &[
@@ -138,7 +139,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     harmless("tls-verify-key-usage", Takes::Nothing, NO_TLS),
     harmless("tls-verify-method", Takes::Text, NO_TLS),
     refused("need-peer-eap", Takes::Nothing, NO_TLS),
-    // Options of plugins: the plugin line itself is refused, so these only follow from it.
+    // Options of plugins, of which only radius.so is known.
     refused(
         "passwordfd",
         COUNT,
@@ -149,10 +150,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Takes::Text,
         "use --password-file, or a line in chap-secrets",
     ),
-    refused("radius-config-file", Takes::Text, NO_RADIUS),
-    refused("avpair", Takes::Text, NO_RADIUS),
-    refused("map-to-ifname", Takes::Nothing, NO_RADIUS),
-    refused("map-to-ttyname", Takes::Nothing, NO_RADIUS),
+    value("radius-config-file", Takes::Text, |o, v| {
+        o.radius_config_file = Some(PathBuf::from(v.text))
+    }),
+    refused("avpair", Takes::Text, NO_AVPAIR),
+    harmless("map-to-ifname", Takes::Nothing, NAS_PORT),
+    harmless("map-to-ttyname", Takes::Nothing, NAS_PORT),
     refused(
         "ntlm_auth-helper",
         Takes::Text,

@@ -159,17 +159,21 @@ pub(super) const ROWS: &[OptionSpec] = &[
     harmless("nomultilink", Takes::Nothing, "multilink is not done").in_group("multilink"),
     harmless("nomp", Takes::Nothing, "multilink is not done").in_group("multilink"),
     harmless("bundle", Takes::Text, "multilink is not done"),
-    checked("plugin", |_, v| {
+    checked("plugin", |o, v| {
         match v.text.rsplit('/').next().unwrap_or(v.text) {
             // The tunnel itself, and a note in wtmp that nobody misses.
             "pptp.so" | "pptpd-logwtmp.so" => Ok(()),
+            "radius.so" => {
+                o.radius = true;
+                Ok(())
+            }
             "nm-pptp-pppd-plugin.so" => Err(
                 "plugin 'nm-pptp-pppd-plugin.so' asks NetworkManager for the password: remove the \
                  line, and give the password with `pptp-fast secret add`"
                     .to_owned(),
             ),
             _ => Err(format!(
-                "plugin '{}' cannot be loaded: only pptp.so is built in; remove the line",
+                "plugin '{}' cannot be loaded: only pptp.so and radius.so are built in; remove the line",
                 short(v.text)
             )),
         }

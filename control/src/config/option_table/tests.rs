@@ -215,11 +215,13 @@ fn a_kernel_plugin_is_replaced_and_others_are_refused() {
     assert_eq!(options(words).unwrap().server.as_deref(), Some("10.0.0.1"));
     let error = options("plugin /usr/lib/pppd/2.5.0/nm-pptp-pppd-plugin.so").unwrap_err();
     assert!(error.contains("asks NetworkManager"), "{error}");
-    let error = options("plugin radius.so").unwrap_err();
+    let error = options("plugin radattr.so").unwrap_err();
     assert!(
-        error.contains("plugin 'radius.so' cannot be loaded"),
+        error.contains("plugin 'radattr.so' cannot be loaded"),
         "{error}"
     );
+    let radius = options("plugin radius.so\nradius-config-file /etc/r.conf").unwrap();
+    assert!(radius.radius && radius.radius_config_file.is_some());
 }
 
 #[test]

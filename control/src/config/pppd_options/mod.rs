@@ -206,6 +206,10 @@ pub struct PppdOptions {
     pub refuse: AuthMethods,
     /// `chap-secrets`.
     pub chap_secrets: Option<PathBuf>,
+    /// `plugin radius.so`.
+    pub radius: bool,
+    /// `radius-config-file`.
+    pub radius_config_file: Option<PathBuf>,
     /// `pap-secrets`.
     pub pap_secrets: Option<PathBuf>,
     /// `hide-password`: not in logs of PAP (the default).
@@ -330,6 +334,8 @@ impl Default for PppdOptions {
             require: AuthMethods::NONE,
             refuse: AuthMethods::NONE,
             chap_secrets: None,
+            radius: false,
+            radius_config_file: None,
             pap_secrets: None,
             hide_password: true,
             mppe: MppeOptions::default(),

@@ -42,7 +42,7 @@ impl Server {
         let (client, server) = (&request.peer_name, &request.our_name);
         let secret = self.config.secrets.find(client, server, pap);
         let Ok(proof) = auth::verify(request, secret.as_ref()) else {
-            return self.turn_away(call_id, request_id, reject(WRONG_NAME_OR_PASSWORD));
+            return self.tell_verdict(call_id, request_id, reject(WRONG_NAME_OR_PASSWORD));
         };
         let entry = self.config.secrets.entry(client, server, pap);
         let attributes = SessionAttributes::from_secret(client, entry);
@@ -60,8 +60,8 @@ impl Server {
             .handle_event(Event::Addresses { call_id, addresses })
     }
 
-    /// Tells a peer that it may not come in.
-    pub(super) fn turn_away(
+    /// Answers what a peer presented.
+    pub(super) fn tell_verdict(
         &mut self,
         call_id: CallId,
         request_id: u32,
@@ -92,7 +92,7 @@ impl Server {
                     call_id,
                     "this user has a session already (single_session = \"deny\")",
                 );
-                return self.turn_away(call_id, request_id, reject(NO_DIAL_IN));
+                return self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN));
             }
             SingleSession::Replace => {
                 for call_id in others {
@@ -106,7 +106,7 @@ impl Server {
         }
         let Some(addresses) = self.addresses(call_id, &attributes) else {
             self.say(call_id, "no address left for this user: enlarge the pool");
-            actions.extend(self.turn_away(call_id, request_id, reject(NO_DIAL_IN)));
+            actions.extend(self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN)));
             return actions;
         };
         if let Some(session) = self.sessions.get_mut(&call_id) {

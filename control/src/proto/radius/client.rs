@@ -11,7 +11,8 @@ use super::health::Health;
 use super::{ClientConfig, IDS, Output, Question, Token, WAITING_MAX};
 use crate::proto::Time;
 use crate::wire::radius::{
-    Authenticator, Code, Kind, Packet, access_request, accounting_request, verify_reply,
+    Authenticator, Code, Kind, MessageAuthenticator, Packet, access_request, accounting_request,
+    verify_reply,
 };
 
 /// What was passed over, since the start.
@@ -138,7 +139,7 @@ impl Client {
         // Accounting-Responses decide nothing, and few servers put the attribute there.
         let need = match request.question {
             Question::Access { .. } => server.message_authenticator,
-            Question::Accounting { .. } => crate::wire::radius::MessageAuthenticator::Optional,
+            Question::Accounting { .. } => MessageAuthenticator::Optional,
         };
         let secret = server.secret.clone();
         if let Err(forged) = verify_reply(packet, &flight.authenticator, secret.as_bytes(), need) {

@@ -21,6 +21,8 @@ const IPV4: u32 = 1;
 /// `Acct-Authentic` (RFC 2866 5.6).
 const BY_RADIUS: u32 = 1;
 const BY_SECRETS: u32 = 2;
+/// What calls end with when the endpoint is told to end them all.
+pub(super) const SHUTTING_DOWN: &str = "shutting down";
 /// Longest User-Name; a longer one would be another's when it is cut.
 const NAME_BYTES_MAX: usize = 253;
 
@@ -194,7 +196,7 @@ pub(super) fn terminate_cause(ending: &Ending) -> AcctTerminateCause {
         Ending::LocalRequest(why) if why == super::super::admission::REPLACED => {
             AcctTerminateCause::PortPreempted
         }
-        Ending::LocalRequest(why) if why == "shutting down" => AcctTerminateCause::AdminReboot,
+        Ending::LocalRequest(why) if why == SHUTTING_DOWN => AcctTerminateCause::AdminReboot,
         Ending::LocalRequest(_) => AcctTerminateCause::AdminReset,
         Ending::IdleTimeout => AcctTerminateCause::IdleTimeout,
         Ending::ConnectTimeout => AcctTerminateCause::SessionTimeout,

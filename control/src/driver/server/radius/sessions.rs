@@ -10,7 +10,7 @@ use super::super::admission::{NO_DIAL_IN, WRONG_NAME_OR_PASSWORD, reject};
 use super::super::attributes::{SessionAttributes, SessionRoute};
 use super::super::{Action, Event, Server, ServerError, Session};
 use super::accept::{Accepted, Answer, apply};
-use super::requests::{Account, Facts, count, terminate_cause};
+use super::requests::{Account, Facts, SHUTTING_DOWN, count, terminate_cause};
 use super::{Call, Pending, Radius, RadiusEvent, RadiusInput, local_address, unix_s};
 use crate::proto::auth::{AuthMethod, AuthRequest, Secret, Verdict};
 use crate::proto::ending::Ending;
@@ -64,7 +64,7 @@ impl Server {
             Err(why) => {
                 self.say(call_id, why);
                 let verdict = reject(WRONG_NAME_OR_PASSWORD);
-                Some(self.turn_away(call_id, request_id, verdict))
+                Some(self.tell_verdict(call_id, request_id, verdict))
             }
         }
     }
@@ -131,7 +131,7 @@ impl Server {
                 Ok(accepted) => self.accept_by_radius(call_id, request_id, accepted),
                 Err(why) => {
                     self.say(call_id, why);
-                    self.turn_away(call_id, request_id, reject(NO_DIAL_IN))
+                    self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN))
                 }
             },
             (Code::ACCESS_CHALLENGE, AuthMethod::Eap) => {
@@ -142,7 +142,7 @@ impl Server {
                 let verdict = Verdict::Continue {
                     request: packet.joined(Kind::EAP_MESSAGE),
                 };
-                self.turn_away(call_id, request_id, verdict)
+                self.tell_verdict(call_id, request_id, verdict)
             }
             // A challenge that only a person could meet is a refusal (RFC 2865 4.4).
             _ => {
@@ -154,7 +154,7 @@ impl Server {
                     code: code.unwrap_or(WRONG_NAME_OR_PASSWORD),
                     message: words.unwrap_or(message),
                 };
-                self.turn_away(call_id, request_id, verdict)
+                self.tell_verdict(call_id, request_id, verdict)
             }
         }
     }
@@ -206,7 +206,7 @@ impl Server {
             code: NO_DIAL_IN,
             message: "No authentication server answers".to_owned(),
         };
-        self.turn_away(call_id, request_id, verdict)
+        self.tell_verdict(call_id, request_id, verdict)
     }
 
     /// The network of a session stands.
@@ -241,6 +241,14 @@ impl Server {
         self.account(call_id, AcctStatusType::Stop, Some(ending));
         if let Some(radius) = &mut self.radius {
             radius.forget(call_id);
+        }
+    }
+
+    /// The server stops before these sessions have ended in order.
+    pub(in super::super) fn account_rest(&mut self) {
+        let rest: Vec<CallId> = self.sessions.keys().copied().collect();
+        for call_id in rest {
+            self.account_stop(call_id, &Ending::LocalRequest(SHUTTING_DOWN.to_owned()));
         }
     }
 

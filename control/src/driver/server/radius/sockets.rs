@@ -1,10 +1,8 @@
 //! Datagrams in and out. Sending never waits: what finds no room is lost, and is sent again.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::rc::Rc;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use bytes::Bytes;
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -35,9 +33,9 @@ pub(in super::super) struct Datagram {
 
 /// All sockets of one server.
 pub(super) struct Sockets {
-    auth: Vec<Rc<UdpSocket>>,
-    accounting: Vec<Rc<UdpSocket>>,
-    dynamic: Option<Rc<UdpSocket>>,
+    auth: Vec<UdpSocket>,
+    accounting: Vec<UdpSocket>,
+    dynamic: Option<UdpSocket>,
     datagrams: mpsc::Receiver<Datagram>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -52,10 +50,11 @@ impl Sockets {
         let (sender, datagrams) = mpsc::channel(DATAGRAMS_MAX);
         let mut readers = Vec::new();
         let mut open = |address: SocketAddr, purpose| {
-            let socket = std::net::UdpSocket::bind(address)?;
+            let socket = UdpSocket::bind(address)?;
             socket.set_nonblocking(true)?;
-            let socket = Rc::new(UdpSocket::from_std(socket)?);
-            let reading = read(Rc::clone(&socket), purpose, sender.clone());
+            // The runtime's half would not send before it has heard that it may.
+            let reader = tokio::net::UdpSocket::from_std(socket.try_clone()?)?;
+            let reading = read(reader, purpose, sender.clone());
             readers.push(tokio_uring::spawn(reading));
             Ok(socket)
         };
@@ -103,7 +102,7 @@ impl Sockets {
         let text = match output {
             Output::Transmit { socket, to, bytes } => {
                 if let Some(socket) = sockets.get(usize::from(*socket)) {
-                    let _ = socket.try_send_to(bytes, *to);
+                    let _ = socket.send_to(bytes, *to);
                 }
                 return None;
             }
@@ -122,7 +121,7 @@ impl Sockets {
     /// Answers an order.
     pub(super) fn answer(&self, to: SocketAddr, bytes: &[u8]) {
         if let Some(socket) = &self.dynamic {
-            let _ = socket.try_send_to(bytes, to);
+            let _ = socket.send_to(bytes, to);
         }
     }
 }
@@ -135,7 +134,7 @@ impl Drop for Sockets {
     }
 }
 
-async fn read(socket: Rc<UdpSocket>, purpose: Purpose, datagrams: mpsc::Sender<Datagram>) {
+async fn read(socket: tokio::net::UdpSocket, purpose: Purpose, datagrams: mpsc::Sender<Datagram>) {
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     loop {
         // An error is news of a datagram that was not delivered (ICMP): the socket lives on.

@@ -1,6 +1,7 @@
 //! EAP in the place of CHAP.
 
 use super::*;
+use crate::crypto::challenge_response::chap_md5_response;
 
 fn pair(mppe: Option<MppeConfig>) -> Pair {
     let (mut caller, mut callee) = (caller(), callee());
@@ -184,4 +185,60 @@ fn a_peer_is_asked_again_after_the_interval_and_the_network_stays() {
     assert!(pair.ends[CALLER].lines.iter().filter(asked).count() > 5);
     pair.network(CALLER);
     pair.assert_encrypted();
+}
+
+/// What an authentication server that speaks MD5 says to a Response.
+fn by_server(response: &[u8]) -> Verdict {
+    let challenge = [7; 16];
+    match response {
+        [2, id, _, _, 1, name @ ..] => {
+            assert_eq!(name, b"mia");
+            let mut request = vec![1, id.wrapping_add(1), 0, 22, 4, 16];
+            request.extend(challenge);
+            Verdict::Continue { request }
+        }
+        [2, id, _, _, 4, 16, value @ ..] => {
+            let due = chap_md5_response(*id, b"mia123", &challenge);
+            assert_eq!(value[..16], due);
+            Verdict::Accept {
+                proof: None,
+                message: String::new(),
+                addresses: callee_addresses(),
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_passed_through_is_spoken_with_the_server_whatever_gets_lost() {
+    for lost in 0..6 {
+        let (mut caller, mut callee) = (caller(), callee());
+        (caller.mppe, callee.mppe) = (None, None);
+        callee.require = only(AuthMethod::Eap);
+        callee.eap_pass_through = true;
+        let mut pair = Pair::new(caller, callee);
+        pair.ends[CALLEE].holds_verdicts = true;
+        let mut count = 0;
+        pair.wire = Box::new(move |_, frame| {
+            let is_eap = frame.starts_with(&[0xFF, 3, 0xC2, 0x27]);
+            count += usize::from(is_eap);
+            (!is_eap || count != lost + 1).then_some(frame)
+        });
+        let mut pair = pair.connect();
+        for _ in 0..100 {
+            let now = pair.now;
+            let callee = &mut pair.ends[CALLEE];
+            for (request_id, request) in std::mem::take(&mut callee.asked) {
+                assert_eq!(request.method, AuthMethod::Eap);
+                let verdict = by_server(request.response.as_bytes());
+                callee.link.handle_verdict(now, request_id, verdict);
+            }
+            pair.drain(CALLEE);
+            pair.run_for(200);
+        }
+        pair.network(CALLER);
+        pair.network(CALLEE);
+        pair.assert_said(CALLER, "EAP authentication succeeded");
+    }
 }
