@@ -7,6 +7,7 @@
 //! peers          /etc/ppp/peers/NAME: is there a tunnel, which server, which routes
 //! route          pptp-command's `# Route:` lines
 //! secrets        chap-secrets and pap-secrets
+//! network_manager  NetworkManager's connections of its PPTP plugin, in pppd's words
 //! check          what becomes of every option of a configuration
 //! client         ClientConfig: what `up` needs
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
@@ -27,6 +28,7 @@ pub mod client;
 pub mod edit;
 pub mod error;
 pub mod fast_path;
+pub mod network_manager;
 mod nt_hashes;
 pub mod operation;
 pub mod option_table;

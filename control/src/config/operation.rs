@@ -74,7 +74,10 @@ impl TryFrom<String> for MetricsAddress {
         }
         let address = text.parse().map(Self::Tcp);
         address.map_err(|_| {
-            format!("'{text}' is neither an address with a port, such as 127.0.0.1:9723, nor the path of a socket")
+            format!(
+                "'{text}' is neither an address with a port, such as 127.0.0.1:9723, nor the path of \
+                 a socket"
+            )
         })
     }
 }

@@ -1,5 +1,5 @@
-//! What is said to a running process, and what it answers: one line of JSON each way over the socket
-//! of `run_files`, again and again on one connection.
+//! What is said to a running process, and what it answers: one line of JSON each way over the
+//! socket of `run_files`, again and again on one connection.
 //!
 //! Everything is bounded: clients at a time, the length of a request, the time that a silent client
 //! is kept, and what one answer holds. A capture alone is different: after its answer the connection
@@ -118,6 +118,12 @@ pub struct TunnelStatus {
     pub local_ip: Option<String>,
     /// The peer's address in the tunnel, when up.
     pub peer_ip: Option<String>,
+    /// Our IPv6 address in the tunnel, when IPv6 is up.
+    #[serde(default)]
+    pub local_ipv6: Option<String>,
+    /// The peer's.
+    #[serde(default)]
+    pub peer_ipv6: Option<String>,
     /// `MPPE 128-bit stateless`, `none`.
     pub cipher: Option<String>,
     /// Seconds since it came up.

@@ -20,12 +20,15 @@ use super::fast_path::{FastPath, RAW_SOCKET};
 use super::transport::{Transport, TransportConfig, TransportInput};
 use super::workers::{Workers, WorkersConfig};
 use crate::config::fast_path::FastPathMode;
+use crate::proto::auth::Verdict;
 use crate::proto::endpoint::{CallStatus, ControlCounters, Endpoint, EndpointConfig};
 use crate::proto::link::LinkConfig;
 use crate::proto::{Action, ConnectionId, Event};
 
 /// How often counters are looked at for signs of life.
 const LIFE_CHECK: Duration = Duration::from_secs(1);
+/// Peers turned away that are remembered until the role asks: it does before its next action.
+const REJECTED_MAX: usize = 64;
 /// How soon a full command queue is tried again.
 const QUEUE_RETRY: Duration = Duration::from_millis(1);
 
@@ -73,6 +76,8 @@ pub(crate) struct Engine {
     trace: Option<Trace>,
     local: Option<Ipv4Addr>,
     look_ahead: bool,
+    /// Whom a verdict has turned away, until somebody asks.
+    rejected: Vec<CallId>,
     /// Or why there is none.
     fast_path: Result<FastPath, String>,
 }
@@ -103,6 +108,7 @@ impl Engine {
             trace,
             local,
             look_ahead,
+            rejected: Vec::new(),
             fast_path,
         })
     }
@@ -177,8 +183,22 @@ impl Engine {
 
     /// Gives the endpoint an event of the role's own.
     pub(crate) fn handle_event(&mut self, event: Event<'_>) -> Vec<Action> {
+        if let Event::Verdict {
+            call_id,
+            verdict: Verdict::Reject { .. },
+            ..
+        } = &event
+            && self.rejected.len() < REJECTED_MAX
+        {
+            self.rejected.push(*call_id);
+        }
         self.endpoint.handle(self.clock.now(), event);
         self.actions()
+    }
+
+    /// Whom a verdict has turned away.
+    pub(crate) fn next_rejected(&mut self) -> Option<CallId> {
+        self.rejected.pop()
     }
 
     fn actions(&mut self) -> Vec<Action> {

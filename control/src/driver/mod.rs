@@ -17,7 +17,7 @@ mod ipv6;
 pub mod kernel_writer;
 pub mod lease_file;
 pub mod log;
-mod name_servers;
+pub(crate) mod name_servers;
 pub mod namespace;
 pub mod netlink;
 mod nftables;

@@ -33,7 +33,8 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(
     after_help = format!(
-        "Columns:\n{}\nExamples:\n  pptp-fast sessions list --order rx-bytes --columns username,ip,rx-bytes\n  \
+        "Columns:\n{}\nExamples:\n  \
+         pptp-fast sessions list --order -rx-bytes --columns username,ip,rx-bytes\n  \
          pptp-fast sessions list --match username '^guest' --json",
         columns::list()
     )

@@ -20,7 +20,12 @@ pub(super) struct Selection {
     peer: Option<String>,
     /// Sessions whose column has something that this regular expression matches; may be given
     /// several times.
-    #[arg(long = "match", num_args = 2, value_names = ["COLUMN", "REGEX"], action = clap::ArgAction::Append)]
+    #[arg(
+        long = "match",
+        num_args = 2,
+        value_names = ["COLUMN", "REGEX"],
+        action = clap::ArgAction::Append
+    )]
     matches: Vec<String>,
 }
 

@@ -26,8 +26,8 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 /// How soon a signal is heard.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Watch sessions and tunnels: rates, loss, drops. Keys: arrows sort and scroll, r reverses, / filters,
-/// q quits.
+/// Watch sessions and tunnels: rates, loss, drops. Keys: arrows sort and scroll, r reverses,
+/// / filters, q quits.
 #[derive(Debug, Args)]
 pub(super) struct Top {
     /// Seconds between two looks.

@@ -3,7 +3,8 @@
 //! | key | what |
 //! | --- | --- |
 //! | `time` | RFC 3339, UTC |
-//! | `event` | `log` (a line of the process), `line` and `packet` (of a session, in pppd's words), or what has happened to a session: `call`, `authenticated`, `up`, `down`, `ended` |
+//! | `event` | `log`: a line of the process; `line`, `packet`: of a session, in pppd's words |
+//! | | `call`, `authenticated`, `up`, `down`, `ended`: what has happened to a session |
 //! | `session`, `call_id`, `peer`, `user`, `address` | of the session, as far as known |
 //! | `message` | the words |
 

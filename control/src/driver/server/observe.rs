@@ -106,6 +106,7 @@ pub(super) struct Seen {
 enum Login {
     None,
     Presented,
+    Rejected,
     Accepted,
 }
 
@@ -204,9 +205,8 @@ impl Observer {
         match (seen.login, next) {
             // Challenged again, while the session stands.
             (Login::Accepted, _) => return,
-            // Another try.
-            (Login::Presented, Login::Presented) => self.tally.log_in("rejected"),
             (_, Login::Accepted) => self.tally.log_in("accepted"),
+            (_, Login::Rejected) => self.tally.log_in("rejected"),
             _ => {}
         }
         seen.login = next;
@@ -217,9 +217,7 @@ impl Observer {
             return;
         };
         if seen.login == Login::Presented {
-            let is_rejected = matches!(ending, Ending::PeerAuthFailed(_));
-            let result = if is_rejected { "rejected" } else { "abandoned" };
-            self.tally.log_in(result);
+            self.tally.log_in("abandoned");
         }
         self.tally.end(cause(ending));
         let share = share_of(call_id);
@@ -245,6 +243,9 @@ impl Server {
     pub(super) fn observe(&mut self, action: &Action) {
         if let Some(gone) = self.observer.gone.take() {
             self.log.forget(gone.0);
+        }
+        while let Some(call_id) = self.engine.next_rejected() {
+            self.observer.log_in(call_id, Login::Rejected);
         }
         match action {
             Action::SendControl { connection, .. } => {
@@ -401,6 +402,7 @@ pub(super) const fn cause(ending: &Ending) -> &'static str {
         Ending::PeerAuthFailed(_)
         | Ending::AuthFailed(_)
         | Ending::PasswordExpired { .. }
+        | Ending::PasswordNotChanged(_)
         | Ending::NoSecret { .. } => "auth",
         Ending::MppeRefused { .. } => "mppe",
         Ending::NoAddresses(_) => "no_address",
@@ -464,7 +466,7 @@ mod tests {
             ),
             (
                 2,
-                &[Login::Presented, Login::Presented],
+                &[Login::Presented, Login::Rejected],
                 Ending::PeerAuthFailed(String::new()),
             ),
             (3, &[Login::Presented], Ending::ControlLost(String::new())),

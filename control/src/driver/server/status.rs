@@ -50,6 +50,9 @@ impl Server {
             pid: std::process::id(),
             ..TunnelStatus::default()
         };
+        if let Some(ipv6) = network.and_then(|standing| standing.ipv6) {
+            status.name_ipv6(ipv6);
+        }
         if let Some(counters) = self.engine.counters(call_id) {
             status.count(counters);
         }

@@ -215,6 +215,7 @@ pub(super) fn terminate_cause(ending: &Ending) -> AcctTerminateCause {
         | Ending::NoAddresses(_)
         | Ending::NoSecret { .. }
         | Ending::PasswordExpired { .. }
+        | Ending::PasswordNotChanged(_)
         | Ending::Refused { .. } => AcctTerminateCause::NasError,
     }
 }
