@@ -109,7 +109,10 @@ impl Radius {
         let auth = config.auth();
         let accounting = config.accounting();
         let identity = Identity {
-            nas_identifier: config.nas_identifier.clone().unwrap_or(name.to_owned()),
+            nas_identifier: config
+                .nas_identifier
+                .clone()
+                .unwrap_or_else(|| name.to_owned()),
             nas_ip_address: config.nas_ip_address,
         };
         let listen = config.dynamic.as_ref().map(|dynamic| dynamic.listen);
