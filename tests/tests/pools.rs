@@ -63,7 +63,7 @@ impl Tunnel {
 
     fn wait_for(mut client: Running) -> Self {
         let line = client.wait_for("{", 20);
-        let object: Value = serde_json::from_str(&line).unwrap();
+        let object: Value = serde_json::from_str(&line).expect("one object");
         let field = |name: &str| object[name].as_str().unwrap_or_default().to_owned();
         let (address, interface) = (field("local_ip"), field("interface"));
         Self {

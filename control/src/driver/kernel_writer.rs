@@ -229,11 +229,12 @@ impl Writer {
         let mut requests = Requests::open()?;
         let vrf = place.vrf.as_deref();
         let vrf = vrf.map(|name| find_vrf(&mut requests, name)).transpose()?;
+        let main = u32::from(RouteHeader::RT_TABLE_MAIN);
         Ok(Self {
             requests,
             done,
             controller: vrf.map(|(index, _)| index),
-            table: vrf.map_or(u32::from(RouteHeader::RT_TABLE_MAIN), |(_, table)| table),
+            table: vrf.map_or(main, |(_, table)| table),
             dying: Vec::new(),
         })
     }

@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(records.len(), 50);
         let last = LINES_MIN * 3 - 1;
         let (last_record, _) = &records[&Ipv4Addr::new(10, 0, 0, (last % 50) as u8)];
-        assert_eq!(last_record.is_held, last % 3 == 0);
+        assert_eq!(last_record.is_held, last.is_multiple_of(3));
     }
 
     proptest! {

@@ -146,8 +146,7 @@ impl Scripts {
             return;
         };
         let (log, turn) = (log.clone(), Arc::clone(&self.turn));
-        let running = Arc::clone(&self.running);
-        let place = self.namespace.clone();
+        let (running, place) = (Arc::clone(&self.running), self.namespace.clone());
         match Arc::clone(&turn).try_lock_owned() {
             Ok(turn) => {
                 let child = spawn(&path, command, place.as_deref(), &log);

@@ -481,10 +481,12 @@ impl Server {
         let limit = Duration::from_millis(self.config.timeouts.shutdown_ms);
         let mut actions = self.engine.handle_event(Event::Shutdown);
         let orderly = async {
+            let mut is_idle = false;
             loop {
-                let idle = actions.iter().any(|action| matches!(action, Action::Idle));
+                is_idle |= actions.iter().any(|action| matches!(action, Action::Idle));
                 self.perform(std::mem::take(&mut actions));
-                if idle {
+                // Those that are held have ended, and have still to be taken apart.
+                if is_idle && !self.sessions.values().any(|it| it.held.is_some()) {
                     return;
                 }
                 actions = tokio::select! {

@@ -474,10 +474,8 @@ mod tests {
             by_hash.authenticator_response,
             by_password.authenticator_response
         );
-        let (
-            Some(KeyMaterial::V2 { master_key: ours }),
-            Some(KeyMaterial::V2 { master_key: due }),
-        ) = (&by_hash.key_material, &by_password.key_material)
+        let (Some(KeyMaterial::V2 { master_key: ours }), Some(KeyMaterial::V2 { master_key: due })) =
+            (&by_hash.key_material, &by_password.key_material)
         else {
             panic!("not the keys of MS-CHAPv2");
         };

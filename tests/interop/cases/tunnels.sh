@@ -126,6 +126,29 @@ mppe_refused() {
     server_down "$server"
 }
 
+# Our server with its tunnels in a VRF: `shared` or `per-session` interfaces. Packets of the
+# tunnel take the VRF's routes and no others, TCP and GRE those of the host.
+in_a_vrf() {
+    local interface=$1
+    in_end server ip link add red type vrf table 1001 || skip "this kernel has no VRF"
+    in_end server ip link set red up
+    write_client_files pppd 128 plain
+    our_dataplane=$'[dataplane]\nvrf = "red"\ninterface = "'$interface$'"\n[limits]\nsessions_max = 50'
+    server_up ours mschap-v2 128 plain
+    client_up pppd
+    in_end server ip route show vrf red | grep -q "^$tunnel_client dev p" ||
+        complain "the VRF has no route to the client"
+    if in_end server ip route show table main | grep -Fq "$tunnel_client"; then
+        complain "the main table has a route to the client"
+    fi
+    in_end server ping -n -q -c 1 -W 5 -I red "$tunnel_client" ||
+        complain "the client does not answer through the VRF"
+    in_end client ping -n -q -c 1 -W 5 "$tunnel_server" ||
+        complain "the server does not answer in its VRF"
+    client_down pppd
+    server_down ours
+}
+
 # pppd's option vrf: the interface, its routes and the environment of the scripts.
 vrf() {
     modprobe -q vrf || true
@@ -154,27 +177,4 @@ echo "VRF=$VRF" >/var/log/vrf'
     client_down ours
     check_nothing_left client
     server_down pptpd
-}
-
-# Our server with its tunnels in a VRF: `shared` or `per-session` interfaces. Packets of the
-# tunnel take the VRF's routes and no others, TCP and GRE those of the host.
-in_a_vrf() {
-    local interface=$1
-    in_end server ip link add red type vrf table 1001 || skip "this kernel has no VRF"
-    in_end server ip link set red up
-    write_client_files pppd 128 plain
-    our_dataplane=$'[dataplane]\nvrf = "red"\ninterface = "'$interface$'"\n[limits]\nsessions_max = 50'
-    server_up ours mschap-v2 128 plain
-    client_up pppd
-    in_end server ip route show vrf red | grep -q "^$tunnel_client dev p" ||
-        complain "the VRF has no route to the client"
-    if in_end server ip route show table main | grep -Fq "$tunnel_client"; then
-        complain "the main table has a route to the client"
-    fi
-    in_end server ping -n -q -c 1 -W 5 -I red "$tunnel_client" ||
-        complain "the client does not answer through the VRF"
-    in_end client ping -n -q -c 1 -W 5 "$tunnel_server" ||
-        complain "the server does not answer in its VRF"
-    client_down pppd
-    server_down ours
 }

@@ -240,6 +240,14 @@ impl Pair {
                     let addresses = addresses.remote.is_some().then_some(addresses);
                     end.link.handle_addresses(self.now, addresses);
                 }
+                LinkOutput::NetworkUp(network) => {
+                    // The callee prepared this very network before either end was up.
+                    assert!(self.ends[CALLEE].prepared.is_some(), "not prepared");
+                    if side == CALLEE {
+                        assert_eq!(self.ends[CALLEE].prepared.as_ref(), Some(&network));
+                    }
+                    self.ends[side].note(LinkOutput::NetworkUp(network));
+                }
                 other => self.ends[side].note(other),
             }
         }
