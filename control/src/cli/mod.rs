@@ -11,6 +11,7 @@ mod compat;
 mod demo;
 mod dialogue;
 mod dns;
+mod doctor;
 mod down;
 mod install_links;
 mod password;
@@ -47,6 +48,7 @@ enum Command {
     Secret(secret::SecretCommand),
     Dns(dns::Dns),
     Check(check::Check),
+    Doctor(doctor::Doctor),
     Serve(serve::Serve),
     Demo(demo::Demo),
     Bench(bench::Bench),
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Secret(secret) => secret.run(),
         Command::Dns(dns) => dns.run(),
         Command::Check(check) => check.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
         Command::Bench(bench) => bench.run(),

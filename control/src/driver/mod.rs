@@ -7,6 +7,7 @@ pub mod admin;
 pub mod background;
 pub mod client;
 mod clock;
+pub mod doctor;
 pub mod drops;
 mod engine;
 mod fast_path;

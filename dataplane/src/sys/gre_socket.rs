@@ -100,7 +100,8 @@ pub fn open(config: &GreSocketConfig) -> Result<OwnedFd, GreSocketError> {
         .attach_filter(&filter)
         .map_err(other("attach the GRE filter"))?;
     enlarge_queues(&socket)?;
-    set_path_mtu_discovery(&socket, libc::IP_PMTUDISC_DONT).map_err(other("clear Don't Fragment"))?;
+    set_path_mtu_discovery(&socket, libc::IP_PMTUDISC_DONT)
+        .map_err(other("clear Don't Fragment"))?;
     if let Some(mark) = config.mark {
         socket
             .set_mark(mark)
