@@ -261,6 +261,7 @@ impl<'a> Examination<'a> {
     /// Until IP may pass, or it is clear that it never will.
     async fn negotiate(&mut self) {
         loop {
+            self.listen();
             let current = self.observed.phase();
             let failed = self.observed.ending.clone();
             let passed = Phase::ALL.into_iter().filter(|phase| {
@@ -290,8 +291,12 @@ impl<'a> Examination<'a> {
         }
     }
 
-    fn judge(&mut self, phase: Phase, ending: Option<&Ending>) -> Finding {
+    fn listen(&mut self) {
         self.ear.listen();
+        self.observed.is_acknowledged |= self.ear.heard.is_acknowledged;
+    }
+
+    fn judge(&self, phase: Phase, ending: Option<&Ending>) -> Finding {
         let counters = self.engine.workers.counters();
         let (send_refused, worker_received) = counters.fold((0, 0), |(refused, came), (_, io)| {
             (refused + io.send_failed.get(), came + io.gre_received.get())
@@ -378,7 +383,7 @@ impl<'a> Examination<'a> {
                 _ = interrupt.recv() => self.is_interrupted = true,
                 _ = terminate.recv() => self.is_interrupted = true,
                 () = tick => {
-                    self.ear.listen();
+                    self.listen();
                     (self.tell)(Progress::Busy(self.phase, self.since.elapsed()));
                 }
             }

@@ -19,6 +19,8 @@ const LOOK_BYTES: usize = 2_048;
 /// Packets that are looked at in one go, and ICMP errors that are kept.
 const PACKETS_MAX: usize = 512;
 const ERRORS_MAX: usize = 16;
+/// The A bit in the second octet of a GRE header.
+const ACKNOWLEDGMENT: u8 = 0x80;
 /// Address, control and protocol of an LCP frame.
 const LCP_FRAME: [u8; 4] = [0xFF, 0x03, 0xC0, 0x21];
 const CONFIGURE_REQUEST: u8 = 1;
@@ -83,6 +85,8 @@ pub(super) struct Heard {
     pub(super) gre_out: u64,
     /// GRE packets of our call that arrived at this host, whatever became of them.
     pub(super) gre_in: u64,
+    /// The server has acknowledged a packet of ours (RFC 2637 4.1).
+    pub(super) is_acknowledged: bool,
     /// Our call ID came from this address, which is not the server's.
     pub(super) stranger: Option<Ipv4Addr>,
     /// The server began LCP under this call ID, which is not ours.
@@ -160,6 +164,7 @@ impl Heard {
         let Some((call_id, frame)) = look_into_gre(gre) else {
             return;
         };
+        let second = gre.get(1).copied().unwrap_or(0);
         if ip.source == target.local && ip.destination == target.server {
             self.gre_out += 1;
             if let Some([ECHO_REQUEST, id, ..]) = frame.strip_prefix(&LCP_FRAME) {
@@ -176,6 +181,7 @@ impl Heard {
         );
         if ip.source == target.server && call_id == ours {
             self.gre_in += 1;
+            self.is_acknowledged |= second & ACKNOWLEDGMENT != 0;
         } else if ip.source == target.server && begins_lcp {
             self.other_call_id = Some(call_id);
         } else if call_id == ours && begins_lcp && ip.source != target.local {
@@ -232,7 +238,6 @@ impl Heard {
 /// Call ID and payload of a PPTP packet, which may be the first of several fragments.
 fn look_into_gre(gre: &[u8]) -> Option<(u16, &[u8])> {
     const SEQUENCE: u8 = 0x10;
-    const ACKNOWLEDGMENT: u8 = 0x80;
     let [first, second, 0x88, 0x0B, _, _, high, low, ..] = gre else {
         return None;
     };
@@ -292,6 +297,10 @@ mod tests {
         ]);
         assert_eq!((heard.gre_out, heard.gre_in), (1, 1));
         assert_eq!((heard.stranger, heard.other_call_id), (None, None));
+        assert!(!heard.is_acknowledged);
+        let mut acknowledging = gre(SERVER, LOCAL, 7, &[]);
+        acknowledging[20 + 1] |= ACKNOWLEDGMENT;
+        assert!(hear(&[acknowledging]).is_acknowledged);
         let rewritten = hear(&[gre(SERVER, LOCAL, 8, &LCP_REQUEST)]);
         assert_eq!((rewritten.gre_in, rewritten.other_call_id), (0, Some(8)));
         let other = Ipv4Addr::new(203, 0, 113, 6);

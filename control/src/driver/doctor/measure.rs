@@ -34,6 +34,8 @@ const PATH_MTU_MIN: usize = 576;
 /// Octets between one length that is tried and the next.
 const STEP: usize = 4;
 const NAME_TRIES: usize = 3;
+/// Of a name server, when its host says so.
+const NOT_LISTENING: &str = "says that nothing listens on port 53";
 
 impl Examination<'_> {
     /// Everything, once the network stands.
@@ -228,7 +230,7 @@ impl Examination<'_> {
         let is_hole = outer + STEP < most;
         let inside = inner.map_or_else(
             || "the server's address does not answer ping".to_owned(),
-            |inner| format!("{inner} octets inside"),
+            |inner| format!("{inner} inside"),
         );
         let status = if usize::from(network.mtu) > best {
             Status::Warning
@@ -372,14 +374,23 @@ impl Examination<'_> {
         finding.summary = lines.join("; ");
         if let Some((server, why)) = dead.first() {
             finding.status = Status::Warning;
+            let reason = match *why {
+                NOT_LISTENING => "no name server runs there, or it listens to others only",
+                _ => "its firewall drops the question, or the server does not forward to it",
+            };
             finding = finding
                 .because(format!(
                     "{server}, which the server names as name server, {why} when asked through \
-                     the tunnel: nothing listens there, its firewall drops the question, or the \
-                     server does not forward to it"
+                     the tunnel: {reason}"
                 ))
-                .elsewhere(format!("dig @{server} . NS  (at the server)"))
-                .elsewhere("sysctl net.ipv4.ip_forward  (at the server: must be 1)")
+                .elsewhere(format!("dig @{server} . NS  (at the server)"));
+            if *why != NOT_LISTENING {
+                finding = finding.elsewhere("sysctl net.ipv4.ip_forward  (must be 1)");
+            }
+            finding = finding
+                .elsewhere(format!(
+                    "take `ms-dns {server}` away, or name one that answers"
+                ))
                 .advise("or leave `usepeerdns` out, and keep this host's own name servers");
         }
         finding
@@ -406,7 +417,7 @@ impl Examination<'_> {
                         return Ok((asked.elapsed().as_secs_f64() * 1000.0, code));
                     }
                     Came::Inside(Reply::Unreachable { from, code: 3 }) if from == server => {
-                        return Err("says that nothing listens on port 53");
+                        return Err(NOT_LISTENING);
                     }
                     _ => {}
                 }

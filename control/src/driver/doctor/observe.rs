@@ -79,6 +79,8 @@ pub(super) struct Observed {
     unread: Vec<u8>,
     pub(super) call_id: Option<CallId>,
     pub(super) call_stands: bool,
+    /// The server has our GRE packets, as GRE itself says.
+    pub(super) is_acknowledged: bool,
     pub(super) link_is_up: bool,
     pub(super) network_phase: bool,
     pub(super) cipher: Option<String>,
@@ -155,12 +157,12 @@ impl Observed {
 
     /// The phase of the negotiation that is not over yet; `None` when all are.
     pub(super) fn phase(&self) -> Option<Phase> {
-        let heard = self.any(Direction::Rcvd, |_| true);
+        let is_answered = self.is_acknowledged || self.any(Direction::Rcvd, answers);
         [
             (self.connected.is_some(), Phase::Tcp),
             (self.call_id.is_some(), Phase::Control),
             (self.call_stands, Phase::Call),
-            (heard, Phase::Gre),
+            (is_answered, Phase::Gre),
             (self.link_is_up, Phase::Lcp),
             (self.network_phase, Phase::Authentication),
             (
@@ -287,6 +289,12 @@ impl Observed {
         let received = self.payloads(Direction::Rcvd, Protocol::LCP);
         received.iter().any(is_it)
     }
+}
+
+/// Whether a frame shows that ours have arrived: a server begins LCP by itself.
+fn answers(frame: &Frame<'_>) -> bool {
+    let code = frame.payload.first().copied().map(Code);
+    frame.protocol != Protocol::LCP || code != Some(Code::CONFIGURE_REQUEST)
 }
 
 /// The identifier of an LCP Echo-Reply.

@@ -35,12 +35,20 @@ pub(super) async fn name(config: &ClientConfig, timeout: Duration) -> (Finding, 
     };
     let all: Vec<SocketAddr> = match found {
         Ok(Ok(found)) => found.collect(),
+        Ok(Err(error)) if is_temporary(&error) => {
+            let finding = failed("no answer from the name servers")
+                .received(error.to_string())
+                .because("no name server of this host answers, so no name has an address")
+                .command("cat /etc/resolv.conf; ping -c 1 1.1.1.1")
+                .advise("or give the server's address in numbers");
+            return (finding, None);
+        }
         Ok(Err(error)) => {
             let finding = failed("no such name")
                 .received(error.to_string())
                 .because(format!(
                     "{name} has no address: it is misspelt, or only a name server inside the \
-                     other network knows it, or no name server answers here"
+                     other network knows it"
                 ))
                 .command(format!("getent ahostsv4 {name}"))
                 .command("cat /etc/resolv.conf; ping -c 1 1.1.1.1")
@@ -81,6 +89,11 @@ pub(super) async fn name(config: &ClientConfig, timeout: Duration) -> (Finding, 
     .received(words.join(", "))
     .figure("addresses", words);
     (finding, Some(first))
+}
+
+/// EAI_AGAIN, of which only the words come this far (gai_strerror(3)).
+fn is_temporary(error: &std::io::Error) -> bool {
+    error.to_string().contains("Temporary failure")
 }
 
 /// The way to it, our address on it, and what this host's firewall has against it.

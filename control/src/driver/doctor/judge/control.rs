@@ -43,7 +43,8 @@ impl Case<'_> {
                 ))
                 .command(&rule.command);
         }
-        if let Some(error) = self.heard.refusal(About::Tcp) {
+        let refusal = self.heard.refusal(About::Tcp);
+        if let Some(error) = refusal.filter(|error| error.from != self.local) {
             let finding = failed(format!("{} says: {}", error.from, error.words()))
                 .received(format!("ICMP {} from {}", error.words(), error.from));
             return if error.is_prohibition() {
@@ -83,8 +84,8 @@ impl Case<'_> {
                 failed("no way to the server".to_owned())
                     .received(cause)
                     .because(format!(
-                        "{address} does not answer on its own network (no ARP reply), or no router \
-                         knows the way to it"
+                        "nobody has the address {address} on this network (no ARP reply), or no \
+                         router knows the way to it"
                     ))
                     .command(format!("ip -4 route get {address}; ip neighbour"))
             }

@@ -165,6 +165,21 @@ impl Case<'_> {
 
     /// By someone who says nothing.
     fn silent(&self, failed: &impl Fn(&str) -> Finding) -> Finding {
+        let came = self.observed.count(Direction::Rcvd);
+        if came > 0 {
+            let finding = failed("GRE comes, and ours does not arrive there").received(format!(
+                "GRE from {}, {came} packets, none of which answers ours",
+                self.address
+            ));
+            return self
+                .with_nat_advice(finding.because(format!(
+                    "the server's GRE packets (IP protocol 47) arrive here, and ours vanish on the \
+                     way to {}: a router, NAT or provider drops them on the way out, or the \
+                     server's firewall on the way in",
+                    self.address
+                )))
+                .elsewhere("nft insert rule inet filter input meta l4proto gre accept");
+        }
         let finding = failed("nothing comes back")
             .received("nothing")
             .because(format!(
@@ -183,7 +198,7 @@ impl Case<'_> {
                     self.local.to_string()
                 }
             ))
-            .advise("try from another network, such as a telephone's: some providers block GRE")
+            .advise("from another network, such as a telephone's: some providers block GRE")
     }
 
     fn with_nat_advice(&self, finding: Finding) -> Finding {
@@ -197,7 +212,10 @@ impl Case<'_> {
             finding
         };
         let finding = if self.helper.tracks && !self.helper.knows_pptp {
-            finding.command("modprobe nf_nat_pptp  (this host tracks connections without it)")
+            finding.advise(
+                "this host tracks connections without the helper for PPTP: where it filters by \
+                 state or translates addresses itself, `modprobe nf_nat_pptp`",
+            )
         } else {
             finding
         };

@@ -64,6 +64,7 @@ impl Case<'_> {
             ),
         };
         if let Some(method) = self.asked_method() {
+            let method = method_in_words(&method);
             finding
                 .summary
                 .push_str(&format!("; they ask for {method}"));
@@ -141,10 +142,7 @@ impl Case<'_> {
         let mut finding = self.of_protocols(Phase::Authentication, ending, &PROTOCOLS);
         let name = &self.config.link.name;
         let asked = self.asked_method();
-        let method = asked.as_ref().map(|method| {
-            AuthMethod::from_protocol(method)
-                .map_or_else(|| method.to_string(), |it| it.to_string())
-        });
+        let method = asked.as_ref().map(method_in_words);
         let method = method.unwrap_or_else(|| "nothing".to_owned());
         finding = finding
             .figure("method", method.clone())
@@ -245,14 +243,10 @@ impl Case<'_> {
     fn not_accepted(&self, finding: Finding, refusal: Option<&str>) -> Finding {
         let name = &self.config.link.name;
         let code = refusal.and_then(error_code);
-        let finding = match (refusal, code) {
-            (Some(words), Some(_)) => {
-                let mut finding = finding;
-                finding.summary.push_str(&format!(", {words}"));
-                finding
-            }
-            _ => finding,
-        };
+        let mut finding = finding;
+        if let Some(words) = refusal.and_then(failure_text) {
+            finding.summary.push_str(&format!(" (\"{words}\")"));
+        }
         match code {
             Some(646) => finding
                 .because(format!("E=646: \"{name}\" may not log on at this hour"))
@@ -344,14 +338,13 @@ impl Case<'_> {
                 .network
                 .as_ref()
                 .map(|network| network.cipher.clone());
-            finding.summary = match (&self.observed.cipher, cipher) {
-                (Some(words), _) => words.clone(),
+            let cipher = match (&self.observed.cipher, cipher) {
+                (Some(words), _) => words.replace(" compression enabled", ""),
                 (None, Some(cipher)) if cipher != "none" => cipher,
                 _ => "none: packets are not encrypted".to_owned(),
             };
-            finding
-                .figures
-                .insert("cipher".to_owned(), finding.summary.clone().into());
+            finding.summary = format!("{cipher}; we offered {ours}; they {theirs}");
+            finding = finding.figure("cipher", cipher);
             return finding;
         };
         finding.summary = format!("no agreement: we offer {ours}; they offer {theirs}");
@@ -379,6 +372,10 @@ impl Case<'_> {
             };
         };
         let finding = match ending {
+            Ending::MppeRefused { ours, .. } if theirs != 0 => finding.because(format!(
+                "{ours}, and the server wants {}",
+                bits_in_words(MppeBits(theirs))
+            )),
             Ending::MppeRefused { ours, theirs } => finding.because(format!("{ours}; {theirs}")),
             Ending::PeerRequest(why) => finding.because(format!(
                 "the server gives up over encryption, and says: \"{why}\""
@@ -452,6 +449,10 @@ impl Case<'_> {
     }
 }
 
+fn method_in_words(method: &AuthProtocol) -> String {
+    AuthMethod::from_protocol(method).map_or_else(|| method.to_string(), |it| it.to_string())
+}
+
 /// `E=` of a Microsoft failure message (RFC 2433 5, RFC 2759 6).
 fn error_code(message: &str) -> Option<u32> {
     let rest = message.split("E=").nth(1)?;
@@ -459,6 +460,16 @@ fn error_code(message: &str) -> Option<u32> {
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(rest.len());
     rest.get(..end)?.parse().ok()
+}
+
+/// `M=` of such a message, or all of one that has no such fields.
+fn failure_text(message: &str) -> Option<&str> {
+    let text = match message.split_once("M=") {
+        Some((_, text)) => text,
+        None if message.contains("E=") => "",
+        None => message,
+    };
+    (!text.is_empty()).then_some(text)
 }
 
 /// `128 or 40 bit, stateless`.
