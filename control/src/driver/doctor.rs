@@ -163,10 +163,7 @@ struct Examination<'a> {
     observed: Observed,
     obstacles: Option<Vec<Obstacle>>,
     address: Ipv4Addr,
-    local: Ipv4Addr,
-    interface: String,
-    /// Of the interface that leads to the server, octets.
-    mtu: u32,
+    way: way::Found,
     /// The worker's end, until the network stands.
     tun: Option<OwnedFd>,
     inside: UnixDatagram,
@@ -222,9 +219,7 @@ impl<'a> Examination<'a> {
             observed: Observed::new(frames, echoes),
             obstacles,
             address,
-            local: way.local,
-            interface: way.interface,
-            mtu: way.mtu,
+            way,
             tun: Some(theirs.into()),
             inside: UnixDatagram::from_std(ours)?,
             interrupt: [
@@ -245,7 +240,7 @@ impl<'a> Examination<'a> {
     async fn run(&mut self) {
         self.begin(Phase::Tcp);
         let server = SocketAddrV4::new(self.address, self.config.port);
-        let link = Arc::new(link_config(self.config, self.options.timeout, self.mtu));
+        let link = Arc::new(link_config(self.config, self.options.timeout, self.way.mtu));
         let actions = self.engine.handle_event(Event::Dial { server, link });
         self.perform(actions);
         self.negotiate().await;
@@ -305,7 +300,8 @@ impl<'a> Examination<'a> {
             config: self.config,
             has_password: self.options.has_password,
             address: self.address,
-            local: self.local,
+            local: self.way.local,
+            is_neighbour: self.way.is_neighbour,
             timeout: self.options.timeout,
             observed: &self.observed,
             heard: &self.ear.heard,

@@ -134,7 +134,7 @@ impl Examination<'_> {
             .command(format!("mtr -rwnc 50 {server}  (from which hop on?)"))
             .command(format!(
                 "tc -s qdisc show dev {}  (dropped here?)",
-                self.interface
+                self.way.interface
             ))
     }
 
@@ -208,7 +208,7 @@ impl Examination<'_> {
     }
 
     async fn path_mtu(&mut self, network: &Network) -> Finding {
-        let local = self.mtu as usize;
+        let local = self.way.mtu as usize;
         // A server whose MRU is smaller may not answer more.
         let most = local
             .min(usize::from(self.peer_mru()) + ECHO_OVERHEAD)

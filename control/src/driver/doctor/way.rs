@@ -13,6 +13,8 @@ use crate::driver::netlink::Netlink;
 pub(super) struct Found {
     /// Ours on it.
     pub(super) local: Ipv4Addr,
+    /// No router is between.
+    pub(super) is_neighbour: bool,
     pub(super) interface: String,
     /// Octets.
     pub(super) mtu: u32,
@@ -146,6 +148,7 @@ pub(super) async fn route(
     }
     let found = Found {
         local,
+        is_neighbour: way.gateway.is_none(),
         interface,
         mtu: way.mtu,
     };

@@ -148,12 +148,17 @@ impl Case<'_> {
                     error.from
                 ))
                 .elsewhere("forward IP protocol 47 as well as TCP port 1723"),
-            _ if error.is_prohibition() => finding
-                .because(format!(
-                    "the firewall at {} forbids GRE (protocol 47)",
-                    error.from
-                ))
-                .elsewhere("nft insert rule inet filter forward meta l4proto gre accept"),
+            _ if error.is_prohibition() => {
+                let chain = if is_server { "input" } else { "forward" };
+                finding
+                    .because(format!(
+                        "the firewall at {} forbids GRE (protocol 47)",
+                        error.from
+                    ))
+                    .elsewhere(format!(
+                        "nft insert rule inet filter {chain} meta l4proto gre accept"
+                    ))
+            }
             _ => finding
                 .because(format!(
                     "{} has no way for GRE packets to {}, though TCP has one",
@@ -202,6 +207,10 @@ impl Case<'_> {
     }
 
     fn with_nat_advice(&self, finding: Finding) -> Finding {
+        // Nothing translates addresses between neighbours.
+        if self.is_neighbour {
+            return finding;
+        }
         let finding = if self.is_behind_nat() {
             finding.advise(format!(
                 "this host has the private address {} and is behind NAT: switch on \"PPTP \

@@ -503,7 +503,17 @@ fn bits_in_words(bits: MppeBits) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use dataplane::program::CallId;
+
+    use super::super::super::ear::Heard;
+    use super::super::super::firewall::Helper;
+    use super::super::super::observe::{Observed, trace_to};
     use super::*;
+    use crate::config::client::ClientConfig;
+    use crate::wire::ppp::{self, HeaderCompression};
 
     #[test]
     fn mppe_bits_read_as_words() {
@@ -519,5 +529,69 @@ mod tests {
         assert_eq!(error_code("E=691 R=1 C=00 V=3 M=Access denied"), Some(691));
         assert_eq!(error_code("E=709"), Some(709));
         assert_eq!(error_code("Login incorrect"), None);
+    }
+
+    /// What is made of a server that answers our MS-CHAPv2 response so.
+    fn judged(message: &[u8]) -> Finding {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = crate::config::client::Flags {
+            server: Some("vpn.example.net".to_owned()),
+            user: Some("mia".to_owned()),
+            ..Default::default()
+        };
+        let config = ClientConfig::from_flags(dir.path(), &flags, "host").unwrap();
+        let failure = ChapPacket::Failure { id: 1, message };
+        let frame = ppp::frame(
+            Protocol::CHAP,
+            &failure.to_bytes(),
+            HeaderCompression::default(),
+        );
+        let (frames, echoes) = Default::default();
+        let mut trace = trace_to(&frames, &echoes);
+        trace(CallId(1), Rcvd, &frame);
+        let observed = Observed::new(frames, echoes);
+        let case = Case {
+            config: &config,
+            has_password: true,
+            address: Ipv4Addr::new(203, 0, 113, 5),
+            local: Ipv4Addr::new(192, 168, 1, 7),
+            is_neighbour: false,
+            timeout: Duration::from_secs(10),
+            observed: &observed,
+            heard: &Heard::default(),
+            obstacles: None,
+            helper: Helper::default(),
+            send_refused: 0,
+            worker_received: 1,
+        };
+        let ending = Ending::AuthFailed("Access denied".to_owned());
+        case.judge(Phase::Authentication, Some(&ending))
+    }
+
+    #[test]
+    fn every_error_code_of_microsoft_has_its_meaning_and_remedy() {
+        for (code, meaning, remedy) in [
+            (646, "may not log on at this hour", "logon hours"),
+            (647, "is disabled", "enable the account"),
+            (648, "has expired", "--new-password-file FILE"),
+            (649, "no permission to dial in", "Dial-in tab"),
+            (
+                691,
+                "password is wrong, or there is no user \"mia\"",
+                "DOMAIN\\mia",
+            ),
+            (709, "does not take the new password", "its rules allow"),
+            (742, "Microsoft's error 742", "journalctl"),
+        ] {
+            let message = format!("E={code} R=0 C=00 V=3 M=No");
+            let finding = judged(message.as_bytes());
+            assert_eq!(finding.status, Status::Failed);
+            assert_eq!(finding.figures["error_code"], code);
+            let cause = finding.cause.unwrap();
+            assert!(cause.contains(meaning), "{code}: {cause}");
+            let remedies = format!("{:?}", finding.remedies).replace("\\\\", "\\");
+            assert!(remedies.contains(remedy), "{code}: {remedies}");
+            assert!(finding.summary.contains("(\"No\")"), "{}", finding.summary);
+        }
     }
 }

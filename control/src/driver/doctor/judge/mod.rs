@@ -20,6 +20,8 @@ pub(super) struct Case<'a> {
     pub(super) has_password: bool,
     pub(super) address: Ipv4Addr,
     pub(super) local: Ipv4Addr,
+    /// The server is on the same network.
+    pub(super) is_neighbour: bool,
     pub(super) timeout: Duration,
     pub(super) observed: &'a Observed,
     pub(super) heard: &'a Heard,
