@@ -184,7 +184,7 @@ fn a_tunnel_of_a_peers_file_is_examined_while_it_runs_and_not_disturbed() {
     let routes = lab.routes(Side::Client);
     let ping = lab
         .command(Side::Client, "ping")
-        .args(["-q", "-i0.02", "-w3", "192.168.254.230"])
+        .args(["-q", "-i0.02", "-c120", "-W2", "192.168.254.230"])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
@@ -482,8 +482,13 @@ fn a_refusal_on_the_control_connection_is_explained() {
     );
 }
 
-/// Sends LCP's first Configure-Request to the client from `source`, again and again.
-fn begin_lcp(source: &str, call_id: u16) {
+/// Sends LCP's first Configure-Request to the client from `source`, again and again, in a thread of
+/// its own.
+fn begin_lcp(source: &'static str, call_id: u16) {
+    std::thread::spawn(move || send_requests(source, call_id));
+}
+
+fn send_requests(source: &str, call_id: u16) {
     let source: Ipv4Addr = source.parse().unwrap();
     let socket = gre_socket::open(&GreSocketConfig {
         index: 0,

@@ -288,14 +288,21 @@ impl<'a> Examination<'a> {
 
     fn listen(&mut self) {
         self.ear.listen();
-        self.observed.is_acknowledged |= self.ear.heard.is_acknowledged;
+        // The ear hears also what the firewall of this host drops behind it.
+        let (_, received) = self.gre_counts();
+        self.observed.is_acknowledged |= received > 0 && self.ear.heard.is_acknowledged;
+    }
+
+    /// GRE packets that the kernel refused to send, and that the worker received.
+    fn gre_counts(&self) -> (u64, u64) {
+        let counters = self.engine.workers.counters();
+        counters.fold((0, 0), |(refused, came), (_, io)| {
+            (refused + io.send_failed.get(), came + io.gre_received.get())
+        })
     }
 
     fn judge(&self, phase: Phase, ending: Option<&Ending>) -> Finding {
-        let counters = self.engine.workers.counters();
-        let (send_refused, worker_received) = counters.fold((0, 0), |(refused, came), (_, io)| {
-            (refused + io.send_failed.get(), came + io.gre_received.get())
-        });
+        let (send_refused, worker_received) = self.gre_counts();
         let case = Case {
             config: self.config,
             has_password: self.options.has_password,
