@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod capture;
 mod check;
 mod compat;
 mod demo;
@@ -14,11 +15,15 @@ mod dns;
 mod doctor;
 mod down;
 mod install_links;
+mod operate;
+mod operator;
 mod password;
 mod secret;
 mod serve;
+mod sessions;
 mod status;
 mod table;
+mod top;
 mod tunnel;
 mod up;
 
@@ -50,6 +55,12 @@ enum Command {
     Check(check::Check),
     Doctor(doctor::Doctor),
     Serve(serve::Serve),
+    Sessions(sessions::Sessions),
+    Pool(operate::Pool),
+    Reload(operate::Reload),
+    Drain(operate::Drain),
+    Top(top::Top),
+    Capture(capture::Capture),
     Demo(demo::Demo),
     Bench(bench::Bench),
     InstallLinks(install_links::InstallLinks),
@@ -73,6 +84,12 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Serve(serve) => serve.run(),
+        Command::Sessions(sessions) => sessions.run(),
+        Command::Pool(pool) => pool.run(),
+        Command::Reload(reload) => reload.run(),
+        Command::Drain(drain) => drain.run(),
+        Command::Top(top) => top.run(),
+        Command::Capture(capture) => capture.run(),
         Command::Demo(demo) => demo.run(),
         Command::Bench(bench) => bench.run(),
         Command::InstallLinks(links) => links.run(),

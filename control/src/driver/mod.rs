@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod background;
+pub mod capture;
 pub mod client;
 mod clock;
 pub mod doctor;
@@ -14,7 +15,7 @@ mod fast_path;
 pub mod host_error;
 mod ipv6;
 pub mod log;
-mod name_servers;
+pub(crate) mod name_servers;
 pub mod netlink;
 mod nftables;
 pub mod privileges;
