@@ -15,7 +15,7 @@ doctor_healthy() {
         expect_log client "ok      $phase "
     done
     expect_log client 'vendor "linux"'
-    expect_log client 'MPPE 128-bit stateless; we offered 128 bit, stateless; they 128 bit, stateless'
+    expect_log client 'MPPE 128-bit stateless; we offered 128 bit, stateless; they 128 bit'
     expect_log client '1500 octets outside, 1456 inside'
     check_nothing_left client
     server_down pptpd

@@ -89,24 +89,13 @@ impl Examination<'_> {
         }
         self.loss = lcp.missing() as f64 / lcp.times.len().max(1) as f64;
         self.longest_ms = lcp.round_trips().last().copied().unwrap_or(100.0);
-        let summary = match lcp.round_trips()[..] {
-            [] => "LCP echoes are not answered".to_owned(),
-            ref trips => format!(
-                "{:.2} ms ({:.2} to {:.2}), {} of {} lost",
-                median(trips),
-                trips[0],
-                trips[trips.len() - 1],
-                lcp.missing(),
-                lcp.times.len()
-            ),
-        };
         let is_lossy = lcp.missing() > LOSS_TOLERATED && !lcp.round_trips().is_empty();
         let status = if is_lossy {
             Status::Warning
         } else {
             Status::Ok
         };
-        let finding = Finding::new(Phase::RoundTrip, status, summary)
+        let finding = Finding::new(Phase::RoundTrip, status, lcp.in_words())
             .sent(format!(
                 "{ECHOES} LCP Echo-Requests, {ECHOES} ICMP echo requests to {}",
                 network.remote
@@ -160,17 +149,25 @@ impl Examination<'_> {
     }
 
     /// Whether packets of so many octets, outer header included, reach the server unfragmented.
+    ///
+    /// Only the worker knows whether an acknowledgment goes along, which makes a packet longer by 4
+    /// octets: both lengths are tried in turn, and the one counts that left as long as it should.
     async fn passes(&mut self, outer_len: usize) -> bool {
         let (wait, tries) = self.patience();
-        for _ in 0..tries {
+        for attempt in 0..tries + 1 {
             self.echo_id = self.echo_id.wrapping_add(1);
             let id = self.echo_id;
-            self.send_lcp_echo(id, outer_len.saturating_sub(ECHO_OVERHEAD));
+            let acknowledgment = 4 * (attempt % 2);
+            self.send_lcp_echo(id, outer_len.saturating_sub(ECHO_OVERHEAD + acknowledgment));
             let until = Instant::now() + wait;
             while let Some(came) = self.next_answer(until).await {
-                if came == (Came::LcpEcho { id }) {
-                    return self.left_with(id) >= outer_len;
+                if came != (Came::LcpEcho { id }) {
+                    continue;
                 }
+                if self.left_with(id) >= outer_len {
+                    return true;
+                }
+                break;
             }
             if self.is_over() {
                 return false;
@@ -344,7 +341,8 @@ impl Examination<'_> {
     }
 
     async fn name_servers(&mut self, network: &Network) -> Finding {
-        let servers: Vec<Ipv4Addr> = network.dns.into_iter().flatten().collect();
+        let mut servers: Vec<Ipv4Addr> = network.dns.into_iter().flatten().collect();
+        servers.dedup();
         if servers.is_empty() {
             let summary = "the server names no name servers";
             return Finding::new(Phase::Dns, Status::Ok, summary);
@@ -464,6 +462,20 @@ impl Echoes {
         let mut trips: Vec<f64> = self.times.iter().filter_map(|(.., trip)| *trip).collect();
         trips.sort_by(f64::total_cmp);
         trips
+    }
+
+    fn in_words(&self) -> String {
+        match self.round_trips()[..] {
+            [] => "LCP echoes are not answered".to_owned(),
+            ref trips => format!(
+                "{:.2} ms ({:.2} to {:.2}), {} of {} lost",
+                median(trips),
+                trips[0],
+                trips[trips.len() - 1],
+                self.missing(),
+                self.times.len()
+            ),
+        }
     }
 
     fn as_json(&self) -> serde_json::Value {

@@ -38,12 +38,7 @@ pub(super) async fn name(config: &ClientConfig, timeout: Duration) -> (Finding, 
     let all: Vec<SocketAddr> = match found {
         Ok(Ok(found)) => found.collect(),
         Ok(Err(error)) if is_temporary(&error) => {
-            let finding = failed("no answer from the name servers")
-                .received(error.to_string())
-                .because("no name server of this host answers, so no name has an address")
-                .command("cat /etc/resolv.conf; ping -c 1 1.1.1.1")
-                .advise("or give the server's address in numbers");
-            return (finding, None);
+            return (nobody_answers(failed, &error.to_string()), None);
         }
         Ok(Err(error)) => {
             let finding = failed("no such name")
@@ -57,13 +52,7 @@ pub(super) async fn name(config: &ClientConfig, timeout: Duration) -> (Finding, 
                 .advise("or give the server's address in numbers");
             return (finding, None);
         }
-        Err(_) => {
-            let finding = failed("no answer from the name servers")
-                .because("the name servers of this host do not answer")
-                .command("cat /etc/resolv.conf; ping -c 1 1.1.1.1")
-                .advise("or give the server's address in numbers");
-            return (finding, None);
-        }
+        Err(_) => return (nobody_answers(failed, "nothing"), None),
     };
     let of_version_4 = all.iter().filter_map(|address| match address {
         SocketAddr::V4(address) => Some(*address.ip()),
@@ -91,6 +80,14 @@ pub(super) async fn name(config: &ClientConfig, timeout: Duration) -> (Finding, 
     .received(words.join(", "))
     .figure("addresses", words);
     (finding, Some(first))
+}
+
+fn nobody_answers(failed: impl Fn(&str) -> Finding, came: &str) -> Finding {
+    failed("no answer from the name servers")
+        .received(came)
+        .because("no name server of this host answers, so no name has an address")
+        .command("cat /etc/resolv.conf; ping -c 1 1.1.1.1")
+        .advise("or give the server's address in numbers")
 }
 
 /// EAI_AGAIN, of which only the words come this far (gai_strerror(3)).

@@ -404,7 +404,7 @@ impl Case<'_> {
                 .with_option(finding, "require-mppe-40", "--require-mppe-40")
                 .elsewhere("require-mppe-128  (in the server's pppd options: better)"),
             (_, true, _) => finding.elsewhere(
-                "require-mppe-128  (in the server's pppd options: 56 bits alone are not spoken here)",
+                "require-mppe-128  (in the server's pppd options: 56 bits alone will not do)",
             ),
             _ => finding,
         }
