@@ -40,6 +40,8 @@ pub struct WorkerConfig {
     pub local: Option<Ipv4Addr>,
     /// Firewall mark of the GRE packets that are sent.
     pub mark: Option<u32>,
+    /// Send GRE packets with Don't Fragment: to measure the path.
+    pub dont_fragment: bool,
     /// Packets that the worker can hold at once in each direction, 2048 octets each: a power of
     /// two in `limits::RECEIVE_SLOTS_RANGE`.
     pub slots: u16,
@@ -63,6 +65,7 @@ impl Default for WorkerConfig {
             look_ahead: false,
             local: None,
             mark: None,
+            dont_fragment: false,
             slots: limits::RECEIVE_SLOTS,
             wants_packet_ring: false,
             max_sessions: 1024,
@@ -324,6 +327,9 @@ fn open(
         local: config.local,
         mark: config.mark,
     })?;
+    if config.dont_fragment {
+        gre_socket::set_dont_fragment(&gre)?;
+    }
     let features = probe()?;
     let (mailbox, io_counters) = (Arc::clone(mailbox), Arc::clone(io_counters));
     let mut uring = Uring::new(gre, config.slots, features, mailbox, io_counters)?;

@@ -12,6 +12,7 @@ mod compat;
 mod demo;
 mod dialogue;
 mod dns;
+mod doctor;
 mod down;
 mod install_links;
 mod operate;
@@ -52,6 +53,7 @@ enum Command {
     Secret(secret::SecretCommand),
     Dns(dns::Dns),
     Check(check::Check),
+    Doctor(doctor::Doctor),
     Serve(serve::Serve),
     Sessions(sessions::Sessions),
     Pool(operate::Pool),
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Secret(secret) => secret.run(),
         Command::Dns(dns) => dns.run(),
         Command::Check(check) => check.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Serve(serve) => serve.run(),
         Command::Sessions(sessions) => sessions.run(),
         Command::Pool(pool) => pool.run(),

@@ -236,6 +236,7 @@ impl<'a> Client<'a> {
                 split_directions: true,
                 local: config.pptp.local_bind,
                 mark: config.pptp.mark,
+                dont_fragment: false,
                 sessions_max: 1,
                 fast_path: config.fast_path(),
                 look_ahead: config.look_ahead,

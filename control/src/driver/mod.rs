@@ -9,6 +9,7 @@ pub mod capture;
 pub mod client;
 mod clock;
 pub mod descriptors;
+pub mod doctor;
 pub mod drops;
 mod engine;
 mod fast_path;

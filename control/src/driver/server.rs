@@ -275,6 +275,7 @@ impl Server {
             split_directions: config.split_directions,
             local: None,
             mark: None,
+            dont_fragment: false,
             sessions_max: config.limits.sessions_max as usize,
             fast_path: config.fast_path,
             look_ahead: config.look_ahead,

@@ -34,6 +34,8 @@ pub(crate) struct WorkersConfig {
     pub local: Option<Ipv4Addr>,
     /// Firewall mark of GRE packets.
     pub mark: Option<u32>,
+    /// GRE packets have Don't Fragment.
+    pub dont_fragment: bool,
     /// Sessions that one worker may hold.
     pub sessions_max: usize,
     /// Whether the fast path may be taken.
@@ -76,6 +78,7 @@ impl Workers {
                 look_ahead: config.look_ahead,
                 local: config.local,
                 mark: config.mark,
+                dont_fragment: config.dont_fragment,
                 wants_packet_ring: config.fast_path == FastPathMode::Auto,
                 max_sessions: config.sessions_max,
                 ..WorkerConfig::default()

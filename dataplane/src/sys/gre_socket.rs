@@ -100,7 +100,8 @@ pub fn open(config: &GreSocketConfig) -> Result<OwnedFd, GreSocketError> {
         .attach_filter(&filter)
         .map_err(other("attach the GRE filter"))?;
     enlarge_queues(&socket)?;
-    set_no_path_mtu_discovery(&socket).map_err(other("clear Don't Fragment"))?;
+    set_path_mtu_discovery(&socket, libc::IP_PMTUDISC_DONT)
+        .map_err(other("clear Don't Fragment"))?;
     if let Some(mark) = config.mark {
         socket
             .set_mark(mark)
@@ -154,8 +155,17 @@ pub fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(values[DROPS])
 }
 
-fn set_no_path_mtu_discovery(socket: &Socket) -> io::Result<()> {
-    let value: libc::c_int = libc::IP_PMTUDISC_DONT;
+/// From now on packets are sent with Don't Fragment, whatever is known of the path: to find out how
+/// large they may be. What is longer than the interface takes is refused.
+///
+/// # Errors
+/// In the kernel's words.
+pub fn set_dont_fragment(socket: &OwnedFd) -> Result<(), GreSocketError> {
+    set_path_mtu_discovery(socket, libc::IP_PMTUDISC_PROBE).map_err(other("set Don't Fragment"))
+}
+
+/// `value` is one of `IP_PMTUDISC_*`.
+fn set_path_mtu_discovery(socket: &impl AsRawFd, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open, and pointer and length describe `value`, which outlives the
     // call; the kernel only reads it.
     let result = unsafe {
