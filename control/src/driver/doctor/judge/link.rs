@@ -180,9 +180,9 @@ impl Case<'_> {
                      accepts anybody, to hear what comes",
                 )
             }
-            Ending::AuthFailed(_) | Ending::PasswordExpired { .. } => {
-                self.not_accepted(finding, refusal.as_deref())
-            }
+            Ending::AuthFailed(_)
+            | Ending::PasswordExpired { .. }
+            | Ending::PasswordNotChanged(_) => self.not_accepted(finding, refusal.as_deref()),
             Ending::PeerRequest(_) | Ending::ControlLost(_) if self.was_answered() => {
                 self.not_accepted(finding, refusal.as_deref())
             }
