@@ -21,6 +21,7 @@ use super::log::Log;
 use super::netlink::{Netlink, Way};
 use super::privileges;
 use super::scripts::{Script, Scripts};
+use super::service;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
 use crate::config::client::ClientConfig;
@@ -134,7 +135,8 @@ pub async fn run(
 ) -> Result<Ended, ClientError> {
     let mut client = Client::start(config, log, announce).await?;
     let outcome = client.run(requests).await;
-    client.leave(&outcome).await;
+    service::stopping();
+    service::beat_during(client.leave(&outcome)).await;
     let has_stood = client.had_network;
     outcome.map(|ending| Ended { ending, has_stood })
 }
@@ -248,6 +250,7 @@ impl<'a> Client<'a> {
         let interface = tun.name.clone();
         log.line(&format!("Using interface {interface}"));
         let (index, _) = netlink.link(&interface).await.map_err(HostError::from)?;
+        privileges::give_up().map_err(HostError::from)?;
         let client = Self {
             config,
             started,
@@ -301,6 +304,7 @@ impl<'a> Client<'a> {
                 input = self.engine.next() => Ok(self.engine.handle(input)),
                 Some((request, answer)) = requests.recv() => Ok(self.serve(request, answer)),
                 _ = check.tick() => Ok(self.check().await),
+                () = service::beat() => Ok(Vec::new()),
                 addresses = done(&mut self.lookup) => self.found(addresses).await,
                 () = until(redial_at) => {
                     self.pause_is_over();
@@ -426,10 +430,9 @@ impl<'a> Client<'a> {
             Ok(ending) => ending.to_string(),
             Err(error) => error.to_string(),
         };
-        self.log.line(&format!(
-            "{why}; next attempt in {:.1} s",
-            pause.as_secs_f64()
-        ));
+        let plan = format!("{why}; next attempt in {:.1} s", pause.as_secs_f64());
+        self.log.warning(&plan);
+        service::status(&plan);
         self.last_ending = Some(why.clone());
         self.redial_at = Some(tokio::time::Instant::now() + pause);
         self.announce_persisting(why);
@@ -456,6 +459,8 @@ impl<'a> Client<'a> {
     }
 
     fn announce_up(&mut self, up: Up) {
+        let (interface, local) = (&up.interface, up.network.local);
+        service::ready(&format!("Up on {interface}, local IP address {local}"));
         self.announce(Announcement::Up(up));
     }
 

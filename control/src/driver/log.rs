@@ -1,5 +1,4 @@
-//! Where log lines go: syslog (and journald, which listens in its place), pppd's `logfd` and
-//! `logfile`.
+//! Where log lines go: syslog or systemd's journal, pppd's `logfd` and `logfile`.
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
@@ -8,6 +7,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::rc::Rc;
+
+mod journal;
+
+pub use journal::{Journal, stderr_prefix};
 
 /// A sink of log lines, shared by all who hold a clone. A line that cannot be written is lost,
 /// never an error: a full disk or a closed pipe must not end a tunnel.
@@ -19,12 +22,26 @@ struct Sinks {
     terminal: Option<Terminal>,
     file: Option<File>,
     syslog: Option<UnixDatagram>,
+    journal: Option<Journal>,
 }
 
 /// Where syslogd listens.
 const SYSLOG: &str = "/dev/log";
-/// LOG_DAEMON and LOG_INFO (RFC 3164 4.1.1), as pppd's lines have them.
-const PRIORITY: u8 = 3 << 3 | 6;
+/// LOG_DAEMON (RFC 3164 4.1.1), as pppd's lines have it.
+const FACILITY: u8 = 3;
+
+/// How much a line matters (RFC 3164 4.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Something has failed for good.
+    Error = 3,
+    /// Something has failed, and the tunnel goes on.
+    Warning = 4,
+    /// What happens in the life of a tunnel.
+    Info = 6,
+    /// Packets of a negotiation.
+    Debug = 7,
+}
 
 /// Which of the two standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +59,7 @@ impl Log {
         Self(Rc::new(RefCell::new(Sinks {
             terminal,
             file: None,
-            syslog: None,
+            ..Sinks::default()
         })))
     }
 
@@ -74,8 +91,29 @@ impl Log {
         Ok(self)
     }
 
+    /// Lines go to the journal in its own words, too: with priorities.
+    #[must_use]
+    pub fn with_journal(self, journal: Journal) -> Self {
+        self.0.borrow_mut().journal = Some(journal);
+        self
+    }
+
     /// Writes one line.
     pub fn line(&self, text: &str) {
+        self.write(Priority::Info, text);
+    }
+
+    /// Writes one line about what has failed.
+    pub fn warning(&self, text: &str) {
+        self.write(Priority::Warning, text);
+    }
+
+    /// Writes one line about a packet.
+    pub fn debug(&self, text: &str) {
+        self.write(Priority::Debug, text);
+    }
+
+    fn write(&self, priority: Priority, text: &str) {
         let mut line = String::with_capacity(text.len() + 1);
         line.push_str(text);
         line.push('\n');
@@ -91,8 +129,12 @@ impl Log {
         }
         if let Some(syslog) = &sinks.syslog {
             let pid = std::process::id();
-            let entry = format!("<{PRIORITY}>pptp-fast[{pid}]: {text}");
+            let priority = FACILITY << 3 | priority as u8;
+            let entry = format!("<{priority}>pptp-fast[{pid}]: {text}");
             drop(syslog.send(entry.as_bytes()));
+        }
+        if let Some(journal) = &sinks.journal {
+            journal.send(priority, text);
         }
     }
 }

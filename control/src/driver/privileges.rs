@@ -1,7 +1,28 @@
-//! What a process must be allowed to do, checked before anything is tried.
+//! What a process must be allowed to do, checked before anything is tried; and what it gives up
+//! when it is set up.
+//!
+//! Root's process keeps CAP_NET_ADMIN and CAP_NET_RAW, in all of its threads, and can get nothing
+//! back by executing a program. Scripts are promised the rest, so another process runs them (see
+//! `programs`). It stays user 0: it writes what root owns, as pid files and /etc/resolv.conf, and
+//! no longer what others own.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use caps::{CapSet, Capability};
+use dataplane::handle::StartError;
+use dataplane::sys::capabilities;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
+
+use super::programs::{self, helper};
+use super::scripts;
+use crate::config::pppd_options;
+
+pub use helper::{Permitted, run as run_programs};
+
+/// This process gives up what it does not need when it is set up.
+static GIVES_UP: AtomicBool = AtomicBool::new(false);
 
 /// What the process may not do.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -18,6 +39,39 @@ pub struct Missing(String, String);
 /// Names those that are missing.
 pub fn check() -> Result<(), Missing> {
     missing(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
+}
+
+/// Has this process give up its capabilities when it is set up, and starts the one that runs
+/// scripts, in `dir` and at their other `places`, with all of them. Nothing happens where there is
+/// nothing to give up. To be called before there are threads.
+///
+/// # Errors
+/// When the process for scripts cannot be started.
+pub fn prepare(dir: Option<&Path>, places: &pppd_options::Scripts) -> std::io::Result<()> {
+    if !capabilities::are_more_than_kept() || check().is_err() {
+        return Ok(());
+    }
+    programs::start(&scripts::permitted(dir, places))?;
+    // What CAP_IPC_LOCK stands for: rings and buffers that are made later are locked memory, too.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    GIVES_UP.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether threads are to give up their capabilities.
+pub(crate) fn are_given_up() -> bool {
+    GIVES_UP.load(Ordering::Relaxed)
+}
+
+/// Everything is set up: this thread, and those that it starts from now on, keep what they need.
+pub(crate) fn give_up() -> Result<(), StartError> {
+    if !are_given_up() {
+        return Ok(());
+    }
+    capabilities::keep_only_network().map_err(|source| StartError::Resource {
+        action: "go on with less",
+        source,
+    })
 }
 
 fn missing(has: impl Fn(Capability) -> bool) -> Result<(), Missing> {

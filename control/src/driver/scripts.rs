@@ -6,14 +6,15 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::log::Log;
+use super::programs::helper::Permitted;
+use super::programs::{Program, Running};
+use super::service;
 use crate::config::pppd_options;
 use crate::proto::link::{Ipv6Network, Network};
 use crate::wire::ipv6cp::InterfaceIdentifier;
@@ -49,6 +50,19 @@ pub(crate) enum Script {
 }
 
 impl Script {
+    const ALL: [Self; 10] = [
+        Self::NetInit,
+        Self::NetPreUp,
+        Self::NetDown,
+        Self::AuthUp,
+        Self::AuthDown,
+        Self::IpPreUp,
+        Self::IpUp,
+        Self::IpDown,
+        Self::Ipv6Up,
+        Self::Ipv6Down,
+    ];
+
     const fn file_name(self) -> &'static str {
         match self {
             Self::NetInit => "net-init",
@@ -116,32 +130,32 @@ pub(crate) struct Facts<'a> {
 impl Scripts {
     /// Runs a script and waits for its end, and for that of the one before.
     pub(crate) async fn run(&self, script: Script, facts: &Facts<'_>, log: &Log) {
-        let Some((path, mut command)) = self.command(script, facts) else {
+        let Some(program) = self.program(script, facts) else {
             return;
         };
+        let path = program.path.clone();
         let _turn = self.turn.lock().await;
-        match command.status().await {
+        match service::beat_during(program.launch().wait()).await {
             Ok(status) if status.success() => {}
-            Ok(status) => log.line(&format!("Script {} ended with {status}", path.display())),
-            Err(error) => log.line(&format!("Script {} does not run: {error}", path.display())),
+            Ok(status) => log.warning(&format!("Script {} ended with {status}", path.display())),
+            Err(error) => log.warning(&format!("Script {} does not run: {error}", path.display())),
         }
     }
 
     /// Starts a script as soon as the one before has ended, and does not wait for it.
     pub(crate) fn start(&self, script: Script, facts: &Facts<'_>, log: &Log) {
-        let Some((path, command)) = self.command(script, facts) else {
+        let Some(program) = self.program(script, facts) else {
             return;
         };
+        let path = program.path.clone();
         let (log, turn) = (log.clone(), Arc::clone(&self.turn));
         match Arc::clone(&turn).try_lock_owned() {
             Ok(turn) => {
-                let child = spawn(&path, command, &log);
-                tokio::task::spawn_local(see_to_end(path, child, log, turn));
+                tokio::task::spawn_local(see_to_end(path, program.launch(), log, turn));
             }
             Err(_) => drop(tokio::task::spawn_local(async move {
                 let turn = turn.lock_owned().await;
-                let child = spawn(&path, command, &log);
-                see_to_end(path, child, log, turn).await;
+                see_to_end(path, program.launch(), log, turn).await;
             })),
         }
     }
@@ -150,10 +164,10 @@ impl Scripts {
     pub(crate) async fn finish(&self, limit: Duration) {
         // Those that were started have a place in the queue once their task has run.
         tokio::task::yield_now().await;
-        let _ = tokio::time::timeout(limit, self.turn.lock()).await;
+        let _ = service::beat_during(tokio::time::timeout(limit, self.turn.lock())).await;
     }
 
-    fn command(&self, script: Script, facts: &Facts<'_>) -> Option<(PathBuf, Command)> {
+    fn program(&self, script: Script, facts: &Facts<'_>) -> Option<Program> {
         let path = match script.place(&self.places) {
             Some(path) => path.clone(),
             None => self.dir.join(script.file_name()),
@@ -161,18 +175,19 @@ impl Scripts {
         if !is_executable(&path) {
             return None;
         }
-        let mut command = Command::new(&path);
-        command
-            .args(self.arguments(script, facts))
-            .env_clear()
-            .env("PATH", PATH)
-            .envs(environment(facts))
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Some((path, command))
+        let mut variables = vec![("PATH".to_owned(), PATH.to_owned())];
+        variables.extend(
+            environment(facts)
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
+        variables.extend_from_slice(&self.environment);
+        Some(Program {
+            path,
+            arguments: self.arguments(script, facts),
+            environment: Some(variables),
+            input: None,
+        })
     }
 
     fn arguments(&self, script: Script, facts: &Facts<'_>) -> Vec<String> {
@@ -208,28 +223,25 @@ impl Scripts {
     }
 }
 
-fn spawn(path: &Path, mut command: Command, log: &Log) -> Option<Child> {
+/// Waits for the end of a script, whose `turn` it is until then.
+async fn see_to_end(path: PathBuf, mut script: Running, log: Log, _turn: OwnedMutexGuard<()>) {
     let path = path.display();
-    match command.spawn() {
-        Ok(child) => {
-            let id = child.id().unwrap_or(0);
-            log.line(&format!("Script {path} started (pid {id})"));
-            Some(child)
-        }
-        Err(error) => {
-            log.line(&format!("Script {path} does not run: {error}"));
-            None
-        }
+    let id = match script.pid().await {
+        Ok(id) => id,
+        Err(error) => return log.warning(&format!("Script {path} does not run: {error}")),
+    };
+    log.line(&format!("Script {path} started (pid {id})"));
+    if let Ok(status) = script.wait().await {
+        log.line(&format!("Script {path} finished (pid {id}), {status}"));
     }
 }
 
-/// Waits for the end of a script, whose `turn` it is until then.
-async fn see_to_end(path: PathBuf, child: Option<Child>, log: Log, _turn: OwnedMutexGuard<()>) {
-    let Some(mut child) = child else { return };
-    let id = child.id().unwrap_or(0);
-    if let Ok(status) = child.wait().await {
-        let path = path.display();
-        log.line(&format!("Script {path} finished (pid {id}), {status}"));
+/// The scripts that may come to be run.
+pub(crate) fn permitted(dir: Option<&Path>, places: &pppd_options::Scripts) -> Permitted {
+    let placed = Script::ALL.iter().filter_map(|script| script.place(places));
+    Permitted {
+        folders: dir.map(Path::to_owned).into_iter().collect(),
+        files: placed.cloned().collect(),
     }
 }
 

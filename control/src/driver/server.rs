@@ -20,6 +20,7 @@ use super::log::Log;
 use super::netlink::Netlink;
 use super::privileges;
 use super::scripts::Script;
+use super::service;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
 use crate::config::server::{LocalAddresses, ServerConfig};
@@ -97,11 +98,16 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let mut server = Server::start(config, log).await?;
     let _ = ready.send(());
+    service::ready(&server.summary());
     let mut limit_check = tokio::time::interval(LIMIT_CHECK);
     let waiting = loop {
         let actions = tokio::select! {
             input = server.engine.next() => server.engine.handle(input),
-            _ = limit_check.tick() => server.check_limits(),
+            _ = limit_check.tick() => {
+                service::status(&server.summary());
+                server.check_limits()
+            }
+            () = service::beat() => continue,
             Some((request, answer)) = requests.recv() => {
                 let reply = match request {
                     Request::Down | Request::HangUp => break answer,
@@ -116,7 +122,8 @@ pub async fn run(
         };
         server.perform(actions).await;
     };
-    server.shut_down().await;
+    service::stopping();
+    service::beat_during(server.shut_down()).await;
     let _ = waiting.send(Answer::Ended);
     Ok(())
 }
@@ -211,6 +218,7 @@ impl Server {
                 .log
                 .line("proxyarp is not done: route the clients' addresses to this machine");
         }
+        privileges::give_up().map_err(HostError::from)?;
         Ok(server)
     }
 
@@ -534,6 +542,6 @@ fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
             Direction::Rcvd => "rcvd",
         };
         let packet = packet_log::describe(frame);
-        log.line(&format!("[call {}] {verb} {packet}", call_id.0));
+        log.debug(&format!("[call {}] {verb} {packet}", call_id.0));
     })
 }
