@@ -142,7 +142,11 @@ mod tests {
 
     #[test]
     fn groff_has_nothing_to_say_about_any_page() {
-        if std::process::Command::new("groff").arg("-v").output().is_err() {
+        if std::process::Command::new("groff")
+            .arg("-v")
+            .output()
+            .is_err()
+        {
             assert!(std::env::var_os("CI").is_none(), "groff is missing");
             println!("skipped: groff is missing");
             return;

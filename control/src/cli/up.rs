@@ -15,9 +15,7 @@ use crate::driver::admin::Asked;
 use crate::driver::client::{Announcement, Ended};
 use crate::driver::log::{Journal, Log, Terminal};
 use crate::driver::run_files::{self, AdminSocket};
-use crate::driver::{
-    admin, background, client, privileges, runtime, service, signals, terminal,
-};
+use crate::driver::{admin, background, client, privileges, runtime, service, signals, terminal};
 use crate::proto::ending::Ending;
 
 /// Requests that may wait.
@@ -307,9 +305,7 @@ fn open_log(config: &ClientConfig, wanted: &Up) -> Result<Log, String> {
     };
     let log = match journal {
         // Once is enough.
-        Some(journal) => {
-            Log::new(terminal.filter(|it| !it.is_the_journal())).with_journal(journal)
-        }
+        Some(journal) => Log::new(terminal.filter(|it| !it.is_the_journal())).with_journal(journal),
         None => Log::new(terminal).with_syslog(),
     };
     match &config.log.file {

@@ -74,7 +74,11 @@ impl Program {
         command
             .args(&self.arguments)
             .current_dir("/")
-            .stdin(if has_input { Stdio::piped() } else { Stdio::null() })
+            .stdin(if has_input {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         command

@@ -4,7 +4,12 @@
 //! The sign of life comes from the loop that does the work, at half the interval that systemd asks
 //! for (`WATCHDOG_USEC`): a loop that hangs gives none, and is ended and started again.
 
+use std::ffi::OsString;
 use std::future::Future;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +20,7 @@ static SERVICE: OnceLock<Service> = OnceLock::new();
 
 #[derive(Debug)]
 struct Service {
+    manager: UnixDatagram,
     /// Between two signs of life; `None` when nobody waits for them.
     interval: Option<Duration>,
     state: Mutex<State>,
@@ -30,20 +36,36 @@ struct State {
 /// Makes this process the service that its environment speaks of. Whoever does not call this tells
 /// systemd nothing: children inherit the environment.
 pub fn adopt() {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+    let name = std::env::var_os("NOTIFY_SOCKET");
+    let Some(Ok(manager)) = name.map(connect) else {
         return;
-    }
+    };
     let interval = sd_notify::watchdog_enabled().map(|interval| interval / 2);
     let _ = SERVICE.set(Service {
+        manager,
         interval: interval.filter(|interval| !interval.is_zero()),
         state: Mutex::default(),
     });
 }
 
+/// The socket is a file, or, behind `@`, a name without one, which the crate's own sending does not
+/// know.
+fn connect(name: OsString) -> io::Result<UnixDatagram> {
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    let manager = UnixDatagram::unbound()?;
+    manager.connect_addr(&address)?;
+    // A manager that does not read must not hang the tunnel.
+    manager.set_nonblocking(true)?;
+    Ok(manager)
+}
+
 /// It is up.
 pub(crate) fn ready(status: &str) {
-    if SERVICE.get().is_some() {
-        notify(&[NotifyState::Ready]);
+    if let Some(service) = SERVICE.get() {
+        service.say(&NotifyState::Ready);
         self::status(status);
     }
 }
@@ -56,14 +78,14 @@ pub(crate) fn status(status: &str) {
         status.clone_into(&mut state.status);
         // A line of it must not be read as another message.
         let line = status.replace(['\n', '\r'], " ");
-        notify(&[NotifyState::Status(&line)]);
+        service.say(&NotifyState::Status(&line));
     }
 }
 
 /// It is about to end.
 pub(crate) fn stopping() {
-    if SERVICE.get().is_some() {
-        notify(&[NotifyState::Stopping]);
+    if let Some(service) = SERVICE.get() {
+        service.say(&NotifyState::Stopping);
     }
 }
 
@@ -78,7 +100,7 @@ pub(crate) async fn beat() {
     if let Some(due) = due {
         tokio::time::sleep_until(due).await;
     }
-    notify(&[NotifyState::Watchdog]);
+    service.say(&NotifyState::Watchdog);
     state().due = Some(Instant::now() + interval);
 }
 
@@ -94,7 +116,9 @@ pub(crate) async fn beat_during<T>(work: impl Future<Output = T>) -> T {
     }
 }
 
-/// A service manager that does not listen must not end a tunnel.
-fn notify(states: &[NotifyState<'_>]) {
-    let _ = sd_notify::notify(states);
+impl Service {
+    /// A service manager that does not listen must not end a tunnel.
+    fn say(&self, state: &NotifyState<'_>) {
+        drop(self.manager.send(format!("{state}\n").as_bytes()));
+    }
 }

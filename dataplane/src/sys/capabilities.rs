@@ -41,7 +41,10 @@ fn shrink() -> Result<(), CapsError> {
         caps::clear(None, CapSet::Ambient)?;
     }
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let kept: HashSet<_> = KEPT.into_iter().filter(|it| permitted.contains(it)).collect();
+    let kept: HashSet<_> = KEPT
+        .into_iter()
+        .filter(|it| permitted.contains(it))
+        .collect();
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)?;
     caps::clear(None, CapSet::Inheritable)

@@ -95,9 +95,7 @@ fn is_stream(fd: &dyn AsFd, stream: &str) -> bool {
         return false;
     };
     let stat = nix::sys::stat::fstat(fd.as_fd());
-    stat.is_ok_and(|stat| {
-        device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
-    })
+    stat.is_ok_and(|stat| device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino))
 }
 
 /// What a line on standard error begins with so that the journal knows its priority (sd-daemon(3));

@@ -70,10 +70,16 @@ pub(super) struct Reply {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum News {
-    Started { pid: u32 },
+    Started {
+        pid: u32,
+    },
     /// With wait(2)'s status.
-    Ended { status: i32 },
-    Failed { why: String },
+    Ended {
+        status: i32,
+    },
+    Failed {
+        why: String,
+    },
 }
 
 /// Starts the helper; the socket by which it is spoken to.
@@ -90,7 +96,10 @@ pub(super) fn spawn(permitted: &Permitted) -> io::Result<UnixStream> {
     // Ctrl-C is for the tunnel, which then has ip-down run.
     command.arg("--").args(&permitted.files).process_group(0);
     command.stdin(OwnedFd::from(theirs));
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
     Ok(ours)
 }
 

@@ -102,11 +102,7 @@ impl Remote {
     }
 }
 
-async fn send(
-    mut write: OwnedWriteHalf,
-    mut requests: mpsc::Receiver<Vec<u8>>,
-    waiting: Waiting,
-) {
+async fn send(mut write: OwnedWriteHalf, mut requests: mpsc::Receiver<Vec<u8>>, waiting: Waiting) {
     while let Some(line) = requests.recv().await {
         if write.write_all(&line).await.is_err() {
             break;

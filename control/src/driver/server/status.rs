@@ -11,7 +11,11 @@ impl Server {
     pub(super) fn summary(&self) -> String {
         let up = self.sessions.values().filter(|it| it.network.is_some());
         let listen: Vec<_> = self.config.listen.iter().map(ToString::to_string).collect();
-        format!("Listening on {}; tunnels: {}", listen.join(", "), up.count())
+        format!(
+            "Listening on {}; tunnels: {}",
+            listen.join(", "),
+            up.count()
+        )
     }
 
     pub(super) fn status(&self) -> ServerStatus {
