@@ -146,15 +146,23 @@ fn systemd_hears_from_a_server() {
 fn capability_sets(status: &str) -> Vec<(String, u64)> {
     let lines = status.lines().filter_map(|line| line.split_once(":\t"));
     let sets = lines.filter(|(name, _)| name.starts_with("Cap"));
-    sets.map(|(name, set)| (name.to_owned(), u64::from_str_radix(set, 16).unwrap()))
-        .collect()
+    sets.map(|(name, set)| {
+        (
+            name.to_owned(),
+            u64::from_str_radix(set, 16).expect("digits"),
+        )
+    })
+    .collect()
 }
 
 /// Every thread of a process, workers and the kernel's own among them, has given all up but the
 /// network, and cannot get it back.
 fn assert_only_the_network(pid: u32) {
     let mut threads = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+    for task in fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("it runs")
+        .flatten()
+    {
         let Ok(status) = fs::read_to_string(task.path().join("status")) else {
             // It has ended meanwhile.
             continue;
@@ -175,7 +183,7 @@ fn assert_only_the_network(pid: u32) {
 /// Processes that run scripts of this lab.
 fn helpers(lab: &Lab) -> Vec<String> {
     let mark = lab.dir.path().display().to_string();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let lines = processes.filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok());
     lines
         .filter(|line| line.contains("run-programs") && line.contains(&mark))
@@ -203,11 +211,11 @@ fn write_curious_script(lab: &Lab, name: &str) {
 fn assert_may_do_everything(lab: &Lab, script: &str) {
     let path = lab.dir.path().join(format!("{script}.status"));
     wait_until(script, || path.exists());
-    let status = fs::read_to_string(&path).unwrap();
-    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let status = fs::read_to_string(&path).expect("it is there");
+    let own = fs::read_to_string("/proc/self/status").expect("/proc");
     let of = |status: &str, set: &str| {
         let sets = capability_sets(status);
-        sets.into_iter().find(|it| it.0 == set).unwrap().1
+        sets.into_iter().find(|it| it.0 == set).expect("a set").1
     };
     for set in ["CapEff", "CapPrm", "CapBnd"] {
         assert_eq!(of(&status, set), of(&own, set), "{set} of {script}");
@@ -301,6 +309,28 @@ fn a_server_keeps_the_network_only_and_its_scripts_everything() {
     assert_eq!(server.wait(10).0, 0);
     assert_bare(&lab, Side::Server);
     wait_until("the helper has gone", || helpers(&lab).is_empty());
+}
+
+/// Where there is nothing to give up, as in a container, there is no helper, either.
+#[test]
+fn a_client_that_has_the_network_only_runs_alone() {
+    if !ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let _server = serve(&lab, &conf);
+    write_curious_script(&lab, "ip-pre-up");
+    let mut command = lab.command(Side::Client, "setpriv");
+    let set = ["--bounding-set", "-all,+net_admin,+net_raw", "--no-new-privs"];
+    command.args(set).arg(binary()).args(["up", "test2", "-f"]);
+    let mut client = Running::start(&mut command);
+    client.wait_for("Tunnel test2 is active on ppp0", 20);
+    assert_only_the_network(client.id());
+    assert!(lab.dir.path().join("ip-pre-up.runs").exists());
+    assert_eq!(helpers(&lab).len(), 1, "the server's");
+    take_down(&lab);
+    client.wait(10);
 }
 
 /// Ctrl-C is a signal to all processes of a terminal: the helper still runs ip-down then.
@@ -400,6 +430,10 @@ fn the_units_are_in_order() {
         assert!(text.contains(&program), "{unit}");
         let instance = unit.replace('@', "@office");
         fs::write(dir.path().join(&instance), text).unwrap();
+        let drop_ins = dir.path().join(format!("{instance}.d"));
+        fs::create_dir(&drop_ins).unwrap();
+        let no_scripts = packaging.join("../examples/no-scripts.conf");
+        fs::copy(no_scripts, drop_ins.join("no-scripts.conf")).unwrap();
         let verified = Command::new("systemd-analyze")
             .args(["verify", "--recursive-errors=one", "--man=no"])
             .arg(dir.path().join(&instance))
