@@ -322,7 +322,11 @@ fn a_client_that_has_the_network_only_runs_alone() {
     let _server = serve(&lab, &conf);
     write_curious_script(&lab, "ip-pre-up");
     let mut command = lab.command(Side::Client, "setpriv");
-    let set = ["--bounding-set", "-all,+net_admin,+net_raw", "--no-new-privs"];
+    let set = [
+        "--bounding-set",
+        "-all,+net_admin,+net_raw",
+        "--no-new-privs",
+    ];
     command.args(set).arg(binary()).args(["up", "test2", "-f"]);
     let mut client = Running::start(&mut command);
     client.wait_for("Tunnel test2 is active on ppp0", 20);

@@ -56,7 +56,6 @@ enum Command {
     Bench(bench::Bench),
     InstallLinks(install_links::InstallLinks),
     Generate(generate::Generate),
-    RunPrograms(run_programs::RunPrograms),
 }
 
 /// Reads the arguments of the process, does what they say, and returns the exit status: pppd's
@@ -64,6 +63,9 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     if let Some(status) = compat::main() {
+        return status;
+    }
+    if let Some(status) = run_programs::main() {
         return status;
     }
     match Arguments::parse().command {
@@ -80,7 +82,6 @@ pub fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::InstallLinks(links) => links.run(),
         Command::Generate(generate) => generate.run(),
-        Command::RunPrograms(programs) => programs.run(),
     }
 }
 

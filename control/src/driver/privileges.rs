@@ -19,7 +19,7 @@ use super::programs::{self, helper};
 use super::scripts;
 use crate::config::pppd_options;
 
-pub use helper::{Permitted, run as run_programs};
+pub use helper::{COMMAND as RUN_PROGRAMS, Permitted, run as run_programs};
 
 /// This process gives up what it does not need when it is set up.
 static GIVES_UP: AtomicBool = AtomicBool::new(false);

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::{Program, Watch};
 
 /// The command of this program that is the helper.
-pub(crate) const COMMAND: &str = "run-programs";
+pub const COMMAND: &str = "run-programs";
 /// Those that are run by their names, whatever else is permitted.
 const NAMES: [&str; 2] = ["resolvconf", "resolvectl"];
 /// Variables that are meant for the process that systemd has started.
