@@ -16,7 +16,7 @@ use crate::mailbox::Mailbox;
 use crate::mppe::look_ahead::{Pool, Workshop};
 use crate::program::{Command, Notice};
 use crate::sys::affinity::{AffinityError, pin_current_thread};
-use crate::sys::capabilities::keep_only_network;
+use crate::sys::capabilities::Keep;
 use crate::sys::gre_socket::{self, GreSocketConfig, GreSocketError};
 use crate::sys::packet_ring::{self, Gate};
 use crate::sys::priority::{idle_current_thread, raise_current_thread};
@@ -37,8 +37,8 @@ pub struct WorkerConfig {
     pub is_urgent: bool,
     /// Prepare key streams in a thread of its own, which takes only time that nobody else wants.
     pub look_ahead: bool,
-    /// Give up all capabilities but two when everything is open: see `sys::capabilities`.
-    pub keep_only_network: bool,
+    /// Which capabilities its threads keep when everything is open.
+    pub keep: Keep,
     /// Outer address of this host; only what is sent to it is received.
     pub local: Option<Ipv4Addr>,
     /// Firewall mark of the GRE packets that are sent.
@@ -64,7 +64,7 @@ impl Default for WorkerConfig {
             pin_to: None,
             is_urgent: false,
             look_ahead: false,
-            keep_only_network: false,
+            keep: Keep::All,
             local: None,
             mark: None,
             slots: limits::RECEIVE_SLOTS,
@@ -283,7 +283,8 @@ fn run(
 ) {
     let helper = config.look_ahead.then(|| Helper::start(config));
     let opened = open(config, mailbox, &io_counters).and_then(|it| {
-        give_up_capabilities(config)?;
+        let given_up = config.keep.give_up_others();
+        given_up.map_err(resource("go on with less"))?;
         Ok((it.0, it.1, helper.transpose()?))
     });
     let (uring, gate, helper) = match opened {
@@ -340,13 +341,6 @@ fn open(
     Ok((uring, gate))
 }
 
-fn give_up_capabilities(config: &WorkerConfig) -> Result<(), StartError> {
-    if !config.keep_only_network {
-        return Ok(());
-    }
-    keep_only_network().map_err(resource("go on with less"))
-}
-
 fn open_packet_ring(config: &WorkerConfig, uring: &mut Uring) -> GateResult {
     let ends = packet_ring::open(config.index, config.count);
     let (ring, gate) = ends.map_err(|error| error.to_string())?;
@@ -367,12 +361,12 @@ impl Helper {
         let workshop = Workshop::new();
         let mut pool = Pool::new(Arc::clone(&workshop));
         let builder = Builder::new().name(format!("pptp-ahead-{}", config.index));
-        let gives_up = config.keep_only_network;
+        let keep = config.keep;
         let thread = builder.spawn(move || {
             // It could only be too urgent, and then it has its share like any thread.
             let _ = idle_current_thread();
             // It opens nothing and does without; that the worker cannot is said by that.
-            if !gives_up || keep_only_network().is_ok() {
+            if keep.give_up_others().is_ok() {
                 pool.run();
             }
         });

@@ -19,6 +19,8 @@ const PEER: &str = "192.168.254.230";
 const WATCHDOG: Duration = Duration::from_secs(1);
 /// CAP_NET_ADMIN and CAP_NET_RAW (linux/capability.h).
 const NETWORK_ONLY: u64 = 1 << 12 | 1 << 13;
+const IPC_LOCK: u64 = 1 << 14;
+const SYS_RESOURCE: u64 = 1 << 24;
 
 /// Starts the program as systemd does, with these variables; its own process ID is $$.
 fn start_as_service(lab: &Lab, side: Side, variables: &str, arguments: &[&str]) -> Running {
@@ -158,6 +160,27 @@ fn capability_sets(status: &str) -> Vec<(String, u64)> {
 /// Every thread of a process, workers and the kernel's own among them, has given all up but the
 /// network, and cannot get it back.
 fn assert_only_the_network(pid: u32) {
+    assert_only(pid, NETWORK_ONLY);
+}
+
+/// The same with the fast path: where the limit of locked memory cannot be raised, workers keep the
+/// capability to lock memory, and no other thread does.
+fn assert_only_the_network_and_memory(pid: u32) {
+    let own = capability_sets(&fs::read_to_string("/proc/self/status").expect("/proc"));
+    let may_raise = own
+        .iter()
+        .any(|(name, set)| name == "CapEff" && set & SYS_RESOURCE != 0);
+    assert_only(
+        pid,
+        if may_raise {
+            NETWORK_ONLY
+        } else {
+            NETWORK_ONLY | IPC_LOCK
+        },
+    );
+}
+
+fn assert_only(pid: u32, of_workers: u64) {
     let mut threads = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))
         .expect("it runs")
@@ -169,8 +192,10 @@ fn assert_only_the_network(pid: u32) {
         };
         threads += 1;
         for (name, set) in capability_sets(&status) {
+            let is_worker = status.starts_with("Name:\tpptp-") || status.starts_with("Name:\tiou-");
             let expected = match name.as_str() {
                 "CapInh" | "CapAmb" => 0,
+                _ if is_worker => of_workers,
                 _ => NETWORK_ONLY,
             };
             assert_eq!(set, expected, "{name} of\n{status}");
@@ -247,9 +272,13 @@ fn a_client_keeps_the_network_only_and_its_scripts_everything() {
     client.wait_for("Tunnel test2 is active on ppp0", 20);
     let resolv_conf = || fs::read_to_string(lab.dir.path().join("etc/resolv.conf")).unwrap();
     let has_pid_file = || lab.dir.path().join("run-Client/ppp0.pid").exists();
-    assert_only_the_network(client.id());
+    assert_only_the_network_and_memory(client.id());
     assert_may_do_everything(&lab, "ip-pre-up");
     assert_may_do_everything(&lab, "ip-up");
+    let status = lab.run(Side::Client, &["status", "test2", "--json"]);
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains("fast_path_reason"), "{status}");
+    assert!(!status.contains("no memory for an AF_XDP"), "{status}");
     assert_pings(&lab, Side::Client, PEER);
     assert!(resolv_conf().contains(PEER), "{}", resolv_conf());
     assert!(has_pid_file());
@@ -268,7 +297,7 @@ fn a_client_keeps_the_network_only_and_its_scripts_everything() {
     wait_until("it is up again", || of_client() == 2);
     assert_may_do_everything(&lab, "ip-down");
     assert_pings(&lab, Side::Client, PEER);
-    assert_only_the_network(client.id());
+    assert_only_the_network_and_memory(client.id());
     assert_eq!(helpers(&lab).len(), 2, "{:?}", helpers(&lab));
 
     take_down(&lab);

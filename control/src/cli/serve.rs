@@ -67,8 +67,9 @@ impl Serve {
             return ExitCode::SUCCESS;
         }
         service::adopt();
-        if let Err(error) = privileges::prepare(config.scripts_dir.as_deref(), &Scripts::default())
-        {
+        let dir = config.scripts_dir.as_deref();
+        let prepared = privileges::prepare(dir, &Scripts::default(), config.fast_path);
+        if let Err(error) = prepared {
             return fail(format_args!("cannot start: {error}"), 1);
         }
         match runtime::block_on(serve(config, self.journal)) {

@@ -154,7 +154,8 @@ impl Up {
         if stay {
             service::adopt();
         }
-        match privileges::prepare(Some(&config.scripts_dir), &config.scripts) {
+        let (dir, fast_path) = (Some(config.scripts_dir.as_path()), config.fast_path());
+        match privileges::prepare(dir, &config.scripts, fast_path) {
             Ok(()) => self.bring_up(config),
             Err(error) => fail(format_args!("cannot start: {error}"), 1),
         }

@@ -75,7 +75,7 @@ impl Workers {
                 pin_to: processors.get(usize::from(index)).copied(),
                 is_urgent: true,
                 look_ahead: config.look_ahead,
-                keep_only_network: privileges::are_given_up(),
+                keep: privileges::of_workers(),
                 local: config.local,
                 mark: config.mark,
                 wants_packet_ring: config.fast_path == FastPathMode::Auto,

@@ -1,38 +1,68 @@
 //! What a thread may still do when everything is open (capabilities(7): on Linux capabilities are a
 //! thread's own, and whoever starts a thread gives it what is left of them).
 
-use std::collections::HashSet;
 use std::io;
 
 use caps::errors::CapsError;
-use caps::{CapSet, Capability, runtime};
+use caps::{CapSet, Capability, CapsHashSet, runtime};
 
-/// What carrying packets takes for good: devices, routes and marks; GRE and packet sockets.
-pub const KEPT: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+/// Which capabilities a thread keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Those that it has.
+    #[default]
+    All,
+    /// What carrying packets takes for good: CAP_NET_ADMIN for devices, routes and marks,
+    /// CAP_NET_RAW for GRE and packet sockets.
+    Network,
+    /// CAP_IPC_LOCK, too: for AF_XDP sockets, whose memory is locked, where the limit of locked
+    /// memory cannot be raised.
+    NetworkAndMemory,
+}
 
-/// Whether this thread may do more than [`KEPT`].
+impl Keep {
+    const fn capabilities(self) -> &'static [Capability] {
+        const KEPT: [Capability; 3] = [
+            Capability::CAP_NET_ADMIN,
+            Capability::CAP_NET_RAW,
+            Capability::CAP_IPC_LOCK,
+        ];
+        match self {
+            Self::All => &[],
+            Self::Network => KEPT.split_at(2).0,
+            Self::NetworkAndMemory => &KEPT,
+        }
+    }
+
+    /// Gives up all other capabilities of this thread, for itself, for the threads that it starts
+    /// from now on, and for whatever any of them executes: neither the user ID 0 nor a set-uid
+    /// program brings one back (`no_new_privs`, and the bounding set).
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub fn give_up_others(self) -> io::Result<()> {
+        if self == Self::All {
+            return Ok(());
+        }
+        nix::sys::prctl::set_no_new_privs()?;
+        let shrunk = shrink(self.capabilities());
+        shrunk.map_err(|error| io::Error::other(format!("cannot give up capabilities: {error}")))
+    }
+}
+
+/// Whether this thread may do more than the network takes.
 #[must_use]
-pub fn are_more_than_kept() -> bool {
+pub fn are_more_than_network() -> bool {
     let permitted = caps::read(None, CapSet::Permitted).unwrap_or_default();
-    permitted.iter().any(|one| !KEPT.contains(one))
+    let network = Keep::Network.capabilities();
+    permitted.iter().any(|one| !network.contains(one))
 }
 
-/// Gives up all capabilities of this thread but [`KEPT`], for itself, for the threads that it
-/// starts from now on, and for whatever any of them executes: neither the user ID 0 nor a set-uid
-/// program brings one back (`no_new_privs`, and the bounding set).
-///
-/// # Errors
-/// In the kernel's words.
-pub fn keep_only_network() -> io::Result<()> {
-    nix::sys::prctl::set_no_new_privs()?;
-    shrink().map_err(|error| io::Error::other(format!("cannot give up capabilities: {error}")))
-}
-
-fn shrink() -> Result<(), CapsError> {
+fn shrink(kept: &[Capability]) -> Result<(), CapsError> {
     // Who may not shrink the bounding set cannot gain from it either: see `no_new_privs`.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
         for capability in runtime::thread_all_supported() {
-            if !KEPT.contains(&capability) {
+            if !kept.contains(&capability) {
                 caps::drop(None, CapSet::Bounding, capability)?;
             }
         }
@@ -41,9 +71,9 @@ fn shrink() -> Result<(), CapsError> {
         caps::clear(None, CapSet::Ambient)?;
     }
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let kept: HashSet<_> = KEPT
+    let kept: CapsHashSet = permitted
         .into_iter()
-        .filter(|it| permitted.contains(it))
+        .filter(|it| kept.contains(it))
         .collect();
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)?;
@@ -69,14 +99,17 @@ mod tests {
     fn nothing_but_the_network_remains_and_nothing_comes_back() {
         let before = sets();
         let (after, executed) = std::thread::spawn(|| {
-            keep_only_network().unwrap();
+            Keep::Network.give_up_others().unwrap();
             let mut cat = std::process::Command::new("cat");
             let executed = cat.arg("/proc/self/status").output().unwrap();
             (sets(), String::from_utf8(executed.stdout).unwrap())
         })
         .join()
         .unwrap();
-        let kept = KEPT.iter().fold(0, |set, it| set | it.bitmask());
+        let kept = Keep::Network
+            .capabilities()
+            .iter()
+            .fold(0, |set, it| set | it.bitmask());
         for ((name, before), (_, after)) in before.iter().zip(&after) {
             assert_eq!(after & !kept, 0, "{name}");
             if ["CapPrm", "CapEff"].contains(&name.as_str()) {
