@@ -192,7 +192,9 @@ fn assert_only(pid: u32, of_workers: u64) {
         };
         threads += 1;
         for (name, set) in capability_sets(&status) {
-            let is_worker = status.starts_with("Name:\tpptp-") || status.starts_with("Name:\tiou-");
+            let is_worker = ["pptp-worker", "pptp-ahead", "iou-"]
+                .iter()
+                .any(|name| status.starts_with(&format!("Name:\t{name}")));
             let expected = match name.as_str() {
                 "CapInh" | "CapAmb" => 0,
                 _ if is_worker => of_workers,
