@@ -16,6 +16,7 @@ use crate::mailbox::Mailbox;
 use crate::mppe::look_ahead::{Pool, Workshop};
 use crate::program::{Command, Notice};
 use crate::sys::affinity::{AffinityError, pin_current_thread};
+use crate::sys::capabilities::Keep;
 use crate::sys::gre_socket::{self, GreSocketConfig, GreSocketError};
 use crate::sys::packet_ring::{self, Gate};
 use crate::sys::priority::{idle_current_thread, raise_current_thread};
@@ -36,6 +37,8 @@ pub struct WorkerConfig {
     pub is_urgent: bool,
     /// Prepare key streams in a thread of its own, which takes only time that nobody else wants.
     pub look_ahead: bool,
+    /// Which capabilities its threads keep when everything is open.
+    pub keep: Keep,
     /// Outer address of this host; only what is sent to it is received.
     pub local: Option<Ipv4Addr>,
     /// Firewall mark of the GRE packets that are sent.
@@ -63,6 +66,7 @@ impl Default for WorkerConfig {
             pin_to: None,
             is_urgent: false,
             look_ahead: false,
+            keep: Keep::All,
             local: None,
             mark: None,
             dont_fragment: false,
@@ -280,9 +284,13 @@ fn run(
     io_counters: Arc<IoCounters>,
     started: &SyncSender<Result<Option<GateResult>, StartError>>,
 ) {
-    let helper = config.look_ahead.then(|| Helper::start(config.index));
-    let opened = open(config, mailbox, &io_counters);
-    let (uring, gate, helper) = match opened.and_then(|it| Ok((it.0, it.1, helper.transpose()?))) {
+    let helper = config.look_ahead.then(|| Helper::start(config));
+    let opened = open(config, mailbox, &io_counters).and_then(|it| {
+        let given_up = config.keep.give_up_others();
+        given_up.map_err(resource("go on with less"))?;
+        Ok((it.0, it.1, helper.transpose()?))
+    });
+    let (uring, gate, helper) = match opened {
         Ok(all) => all,
         Err(error) => {
             // Whoever started the thread waits for this.
@@ -355,14 +363,18 @@ struct Helper {
 
 impl Helper {
     /// Before the worker is pinned: the helper goes where there is time.
-    fn start(index: u16) -> Result<Self, StartError> {
+    fn start(config: &WorkerConfig) -> Result<Self, StartError> {
         let workshop = Workshop::new();
         let mut pool = Pool::new(Arc::clone(&workshop));
-        let builder = Builder::new().name(format!("pptp-ahead-{index}"));
+        let builder = Builder::new().name(format!("pptp-ahead-{}", config.index));
+        let keep = config.keep;
         let thread = builder.spawn(move || {
             // It could only be too urgent, and then it has its share like any thread.
             let _ = idle_current_thread();
-            pool.run();
+            // It opens nothing and does without; that the worker cannot is said by that.
+            if keep.give_up_others().is_ok() {
+                pool.run();
+            }
         });
         Ok(Self {
             workshop,

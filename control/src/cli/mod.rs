@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::driver::log::{Priority, stderr_prefix};
+
 mod bench;
 mod capture;
 mod check;
@@ -14,10 +16,12 @@ mod dialogue;
 mod dns;
 mod doctor;
 mod down;
+mod generate;
 mod install_links;
 mod operate;
 mod operator;
 mod password;
+mod run_programs;
 mod secret;
 mod serve;
 mod sessions;
@@ -64,6 +68,7 @@ enum Command {
     Demo(demo::Demo),
     Bench(bench::Bench),
     InstallLinks(install_links::InstallLinks),
+    Generate(generate::Generate),
 }
 
 /// Reads the arguments of the process, does what they say, and returns the exit status: pppd's
@@ -71,6 +76,9 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     if let Some(status) = compat::main() {
+        return status;
+    }
+    if let Some(status) = run_programs::main() {
         return status;
     }
     match Arguments::parse().command {
@@ -93,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Bench(bench) => bench.run(),
         Command::InstallLinks(links) => links.run(),
+        Command::Generate(generate) => generate.run(),
     }
 }
 
@@ -108,7 +117,7 @@ fn again(arguments: &[&str]) -> std::io::Result<ExitCode> {
 
 /// Prints an error for a person and gives the exit status on.
 fn fail(message: impl std::fmt::Display, status: u8) -> ExitCode {
-    warn(message);
+    complain(Priority::Error, message);
     ExitCode::from(status)
 }
 
@@ -120,7 +129,11 @@ fn print_line(line: impl std::fmt::Display) {
 /// Prints a message for a person, in one piece: the log may go to the same terminal. A closed
 /// standard error must not hide the exit status behind a panic.
 fn warn(message: impl std::fmt::Display) {
-    let line = format!("pptp-fast: {message}\n");
+    complain(Priority::Warning, message);
+}
+
+fn complain(priority: Priority, message: impl std::fmt::Display) {
+    let line = format!("{}pptp-fast: {message}\n", stderr_prefix(priority));
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 

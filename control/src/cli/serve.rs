@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::{fail, host_name, ppp_directory, print_line};
 use crate::config::fast_path::FastPathMode;
 use crate::config::operation::LogFormat;
+use crate::config::pppd_options::Scripts;
 use crate::config::server::ServerConfig;
 use crate::driver::admin::Asked;
-use crate::driver::log::{Log, Terminal};
+use crate::driver::log::{Journal, Log, Terminal};
 use crate::driver::run_files::{self, AdminSocket};
-use crate::driver::{admin, runtime, server, signals};
+use crate::driver::{admin, privileges, runtime, server, service, signals};
 
 /// Requests that may wait.
 const REQUESTS_MAX: usize = 16;
@@ -34,6 +35,9 @@ pub(super) struct Serve {
     /// Prepare the key streams of packets to come while nothing else is to be done; 390 kB a session.
     #[arg(long)]
     look_ahead: bool,
+    /// Log to systemd's journal in its own words; a service does so anyway.
+    #[arg(long)]
+    journal: bool,
     /// Print a commented example of the TOML file and end.
     #[arg(long)]
     example: bool,
@@ -63,29 +67,27 @@ impl Serve {
             print_line(format_args!("{}: good", self.config.display()));
             return ExitCode::SUCCESS;
         }
-        match runtime::block_on(serve(config)) {
+        service::adopt();
+        let dir = config.scripts_dir.as_deref();
+        let prepared = privileges::prepare(dir, &Scripts::default(), config.fast_path);
+        if let Err(error) = prepared {
+            return fail(format_args!("cannot start: {error}"), 1);
+        }
+        match runtime::block_on(serve(config, self.journal)) {
             Ok(code) => code,
             Err(error) => fail(error, 4),
         }
     }
 }
 
-async fn serve(config: ServerConfig) -> ExitCode {
+async fn serve(config: ServerConfig, journal: bool) -> ExitCode {
     let socket = match AdminSocket::bind(&run_files::server_socket()) {
         Ok(socket) => socket,
         Err(error) => return fail(socket_refused(&error), 1),
     };
-    let log = match &config.log.file {
-        Some(path) => match Log::new(None).with_syslog().with_file(path) {
-            Ok(log) => log,
-            Err(error) => {
-                return fail(
-                    format_args!("cannot open the log {}: {error}", path.display()),
-                    1,
-                );
-            }
-        },
-        None => Log::new(Some(Terminal::Stdout)),
+    let log = match open_log(&config, journal) {
+        Ok(log) => log,
+        Err(message) => return fail(message, 1),
     };
     let log = match config.operation.log_format {
         LogFormat::Text => log,
@@ -111,6 +113,24 @@ async fn serve(config: ServerConfig) -> ExitCode {
     match server::run(config, log, receiver, ready).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, error.exit_status()),
+    }
+}
+
+fn open_log(config: &ServerConfig, journal: bool) -> Result<Log, String> {
+    let journal = match journal {
+        true => Some(Journal::open(None).map_err(|error| format!("no journal: {error}"))?),
+        false => Journal::of_a_service(None),
+    };
+    let log = match (journal, &config.log.file) {
+        (Some(journal), _) => Log::new(None).with_journal(journal),
+        (None, Some(_)) => Log::new(None).with_syslog(),
+        (None, None) => Log::new(Some(Terminal::Stdout)),
+    };
+    match &config.log.file {
+        Some(path) => log
+            .with_file(path)
+            .map_err(|error| format!("cannot open the log {}: {error}", path.display())),
+        None => Ok(log),
     }
 }
 

@@ -13,9 +13,9 @@ use crate::config::pppd_options::Detach;
 use crate::config::route::Route;
 use crate::driver::admin::Asked;
 use crate::driver::client::{Announcement, Ended};
-use crate::driver::log::{Log, Terminal};
+use crate::driver::log::{Journal, Log, Terminal};
 use crate::driver::run_files::{self, AdminSocket};
-use crate::driver::{admin, background, client, runtime, signals, terminal};
+use crate::driver::{admin, background, client, privileges, runtime, service, signals, terminal};
 use crate::proto::ending::Ending;
 
 /// Requests that may wait.
@@ -38,6 +38,9 @@ pub(super) struct Up {
     /// Print one JSON object when the tunnel stands, instead of the negotiation.
     #[arg(long)]
     json: bool,
+    /// Log to systemd's journal in its own words, in place of syslog; a service does so anyway.
+    #[arg(long)]
+    journal: bool,
     #[command(flatten)]
     flags: FlagArguments,
 }
@@ -148,13 +151,20 @@ impl Up {
         if config.dry_run {
             return ExitCode::SUCCESS;
         }
-        self.bring_up(config)
+        if stay {
+            service::adopt();
+        }
+        let (dir, fast_path) = (Some(config.scripts_dir.as_path()), config.fast_path());
+        match privileges::prepare(dir, &config.scripts, fast_path) {
+            Ok(()) => self.bring_up(config),
+            Err(error) => fail(format_args!("cannot start: {error}"), 1),
+        }
     }
 
     /// Brings the tunnel up; once more when its password has expired and a person gives a new one.
     fn bring_up(&self, mut config: ClientConfig) -> ExitCode {
         loop {
-            let ending = match runtime::block_on(bring_up(&config, self.json)) {
+            let ending = match runtime::block_on(bring_up(&config, self)) {
                 Ok(Outcome::Over(code)) => return code,
                 Ok(Outcome::PasswordExpired(ending)) => ending,
                 Err(error) => return fail(error, 4),
@@ -246,8 +256,9 @@ enum Outcome {
     PasswordExpired(Ending),
 }
 
-async fn bring_up(config: &ClientConfig, json: bool) -> Outcome {
-    let log = match open_log(config, json) {
+async fn bring_up(config: &ClientConfig, wanted: &Up) -> Outcome {
+    let json = wanted.json;
+    let log = match open_log(config, wanted) {
         Ok(log) => log,
         Err(message) => return Outcome::Over(fail(message, 1)),
     };
@@ -282,13 +293,22 @@ async fn bring_up(config: &ClientConfig, json: bool) -> Outcome {
     })
 }
 
-fn open_log(config: &ClientConfig, json: bool) -> Result<Log, String> {
-    let terminal = match (json, config.log.fd) {
+fn open_log(config: &ClientConfig, wanted: &Up) -> Result<Log, String> {
+    let terminal = match (wanted.json, config.log.fd) {
         (true, _) | (false, None) => None,
         (false, Some(2)) => Some(Terminal::Stderr),
         (false, Some(_)) => Some(Terminal::Stdout),
     };
-    let log = Log::new(terminal).with_syslog();
+    let tunnel = Some(config.tunnel.as_str());
+    let journal = match wanted.journal {
+        true => Some(Journal::open(tunnel).map_err(|error| format!("no journal: {error}"))?),
+        false => Journal::of_a_service(tunnel),
+    };
+    let log = match journal {
+        // Once is enough.
+        Some(journal) => Log::new(terminal.filter(|it| !it.is_the_journal())).with_journal(journal),
+        None => Log::new(terminal).with_syslog(),
+    };
     match &config.log.file {
         Some(path) => log
             .with_file(path)
@@ -359,7 +379,7 @@ fn socket_refused(tunnel: &str, error: &std::io::Error) -> ExitCode {
             ),
             6,
         ),
-        std::io::ErrorKind::PermissionDenied => match crate::driver::privileges::check() {
+        std::io::ErrorKind::PermissionDenied => match privileges::check() {
             Err(missing) => fail(missing, 3),
             Ok(()) => fail(
                 format_args!(

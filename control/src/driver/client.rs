@@ -21,6 +21,7 @@ use super::log::Log;
 use super::netlink::{Netlink, Way};
 use super::privileges;
 use super::scripts::{Script, Scripts};
+use super::service;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
 use crate::config::client::ClientConfig;
@@ -134,7 +135,8 @@ pub async fn run(
 ) -> Result<Ended, ClientError> {
     let mut client = Client::start(config, log, announce).await?;
     let outcome = client.run(requests).await;
-    client.leave(&outcome).await;
+    service::stopping();
+    service::beat_during(client.leave(&outcome)).await;
     let has_stood = client.had_network;
     outcome.map(|ending| Ended { ending, has_stood })
 }
@@ -258,6 +260,7 @@ impl<'a> Client<'a> {
             ),
             None => None,
         };
+        privileges::give_up().map_err(HostError::from)?;
         let client = Self {
             config,
             started,
@@ -311,6 +314,7 @@ impl<'a> Client<'a> {
                 input = self.engine.next() => Ok(self.engine.handle(input)),
                 Some((request, answer)) = requests.recv() => Ok(self.serve(request, answer)),
                 _ = check.tick() => Ok(self.check().await),
+                () = service::beat() => Ok(Vec::new()),
                 addresses = done(&mut self.lookup) => self.found(addresses).await,
                 () = until(redial_at) => {
                     self.pause_is_over();
@@ -436,10 +440,9 @@ impl<'a> Client<'a> {
             Ok(ending) => ending.to_string(),
             Err(error) => error.to_string(),
         };
-        self.log.line(&format!(
-            "{why}; next attempt in {:.1} s",
-            pause.as_secs_f64()
-        ));
+        let plan = format!("{why}; next attempt in {:.1} s", pause.as_secs_f64());
+        self.log.warning(&plan);
+        service::status(&plan);
         self.last_ending = Some(why.clone());
         self.redial_at = Some(tokio::time::Instant::now() + pause);
         self.announce_persisting(why);
@@ -466,6 +469,8 @@ impl<'a> Client<'a> {
     }
 
     fn announce_up(&mut self, up: Up) {
+        let (interface, local) = (&up.interface, up.network.local);
+        service::ready(&format!("Up on {interface}, local IP address {local}"));
         self.announce(Announcement::Up(up));
     }
 

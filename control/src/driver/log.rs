@@ -1,5 +1,4 @@
-//! Where log lines go: syslog (and journald, which listens in its place), pppd's `logfd` and
-//! `logfile`.
+//! Where log lines go: syslog or systemd's journal, pppd's `logfd` and `logfile`.
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
@@ -11,10 +10,10 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use self::json::Journal;
-
+mod journal;
 mod json;
 
+pub use journal::{Journal, stderr_prefix};
 pub(crate) use json::Facts;
 
 /// A sink of log lines, shared by all who hold a clone. A line that cannot be written is lost,
@@ -28,13 +27,27 @@ struct Sinks {
     file: Option<File>,
     syslog: Option<UnixDatagram>,
     /// Lines are JSON objects.
+    objects: Option<json::Journal>,
     journal: Option<Journal>,
 }
 
 /// Where syslogd listens.
 const SYSLOG: &str = "/dev/log";
-/// LOG_DAEMON and LOG_INFO (RFC 3164 4.1.1), as pppd's lines have them.
-const PRIORITY: u8 = 3 << 3 | 6;
+/// LOG_DAEMON (RFC 3164 4.1.1), as pppd's lines have it.
+const FACILITY: u8 = 3;
+
+/// How much a line matters (RFC 3164 4.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Something has failed for good.
+    Error = 3,
+    /// Something has failed, and the tunnel goes on.
+    Warning = 4,
+    /// What happens in the life of a tunnel.
+    Info = 6,
+    /// Packets of a negotiation.
+    Debug = 7,
+}
 
 /// Which of the two standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,25 +99,25 @@ impl Log {
     /// Lines are JSON objects from now on: see `log/json.rs`.
     #[must_use]
     pub fn with_json(self) -> Self {
-        self.0.borrow_mut().journal = Some(Journal::default());
+        self.0.borrow_mut().objects = Some(json::Journal::default());
         self
     }
 
     /// Whether lines are JSON objects.
     pub(crate) fn is_json(&self) -> bool {
-        self.0.borrow().journal.is_some()
+        self.0.borrow().objects.is_some()
     }
 
     /// Takes note of what is known of a session, for lines about it.
     pub(crate) fn know(&self, call_id: u16, change: impl FnOnce(&mut Facts)) {
-        if let Some(journal) = &mut self.0.borrow_mut().journal {
+        if let Some(journal) = &mut self.0.borrow_mut().objects {
             change(journal.sessions.entry(call_id).or_default());
         }
     }
 
     /// Forgets a session.
     pub(crate) fn forget(&self, call_id: u16) {
-        if let Some(journal) = &mut self.0.borrow_mut().journal {
+        if let Some(journal) = &mut self.0.borrow_mut().objects {
             journal.sessions.remove(&call_id);
         }
     }
@@ -117,14 +130,42 @@ impl Log {
     /// Writes one line about a session: `prefix` and `text`, or an object with its facts.
     pub(crate) fn session_line(&self, call_id: u16, event: &str, prefix: &str, text: &str) {
         if !self.object(Some(call_id), event, Some(text), Map::new()) {
-            self.write(&format!("{prefix} {text}"));
+            self.write(Priority::Info, &format!("{prefix} {text}"));
         }
+    }
+
+    /// Writes one line about a packet of a session.
+    pub(crate) fn packet_line(&self, call_id: u16, prefix: &str, text: &str) {
+        if !self.object(Some(call_id), "packet", Some(text), Map::new()) {
+            self.write(Priority::Debug, &format!("{prefix} {text}"));
+        }
+    }
+
+    /// Lines go to the journal in its own words, too: with priorities.
+    #[must_use]
+    pub fn with_journal(self, journal: Journal) -> Self {
+        self.0.borrow_mut().journal = Some(journal);
+        self
     }
 
     /// Writes one line.
     pub fn line(&self, text: &str) {
-        if !self.object(None, "log", Some(text), Map::new()) {
-            self.write(text);
+        self.say(Priority::Info, "log", text);
+    }
+
+    /// Writes one line about what has failed.
+    pub fn warning(&self, text: &str) {
+        self.say(Priority::Warning, "warning", text);
+    }
+
+    /// Writes one line about a packet.
+    pub fn debug(&self, text: &str) {
+        self.say(Priority::Debug, "packet", text);
+    }
+
+    fn say(&self, priority: Priority, event: &str, text: &str) {
+        if !self.object(None, event, Some(text), Map::new()) {
+            self.write(priority, text);
         }
     }
 
@@ -136,18 +177,18 @@ impl Log {
         message: Option<&str>,
         details: Map<String, Value>,
     ) -> bool {
-        let journal = |sinks: &Sinks| {
-            let journal = sinks.journal.as_ref()?;
+        let entry_of = |sinks: &Sinks| {
+            let journal = sinks.objects.as_ref()?;
             Some(journal.entry(call_id, event, message, details))
         };
-        let entry = journal(&self.0.borrow());
+        let entry = entry_of(&self.0.borrow());
         if let Some(entry) = &entry {
-            self.write(entry);
+            self.write(Priority::Info, entry);
         }
         entry.is_some()
     }
 
-    fn write(&self, text: &str) {
+    fn write(&self, priority: Priority, text: &str) {
         let mut line = String::with_capacity(text.len() + 1);
         line.push_str(text);
         line.push('\n');
@@ -163,8 +204,12 @@ impl Log {
         }
         if let Some(syslog) = &sinks.syslog {
             let pid = std::process::id();
-            let entry = format!("<{PRIORITY}>pptp-fast[{pid}]: {text}");
+            let priority = FACILITY << 3 | priority as u8;
+            let entry = format!("<{priority}>pptp-fast[{pid}]: {text}");
             drop(syslog.send(entry.as_bytes()));
+        }
+        if let Some(journal) = &sinks.journal {
+            journal.send(priority, text);
         }
     }
 }

@@ -9,13 +9,10 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
 use super::log::Log;
-use super::{admin, run_files};
+use super::programs::Program;
+use super::{admin, run_files, service};
 
 mod resolv_conf;
 
@@ -144,17 +141,15 @@ pub(crate) fn lines_of(servers: &[Ipv4Addr]) -> String {
 
 async fn call(program: &str, arguments: &[&str], input: &str) -> Result<(), String> {
     let failed = |why: &dyn std::fmt::Display| format!("{program} {}: {why}", arguments.join(" "));
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| failed(&error))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(input.as_bytes()).await;
+    let running = Program {
+        path: program.into(),
+        arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+        environment: None,
+        input: Some(input.to_owned()),
+        namespace: None,
     }
-    match child.wait().await {
+    .launch();
+    match service::beat_during(running.wait()).await {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(failed(&status)),
         Err(error) => Err(failed(&error)),

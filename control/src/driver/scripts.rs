@@ -4,23 +4,21 @@
 //! What is not waited for runs beside everything else, but the scripts of one link never overtake
 //! each other: ip-down begins when ip-up has ended, as in pppd.
 
-use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::process::{Child, Command};
-use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use super::log::Log;
-use super::namespace;
+use super::programs::helper::Permitted;
+use super::programs::{Program, Running};
+use super::service;
 use crate::config::pppd_options;
 use crate::proto::link::{Ipv6Network, Network};
 use crate::wire::ipv6cp::InterfaceIdentifier;
@@ -58,6 +56,19 @@ pub(crate) enum Script {
 }
 
 impl Script {
+    const ALL: [Self; 10] = [
+        Self::NetInit,
+        Self::NetPreUp,
+        Self::NetDown,
+        Self::AuthUp,
+        Self::AuthDown,
+        Self::IpPreUp,
+        Self::IpUp,
+        Self::IpDown,
+        Self::Ipv6Up,
+        Self::Ipv6Down,
+    ];
+
     const fn file_name(self) -> &'static str {
         match self {
             Self::NetInit => "net-init",
@@ -129,33 +140,34 @@ pub(crate) struct Facts<'a> {
 impl Scripts {
     /// Runs a script and waits for its end, and for that of the one before.
     pub(crate) async fn run(&self, script: Script, facts: &Facts<'_>, log: &Log) {
-        let Some((path, mut command)) = self.command(script, facts) else {
+        let Some(program) = self.program(script, facts) else {
             return;
         };
+        let path = program.path.clone();
         let _turn = self.turn.lock().await;
-        match command.status().await {
+        match service::beat_during(program.launch().wait()).await {
             Ok(status) if status.success() => {}
-            Ok(status) => log.line(&format!("Script {} ended with {status}", path.display())),
-            Err(error) => log.line(&format!("Script {} does not run: {error}", path.display())),
+            Ok(status) => log.warning(&format!("Script {} ended with {status}", path.display())),
+            Err(error) => log.warning(&format!("Script {} does not run: {error}", path.display())),
         }
     }
 
     /// Starts a script as soon as the one before has ended, and does not wait for it.
     pub(crate) fn start(&self, script: Script, facts: &Facts<'_>, log: &Log) {
-        let Some((path, command)) = self.command(script, facts) else {
+        let Some(program) = self.program(script, facts) else {
             return;
         };
+        let path = program.path.clone();
         let (log, turn) = (log.clone(), Arc::clone(&self.turn));
-        let (running, place) = (Arc::clone(&self.running), self.namespace.clone());
+        let running = Arc::clone(&self.running);
         match Arc::clone(&turn).try_lock_owned() {
             Ok(turn) => {
-                let child = spawn(&path, command, place.as_deref(), &log);
-                tokio::task::spawn_local(see_to_end(path, child, log, (running, turn)));
+                let launched = program.launch();
+                tokio::task::spawn_local(see_to_end(path, launched, log, (running, turn)));
             }
             Err(_) => drop(tokio::task::spawn_local(async move {
                 let turn = turn.lock_owned().await;
-                let child = spawn(&path, command, place.as_deref(), &log);
-                see_to_end(path, child, log, (running, turn)).await;
+                see_to_end(path, program.launch(), log, (running, turn)).await;
             })),
         }
     }
@@ -164,7 +176,7 @@ impl Scripts {
     pub(crate) async fn finish(&self, limit: Duration) {
         // Those that were started have a place in the queue once their task has run.
         tokio::task::yield_now().await;
-        let _ = tokio::time::timeout(limit, self.turn.lock()).await;
+        let _ = service::beat_during(tokio::time::timeout(limit, self.turn.lock())).await;
     }
 
     /// Before the process ends: scripts may go on for `limit`, or as long as they want, and are then
@@ -196,7 +208,7 @@ impl Scripts {
         }
     }
 
-    fn command(&self, script: Script, facts: &Facts<'_>) -> Option<(PathBuf, Command)> {
+    fn program(&self, script: Script, facts: &Facts<'_>) -> Option<Program> {
         let path = match script.place(&self.places) {
             Some(path) => path.clone(),
             None => self.dir.join(script.file_name()),
@@ -204,18 +216,20 @@ impl Scripts {
         if !is_executable(&path) {
             return None;
         }
-        let mut command = Command::new(&path);
-        command
-            .args(self.arguments(script, facts))
-            .env_clear()
-            .env("PATH", PATH)
-            .envs(environment(facts))
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Some((path, command))
+        let mut variables = vec![("PATH".to_owned(), PATH.to_owned())];
+        variables.extend(
+            environment(facts)
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
+        variables.extend_from_slice(&self.environment);
+        Some(Program {
+            path,
+            arguments: self.arguments(script, facts),
+            environment: Some(variables),
+            input: None,
+            namespace: self.namespace.clone(),
+        })
     }
 
     fn arguments(&self, script: Script, facts: &Facts<'_>) -> Vec<String> {
@@ -251,42 +265,33 @@ impl Scripts {
     }
 }
 
-fn spawn(path: &Path, mut command: Command, place: Option<&Path>, log: &Log) -> Option<Child> {
-    let path = path.display();
-    let runtime = Handle::current();
-    // A process lives where the thread that makes it does.
-    let spawned = namespace::inside(place, || {
-        let _runtime = runtime.enter();
-        command.spawn()
-    });
-    match spawned.map_err(io::Error::other).flatten() {
-        Ok(child) => {
-            let id = child.id().unwrap_or(0);
-            log.line(&format!("Script {path} started (pid {id})"));
-            Some(child)
-        }
-        Err(error) => {
-            log.line(&format!("Script {path} does not run: {error}"));
-            None
-        }
-    }
-}
-
 /// Waits for the end of a script, whose `turn` it is until then.
 async fn see_to_end(
     path: PathBuf,
-    child: Option<Child>,
+    mut script: Running,
     log: Log,
     (running, _turn): (Arc<AtomicI32>, OwnedMutexGuard<()>),
 ) {
-    let Some(mut child) = child else { return };
-    let id = child.id().unwrap_or(0);
+    let path = path.display();
+    let id = match script.pid().await {
+        Ok(id) => id,
+        Err(error) => return log.warning(&format!("Script {path} does not run: {error}")),
+    };
+    log.line(&format!("Script {path} started (pid {id})"));
     running.store(id.cast_signed(), Ordering::Relaxed);
-    let ended = child.wait().await;
+    let ended = script.wait().await;
     running.store(0, Ordering::Relaxed);
     if let Ok(status) = ended {
-        let path = path.display();
         log.line(&format!("Script {path} finished (pid {id}), {status}"));
+    }
+}
+
+/// The scripts that may come to be run.
+pub(crate) fn permitted(dir: Option<&Path>, places: &pppd_options::Scripts) -> Permitted {
+    let placed = Script::ALL.iter().filter_map(|script| script.place(places));
+    Permitted {
+        folders: dir.map(Path::to_owned).into_iter().collect(),
+        files: placed.cloned().collect(),
     }
 }
 

@@ -21,6 +21,7 @@ use super::lease_file::LeaseFileError;
 use super::log::Log;
 use super::privileges;
 use super::scripts::Script;
+use super::service;
 use super::transport::TransportConfig;
 use super::workers::WorkersConfig;
 use crate::config::server::ServerConfig;
@@ -156,6 +157,7 @@ pub async fn run(
     let mut server = Server::start(config, log).await?;
     let mut scrapes = server.serve_metrics()?;
     let _ = ready.send(());
+    service::ready(&server.summary());
     let mut limit_check = tokio::time::interval(LIMIT_CHECK);
     let waiting = loop {
         let actions = tokio::select! {
@@ -165,7 +167,11 @@ pub async fn run(
             }
             done = server.kernel.next() => server.kernel_done(done),
             kept = server.leases.next() => server.lease_kept(kept),
-            _ = limit_check.tick() => server.check_limits(),
+            _ = limit_check.tick() => {
+                service::status(&server.summary());
+                server.check_limits()
+            }
+            () = service::beat() => continue,
             input = Radius::next(&mut server.radius) => server.handle_radius(input),
             read = server.reloading.next() => {
                 server.reloaded(read);
@@ -192,7 +198,8 @@ pub async fn run(
             break None;
         }
     };
-    server.shut_down().await;
+    service::stopping();
+    service::beat_during(server.shut_down()).await;
     if let Some(waiting) = waiting {
         let _ = waiting.send(Answer::Ended);
     }
@@ -314,6 +321,7 @@ impl Server {
                 .log
                 .line("proxyarp is not done: route the clients' addresses to this machine");
         }
+        privileges::give_up().map_err(HostError::from)?;
         Ok(server)
     }
 
@@ -567,7 +575,6 @@ fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
         };
         let packet = packet_log::describe(frame);
         let prefix = format!("[call {}]", call_id.0);
-        let text = format!("{verb} {packet}");
-        log.session_line(call_id.0, "packet", &prefix, &text);
+        log.packet_line(call_id.0, &prefix, &format!("{verb} {packet}"));
     })
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::fast_path::Senders;
+use super::privileges;
 use crate::config::fast_path::FastPathMode;
 
 /// Notices that may wait for the control loop; more stay in the workers' own bounded queues.
@@ -76,6 +77,7 @@ impl Workers {
                 pin_to: processors.get(usize::from(index)).copied(),
                 is_urgent: true,
                 look_ahead: config.look_ahead,
+                keep: privileges::of_workers(),
                 local: config.local,
                 mark: config.mark,
                 dont_fragment: config.dont_fragment,

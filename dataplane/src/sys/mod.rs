@@ -1,6 +1,7 @@
 //! What the kernel gives beside the ring: devices, sockets, processors, wake-ups.
 
 pub mod affinity;
+pub mod capabilities;
 pub mod gre_socket;
 pub mod packet_ring;
 pub mod packet_socket;

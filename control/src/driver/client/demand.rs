@@ -7,7 +7,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::super::host_error::HostError;
-use super::super::ipv6;
+use super::super::{ipv6, service};
 use super::{Announcement, Client, ClientError};
 
 impl Client<'_> {
@@ -19,6 +19,7 @@ impl Client<'_> {
         self.set_up_for_demand().await.map_err(HostError::from)?;
         self.is_waiting = true;
         let interface = self.interface.clone();
+        service::ready(&format!("Waits for a packet to {interface}"));
         self.announce(Announcement::OnDemand { interface });
         Ok(())
     }

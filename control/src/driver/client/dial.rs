@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::super::ipv6;
 use super::super::netlink::Way;
+use super::super::service;
 use super::leftovers::Servers;
 use super::{Client, ClientError};
 use crate::config::client::ClientConfig;
@@ -31,6 +32,7 @@ impl Client<'_> {
         self.is_waiting = false;
         self.ending = None;
         self.had_network = false;
+        service::status(&format!("Connecting to {}", self.config.server));
         let known = self.known_addresses();
         let (name, port) = (self.config.server.clone(), self.config.port);
         self.lookup = Some(tokio::task::spawn_local(async move {

@@ -51,7 +51,7 @@ impl Client<'_> {
                 .as_ref()
                 .map_or_else(ToString::to_string, ToString::to_string);
             let name = &self.config.tunnel;
-            self.log.line(&format!(
+            self.log.warning(&format!(
                 "{why}. The kill switch stays: nothing leaves this host until pptp-fast up {name}, \
                  or pptp-fast down {name}"
             ));

@@ -33,7 +33,7 @@ pub(super) fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
             Direction::Sent => "sent",
             Direction::Rcvd => "rcvd",
         };
-        log.line(&format!("{verb} {}", packet_log::describe(frame)));
+        log.debug(&format!("{verb} {}", packet_log::describe(frame)));
     })
 }
 

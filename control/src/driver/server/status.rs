@@ -7,6 +7,17 @@ use crate::driver::admin::{STATUS_SESSIONS_MAX, ServerStatus, TunnelStatus};
 use crate::driver::drops;
 
 impl Server {
+    /// For the line that systemd shows.
+    pub(super) fn summary(&self) -> String {
+        let up = self.sessions.values().filter(|it| it.network.is_some());
+        let listen: Vec<_> = self.config.listen.iter().map(ToString::to_string).collect();
+        format!(
+            "Listening on {}; tunnels: {}",
+            listen.join(", "),
+            up.count()
+        )
+    }
+
     pub(super) fn status(&self) -> ServerStatus {
         let mut sessions: Vec<(CallId, &Session)> = self
             .sessions
