@@ -10,7 +10,8 @@ use std::thread::{Builder, JoinHandle};
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::counters::WorkerCounters;
-use crate::io::IoCounters;
+use crate::impairment::{Impaired, Impairment};
+use crate::io::{Io, IoCounters};
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::mppe::look_ahead::{Pool, Workshop};
@@ -51,6 +52,8 @@ pub struct WorkerConfig {
     pub commands: usize,
     /// Notices that can wait; beyond them punted frames are dropped.
     pub notices: usize,
+    /// Lose and reorder GRE packets on purpose.
+    pub impairment: Impairment,
 }
 
 impl Default for WorkerConfig {
@@ -68,6 +71,7 @@ impl Default for WorkerConfig {
             max_sessions: 1024,
             commands: 4096,
             notices: 4096,
+            impairment: Impairment::default(),
         }
     }
 }
@@ -294,16 +298,25 @@ fn run(
         slots: Uring::slots(config.slots),
     };
     let goodbye = Goodbye(Arc::clone(mailbox));
-    let mut worker = Worker::new(spec, uring, Arc::clone(mailbox), counters, io_counters);
-    if let Some(helper) = &helper {
-        worker.look_ahead_in(Arc::clone(&helper.workshop));
-    }
+    let workshop = helper.as_ref().map(|helper| Arc::clone(&helper.workshop));
     let _ = started.send(Ok(gate));
-    worker.run();
-    // The devices and the socket are closed before control hears of the end.
-    drop(worker);
+    let mailbox = Arc::clone(mailbox);
+    if config.impairment.is_none() {
+        work(Worker::new(spec, uring, mailbox, counters, io_counters), workshop);
+    } else {
+        let impaired = Impaired::new(uring, config.impairment);
+        work(Worker::new(spec, impaired, mailbox, counters, io_counters), workshop);
+    }
     drop(helper);
     drop(goodbye);
+}
+
+/// Runs a worker to its end. The devices and the socket are closed before control hears of it.
+fn work<I: Io>(mut worker: Worker<I>, workshop: Option<Arc<Workshop>>) {
+    if let Some(workshop) = workshop {
+        worker.look_ahead_in(workshop);
+    }
+    worker.run();
 }
 
 fn open(

@@ -95,8 +95,21 @@ impl Transport {
 
     /// Starts to connect; `Connected` or `Disconnected` follows.
     pub(crate) fn connect(&mut self, connection: ConnectionId, server: SocketAddrV4) {
+        self.connect_from(connection, server, self.config.local);
+    }
+
+    /// Starts to connect from this source address.
+    pub(crate) fn connect_from(
+        &mut self,
+        connection: ConnectionId,
+        server: SocketAddrV4,
+        local: Option<Ipv4Addr>,
+    ) {
         let inputs = self.inputs.clone();
-        let config = self.config;
+        let config = TransportConfig {
+            local,
+            ..self.config
+        };
         let task = tokio_uring::spawn(async move {
             let input = match connect(server, config).await {
                 Ok(stream) => TransportInput::Connected { connection, stream },

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use dataplane::counters::WorkerCounters;
 use dataplane::handle::{self, GateResult, SendError, StartError, WorkerConfig, WorkerHandle};
+use dataplane::impairment::Impairment;
 use dataplane::io::IoCounters;
 use dataplane::program::{CallId, Command, Notice};
 use dataplane::sys::affinity::permitted_processors;
@@ -40,6 +41,8 @@ pub(crate) struct WorkersConfig {
     pub fast_path: FastPathMode,
     /// Whether the workers prepare key streams.
     pub look_ahead: bool,
+    /// Packets lost and reordered on purpose.
+    pub impairment: Impairment,
 }
 
 /// All workers of this process.
@@ -74,6 +77,7 @@ impl Workers {
                 pin_to: processors.get(usize::from(index)).copied(),
                 is_urgent: true,
                 look_ahead: config.look_ahead,
+                impairment: config.impairment,
                 local: config.local,
                 mark: config.mark,
                 wants_packet_ring: config.fast_path == FastPathMode::Auto,
