@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::admin::{Answer, Asked, Request};
+use super::descriptors;
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
 use super::ipv6;
@@ -184,6 +185,9 @@ impl Server {
             impairment: Impairment::default(),
         };
         let endpoint = endpoint_config(&config);
+        if let Err(few) = descriptors::make_room_for(endpoint.limits.connections_max as u64) {
+            log.line(&few.to_string());
+        }
         let debug = Rc::new(Cell::new(config.log.debug));
         let trace = Some(trace_to(log.clone(), Rc::clone(&debug)));
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)

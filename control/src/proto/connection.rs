@@ -20,7 +20,7 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 
-use super::Time;
+use super::{Time, outbox};
 use super::ending::Ending;
 use super::endpoint::{EndpointConfig, Timers};
 use crate::wire::pptp::codes::{EchoResult, ErrorCode, StartResult, StopReason, StopResult};
@@ -433,7 +433,7 @@ impl Connection {
     }
 
     pub(super) fn poll_output(&mut self) -> Option<ConnectionOutput> {
-        self.outputs.pop_front()
+        outbox::pop(&mut self.outputs)
     }
 }
 

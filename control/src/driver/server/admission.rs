@@ -48,7 +48,11 @@ impl Server {
         let Ok(proof) = auth::verify(request, secret.as_ref()) else {
             return (reject(WRONG_NAME_OR_PASSWORD), Vec::new());
         };
-        let others = self.other_sessions(call_id, client);
+        let others = match self.config.single_session {
+            // Nobody asks: looking at all sessions for each that comes would take long with many.
+            SingleSession::Allow => Vec::new(),
+            _ => self.other_sessions(call_id, client),
+        };
         let mut actions = Vec::new();
         match self.config.single_session {
             SingleSession::Deny if !others.is_empty() => {

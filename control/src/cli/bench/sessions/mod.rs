@@ -119,6 +119,7 @@ pub(super) struct Sessions {
 enum Role {
     Clients,
     Server,
+    Counterpart,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -139,6 +140,7 @@ impl Sessions {
     pub(super) fn run(&self) -> ExitCode {
         let result = match (self.role, &self.directory, self.answer) {
             (Role::Server, Some(directory), _) => own_server::become_server(directory, self.count),
+            (Role::Counterpart, ..) => own_server::answer_until_it_ends(),
             (_, _, true) => answer_forever(),
             _ => self.measure(),
         };
@@ -146,7 +148,11 @@ impl Sessions {
     }
 
     fn measure(&self) -> anyhow::Result<ExitCode> {
-        descriptors::make_room_for(2 * u64::from(self.count))?;
+        let each = match self.traffic {
+            Pattern::Tcp | Pattern::TcpDown => 2,
+            _ => 1,
+        };
+        descriptors::make_room_for(each * u64::from(self.count))?;
         let own = match self.server {
             None => Some(OwnServer::start(self.own_config()?)?),
             Some(_) => None,

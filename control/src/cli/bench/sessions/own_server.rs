@@ -207,9 +207,10 @@ pub(super) fn become_server(dir: &Path, count: u32) -> anyhow::Result<ExitCode> 
     runtime::block_on(configure())??;
     descriptors::make_room_for(u64::from(count))?;
     Command::new("/proc/self/exe")
-        .args(["bench", "sessions", "--answer"])
+        .args(["bench", "sessions", "--role", "counterpart"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .context("cannot start the counterpart for traffic")?;
     let error = Command::new("/proc/self/exe")
@@ -219,6 +220,12 @@ pub(super) fn become_server(dir: &Path, count: u32) -> anyhow::Result<ExitCode> 
         .stdin(Stdio::null())
         .exec();
     Err(error).context("cannot become the server")
+}
+
+/// The counterpart beside our own server, which started it.
+pub(super) fn answer_until_it_ends() -> anyhow::Result<ExitCode> {
+    set_pdeathsig(Signal::SIGTERM)?;
+    super::answer_forever()
 }
 
 async fn configure() -> anyhow::Result<()> {
