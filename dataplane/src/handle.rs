@@ -302,10 +302,16 @@ fn run(
     let _ = started.send(Ok(gate));
     let mailbox = Arc::clone(mailbox);
     if config.impairment.is_none() {
-        work(Worker::new(spec, uring, mailbox, counters, io_counters), workshop);
+        work(
+            Worker::new(spec, uring, mailbox, counters, io_counters),
+            workshop,
+        );
     } else {
         let impaired = Impaired::new(uring, config.impairment);
-        work(Worker::new(spec, impaired, mailbox, counters, io_counters), workshop);
+        work(
+            Worker::new(spec, impaired, mailbox, counters, io_counters),
+            workshop,
+        );
     }
     drop(helper);
     drop(goodbye);
@@ -337,6 +343,7 @@ fn open(
         local: config.local,
         mark: config.mark,
     })?;
+    gre_socket::make_room_for(&gre, config.max_sessions);
     let features = probe()?;
     let (mailbox, io_counters) = (Arc::clone(mailbox), Arc::clone(io_counters));
     let mut uring = Uring::new(gre, config.slots, features, mailbox, io_counters)?;

@@ -189,7 +189,9 @@ mod tests {
         for number in 0..1000_u16 {
             let slot = io.take_slot().expect("slots come back");
             let mut frame = Frame::new(slot, 0, 2);
-            frame.bytes_mut(&mut io).copy_from_slice(&number.to_be_bytes());
+            frame
+                .bytes_mut(&mut io)
+                .copy_from_slice(&number.to_be_bytes());
             io.send(frame, ROUTE);
             io.wait(Some(0), &mut arrivals).expect("nothing fails");
         }

@@ -251,7 +251,14 @@ impl<I: Io> Worker<I> {
                 if is_attached && let Err(index) = self.position(tun) {
                     let by_source = false;
                     let id = tun;
-                    self.tuns.insert(index, Tun { id, owner, by_source });
+                    self.tuns.insert(
+                        index,
+                        Tun {
+                            id,
+                            owner,
+                            by_source,
+                        },
+                    );
                 }
                 is_attached
             }

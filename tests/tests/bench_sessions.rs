@@ -40,7 +40,10 @@ fn fifty_tunnels_come_up_and_are_counted() {
     assert!(is_well, "{report}");
     assert_eq!(report["established"], 50);
     assert_eq!((&report["failed"], &report["lost"]), (&0.into(), &0.into()));
-    assert!(report["logins_per_s"].as_f64().is_some_and(|it| it > 1.0), "{report}");
+    assert!(
+        report["logins_per_s"].as_f64().is_some_and(|it| it > 1.0),
+        "{report}"
+    );
     assert!(report["server_bytes_per_session"].is_u64(), "{report}");
     for phase in ["tcp", "control", "lcp", "auth", "ccp", "ipcp", "total"] {
         let phase = &report["phases_ms"][phase];
@@ -55,10 +58,18 @@ fn a_wrong_password_is_named_as_the_cause() {
     }
     let (report, is_well) = bench("--count 20 --hold 0 --password wrong");
     assert!(!is_well);
-    assert_eq!((&report["established"], &report["failed"]), (&0.into(), &20.into()));
+    assert_eq!(
+        (&report["established"], &report["failed"]),
+        (&0.into(), &20.into())
+    );
     let cause = &report["failures"]["authentication_failed"];
     assert_eq!(cause["count"], 20, "{report}");
-    assert!(cause["message"].as_str().is_some_and(|it| it.contains("password")), "{report}");
+    assert!(
+        cause["message"]
+            .as_str()
+            .is_some_and(|it| it.contains("password")),
+        "{report}"
+    );
 }
 
 #[test]
@@ -77,7 +88,9 @@ fn a_server_that_is_killed_loses_its_tunnels_and_gets_no_more() {
     if !ready() {
         return;
     }
-    let child = command("--count 60 --rate 30 --hold 1").spawn().expect("the program runs");
+    let child = command("--count 60 --rate 30 --hold 1")
+        .spawn()
+        .expect("the program runs");
     let server = child_of(child.id());
     std::thread::sleep(Duration::from_millis(1500));
     kill(server, Signal::SIGKILL).expect("the server runs");
@@ -89,8 +102,14 @@ fn a_server_that_is_killed_loses_its_tunnels_and_gets_no_more() {
     assert!(established > 0 && failed > 0, "{report}");
     assert_eq!(established + failed, 60, "{report}");
     assert_eq!(lost, established, "{report}");
-    assert!(report["failures"]["unreachable"]["count"].is_u64(), "{report}");
-    assert!(report["losses"]["control_lost"]["count"].is_u64(), "{report}");
+    assert!(
+        report["failures"]["unreachable"]["count"].is_u64(),
+        "{report}"
+    );
+    assert!(
+        report["losses"]["control_lost"]["count"].is_u64(),
+        "{report}"
+    );
 }
 
 /// The first process that this one has started, as soon as it listens.
@@ -127,6 +146,9 @@ fn packets_and_streams_flow_through_all_tunnels_and_loss_shows() {
 
     let (report, is_well) = bench("--count 10 --hold 1 --traffic tcp");
     assert!(is_well, "{report}");
-    assert_eq!((&report["traffic"]["streams"], &report["traffic"]["failed"]), (&10.into(), &0.into()));
+    assert_eq!(
+        (&report["traffic"]["streams"], &report["traffic"]["failed"]),
+        (&10.into(), &0.into())
+    );
     assert!(traffic(&report, "mbps_min") > 0.0, "{report}");
 }

@@ -19,7 +19,7 @@ use super::ipv6;
 use super::netlink::Netlink;
 use super::privileges;
 use super::transport::{TransportConfig, TransportInput};
-use super::workers::WorkersConfig;
+use super::workers::{WorkersConfig, tun_queue};
 use crate::config::fast_path::FastPathMode;
 use crate::proto::endpoint::EndpointConfig;
 use crate::proto::link::{LinkConfig, Network, Report};
@@ -104,6 +104,8 @@ impl Load {
         ipv6::permit(&name, false);
         let mtu = Some(config.link.lcp.mtu);
         netlink.set_up(interface, mtu).await?;
+        let queue = tun_queue(config.count);
+        netlink.set_queue(interface, queue).await?;
         let attach = Command::AttachTun {
             tun: TUN,
             fd: fd.into(),
@@ -219,7 +221,10 @@ impl Load {
 
     /// What the data plane dropped, by reason.
     pub(crate) fn drops(&self) -> Drops {
-        drops::count(&self.engine.workers, std::iter::once(self.interface_name.as_str()))
+        drops::count(
+            &self.engine.workers,
+            std::iter::once(self.interface_name.as_str()),
+        )
     }
 
     fn under_way(&self) -> usize {
@@ -253,7 +258,10 @@ impl Load {
 
     async fn take(&mut self, input: Input) {
         if let Input::Transport(TransportInput::Connected { connection, .. }) = &input {
-            self.mark(self.by_connection.get(connection).copied(), Phases::connected);
+            self.mark(
+                self.by_connection.get(connection).copied(),
+                Phases::connected,
+            );
         }
         let actions = self.engine.handle(input);
         self.perform(actions).await;

@@ -23,7 +23,7 @@ use super::netlink::Netlink;
 use super::privileges;
 use super::scripts::Script;
 use super::transport::TransportConfig;
-use super::workers::WorkersConfig;
+use super::workers::{WorkersConfig, tun_queue};
 use crate::config::server::{LocalAddresses, ServerConfig};
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{EndpointConfig, Limits, Timers};
@@ -236,6 +236,10 @@ impl Server {
             }
             self.netlink
                 .set_up(index, Some(self.config.link.lcp.mtu))
+                .await?;
+            let sessions_max = self.config.limits.sessions_max as usize;
+            self.netlink
+                .set_queue(index, tun_queue(sessions_max))
                 .await?;
             self.add_link_local(index).await;
             let tun = TunId(u32::from(worker));

@@ -113,7 +113,10 @@ mod tests {
         tally.ended(1, &ending);
         tally.ended(2, &ending);
         tally.ended(0, &Ending::ControlLost("reset".to_owned()));
-        assert_eq!((tally.established(), tally.failed(), tally.lost()), (1, 2, 1));
+        assert_eq!(
+            (tally.established(), tally.failed(), tally.lost()),
+            (1, 2, 1)
+        );
         assert_eq!(tally.failures()["authentication_failed"].count, 2);
         assert_eq!(tally.losses()["control_lost"].count, 1);
         tally.came_up(3);

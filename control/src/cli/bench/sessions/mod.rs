@@ -39,12 +39,14 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// Without --server it starts our own in a network namespace, with an account and an address for
 /// every client. Exit status 0 when every tunnel came up and none was lost.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  pptp-fast bench sessions --count 10000 --hold 60 --json\n  \
+#[command(
+    after_help = "Examples:\n  pptp-fast bench sessions --count 10000 --hold 60 --json\n  \
     pptp-fast bench sessions --count 1000 --traffic tcp --hold 10\n  \
     pptp-fast bench sessions --count 200 --traffic udp --packets-per-s 20000 --loss 1 --reorder 2\n  \
     pptp-fast bench sessions --server vpn.example.net --user 'test{n}' --password-file pw \
     --count 100 --rate 20 --profile windows\n  \
-    pptp-fast bench sessions --answer        (on the server's machine, for --traffic udp and tcp)")]
+    pptp-fast bench sessions --answer        (on the server's machine, for --traffic udp and tcp)"
+)]
 pub(super) struct Sessions {
     /// Tunnels.
     #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(1..=60_000))]
@@ -166,7 +168,11 @@ impl Sessions {
             report.show();
         }
         let all_well = report.failed == 0 && report.lost == 0;
-        Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if all_well {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     fn own_config(&self) -> anyhow::Result<OwnConfig> {
@@ -208,7 +214,10 @@ impl Sessions {
             rate: self.rate,
             at_once: self.at_once as usize,
             sources,
-            user: self.user.clone().unwrap_or_else(|| own_server::USER.to_owned()),
+            user: self
+                .user
+                .clone()
+                .unwrap_or_else(|| own_server::USER.to_owned()),
             link: self.profile.link(self.password()?, setup_timeout_ms),
             endpoint: self.profile.endpoint(self.count as usize),
             fast_path: self.fast_path,
@@ -284,9 +293,12 @@ impl Sessions {
         let tally = load.tally();
         let (established, took) = (tally.established(), load.took());
         let logins_per_s = established as f64 / took.as_secs_f64().max(1e-6);
-        let usage = before.zip(set_up).zip(after).map(|((before, set_up), after)| {
-            ServerUsage::between(before, set_up, after, established)
-        });
+        let usage = before
+            .zip(set_up)
+            .zip(after)
+            .map(|((before, set_up), after)| {
+                ServerUsage::between(before, set_up, after, established)
+            });
         Report {
             profile: self.profile.name(),
             server,

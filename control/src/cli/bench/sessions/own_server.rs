@@ -153,7 +153,11 @@ fn write_files(dir: &Path, config: OwnConfig) -> std::io::Result<()> {
     }
     let path = dir.join("chap-secrets");
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.create_new(true).write(true).mode(0o600).open(path)?;
+    let mut file = options
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(secrets.as_bytes())?;
     std::fs::write(dir.join("server.toml"), server_toml(dir, config))
 }
@@ -181,7 +185,9 @@ fn server_toml(dir: &Path, config: OwnConfig) -> String {
 
 async fn join(server_pid: u32, sources: u32) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
-    netlink.add_veth(CLIENT_LINK, SERVER_LINK, server_pid).await?;
+    netlink
+        .add_veth(CLIENT_LINK, SERVER_LINK, server_pid)
+        .await?;
     let (loopback, _) = netlink.link("lo").await?;
     netlink.set_up(loopback, None).await?;
     let (index, _) = netlink.link(CLIENT_LINK).await?;

@@ -34,7 +34,10 @@ mod tests {
     fn a_number_is_how_many_and_addresses_are_which() {
         assert_eq!("250".parse(), Ok(Sources::Count(250)));
         let list = ["10.0.0.5", "10.0.0.6", "10.0.1.7"].map(|it| it.parse().unwrap());
-        assert_eq!("10.0.0.5-6,10.0.1.7".parse(), Ok(Sources::List(list.into())));
+        assert_eq!(
+            "10.0.0.5-6,10.0.1.7".parse(),
+            Ok(Sources::List(list.into()))
+        );
         for bad in ["0", "", "10.0.0", "everywhere"] {
             assert!(bad.parse::<Sources>().is_err(), "{bad}");
         }
