@@ -41,6 +41,7 @@
 //! *Unsafe code* is in `uring`, `sys` and `mppe::rc4` alone.
 
 mod address_table;
+pub mod capture;
 pub mod counters;
 pub mod decap;
 pub mod encap;

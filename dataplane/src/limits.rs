@@ -113,6 +113,12 @@ pub const NOTICES_MAX: usize = 1024;
 /// Verdicts that one batch yields at most: each packet its own, and those it sets free.
 pub const VERDICTS_MAX: usize = BATCH_PACKETS * (1 + REORDER_PACKETS);
 
+/// Sessions of one worker that are looked at (`capture`) at once: a person looks at one.
+pub const TAPS_MAX: usize = 4;
+
+/// Packets that wait for whoever looks, 2 KiB each: ten milliseconds of 100,000 packets a second.
+pub const TAP_BUFFERS: usize = 1024;
+
 const _: () = assert!(ACK_EVERY_PACKETS < RECEIVE_WINDOW_PACKETS as u32);
 const _: () = assert!(REORDER_PACKETS < LATE_WINDOW as usize);
 const _: () = assert!(REORDER_PACKETS.is_power_of_two());

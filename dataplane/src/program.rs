@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::capture::Tap;
 use crate::counters::SessionCounters;
 use crate::mppe::keys::{KeyMode, StartKey};
 use crate::offload::TunFeatures;
@@ -215,6 +216,19 @@ pub enum Command {
         /// Where to, when it is known for certain.
         next_hop: Option<NextHop>,
     },
+    /// Copies the session's inner packets into this tap from now on, until the session is removed,
+    /// which ends the tap.
+    Capture {
+        /// Session.
+        call_id: CallId,
+        /// Where copies go.
+        tap: Arc<Tap>,
+    },
+    /// Lets go of the taps of this session that nobody reads any more.
+    EndCapture {
+        /// Session.
+        call_id: CallId,
+    },
     /// Forgets the session.
     Remove {
         /// Session.
@@ -349,6 +363,14 @@ impl Command {
                 let half = || Self::SetNextHop { call_id, next_hop };
                 both(half(), half())
             }
+            // Each half copies its own direction.
+            Self::Capture { call_id, tap } => {
+                let half = |tap| Self::Capture { call_id, tap };
+                both(half(Arc::clone(&tap)), half(tap))
+            }
+            Self::EndCapture { call_id } => {
+                both(Self::EndCapture { call_id }, Self::EndCapture { call_id })
+            }
             Self::Remove { call_id } => both(Self::Remove { call_id }, Self::Remove { call_id }),
             Self::DetachTun { tun } => both(Self::DetachTun { tun }, Self::DetachTun { tun }),
             Self::RouteBySource { tun } => {
@@ -445,6 +467,9 @@ mod tests {
         assert_eq!(halves(Command::DetachTun { tun }), (true, true));
         let ipv6 = None;
         assert_eq!(halves(Command::SetIpv6 { call_id, ipv6 }), (true, true));
+        let tap = Tap::new();
+        assert_eq!(halves(Command::Capture { call_id, tap }), (true, true));
+        assert_eq!(halves(Command::EndCapture { call_id }), (true, true));
         let mtu = Some(1_400);
         assert_eq!(halves(Command::ClampMss { call_id, mtu }), (true, true));
         let next_hop = None;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::capture::Taps;
 use crate::counters::{DropReason, WorkerCounters};
 use crate::decap::{Batch, Decided, Verdict, decap, release_expired};
 use crate::encap::{Outgoing, acknowledge, encap, encap_control};
@@ -41,6 +42,7 @@ pub struct Worker<I: Io> {
     tuns: Vec<Tun>,
     punt_budgets: PuntBudgets,
     workshop: Option<Arc<Workshop>>,
+    taps: Taps,
     arrivals: Arrivals,
     decided: Batch,
     outgoing: Vec<Outgoing>,
@@ -104,6 +106,7 @@ impl<I: Io> Worker<I> {
             tuns: Vec::with_capacity(limits::TUNS_MAX.min(spec.max_sessions + 1)),
             punt_budgets: PuntBudgets::new(spec.max_sessions),
             workshop: None,
+            taps: Taps::new(),
             arrivals: Arrivals::with_capacity(spec.slots, limits::TUNS_MAX),
             decided: Batch::new(),
             outgoing: Vec::with_capacity(limits::BATCH_PACKETS),
@@ -239,6 +242,17 @@ impl<I: Io> Worker<I> {
                 self.with_session(call_id, |s| s.set_next_hop(next_hop))
             }
             Command::ClampMss { call_id, mtu } => self.with_session(call_id, |s| s.clamp_mss(mtu)),
+            Command::Capture { call_id, tap } => match self.sessions.get(call_id) {
+                Some(_) => self.taps.open(call_id, tap),
+                None => {
+                    tap.end();
+                    false
+                }
+            },
+            Command::EndCapture { call_id } => {
+                self.taps.forget_closed(call_id);
+                true
+            }
             Command::Remove { call_id } => self.remove(call_id),
             Command::AttachTun {
                 tun,
@@ -333,6 +347,7 @@ impl<I: Io> Worker<I> {
         self.carry_out();
         self.sessions_left += 1;
         self.punt_budgets.close(call_id);
+        self.taps.end(call_id);
         true
     }
 
@@ -409,6 +424,7 @@ impl<I: Io> Worker<I> {
 
     /// Does with each frame what has been decided; every slot finds its new owner here.
     fn carry_out(&mut self) {
+        self.taps.received(&self.decided, &self.io);
         for &Decided { frame, verdict } in self.decided.as_slice() {
             match verdict {
                 Verdict::Deliver { tun, .. } => {
@@ -436,6 +452,7 @@ impl<I: Io> Worker<I> {
         for batch in arrived.chunks(limits::BATCH_PACKETS) {
             self.outgoing.clear();
             self.route(batch);
+            self.taps.sent(&self.outgoing, &self.io);
             let (sessions, io) = (&mut self.sessions, &mut self.io);
             encap(sessions, io, &mut self.outgoing, self.now_ms);
             self.send_outgoing();

@@ -266,6 +266,61 @@ fn a_kill_switch_outlives_a_lost_tunnel() {
     assert_eq!(Host::of(&lab), before);
 }
 
+/// Two tunnels with kill switches: each lets its own through, and the last one keeps the way closed.
+#[test]
+fn kill_switches_of_two_tunnels_hold_together() {
+    let Some((lab, mut server)) = far_tunnel("", "") else {
+        return;
+    };
+    // Addresses for two.
+    server.signal(Signal::SIGTERM);
+    server.wait(10);
+    let conf = lab.dir.path().join("pptpd.conf");
+    let text_of = std::fs::read_to_string(&conf).unwrap();
+    let text_of = text_of.replace("remoteip 192.168.254.231", "remoteip 192.168.254.231-239");
+    lab.write("pptpd.conf", &text_of);
+    let _server = serve(&lab, &conf.display().to_string());
+    let peer = std::fs::read_to_string(lab.dir.path().join("ppp/peers/test2")).unwrap();
+    lab.write("ppp/peers/test3", &peer);
+    let before = Host::of(&lab);
+    let pings_through = |interface: &str| {
+        let mut ping = lab.command(Side::Client, "ping");
+        let ping = ping.args(["-c1", "-W2", "-I", interface, PEER]);
+        ping.output().unwrap().status.success()
+    };
+    let run = |arguments: &[&str]| {
+        let output = lab.run(Side::Client, arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    };
+    for first_down in ["test2", "test3"] {
+        for name in ["test2", "test3"] {
+            run(&["up", name, "--kill-switch"]);
+        }
+        assert!(pings_through("ppp0") && pings_through("ppp1"));
+        assert!(!can_ping(&lab, "10.77.0.1"), "the way is open");
+        run(&["down", first_down]);
+        let (left, back) = match first_down {
+            "test2" => ("ppp1", "ppp0"),
+            _ => ("ppp0", "ppp1"),
+        };
+        assert!(pings_through(left), "the other's passage has gone, too");
+        assert!(!can_ping(&lab, "10.77.0.1"), "the way is open");
+        run(&["up", first_down, "--kill-switch"]);
+        assert!(pings_through(left) && pings_through(back));
+        run(&["down", "--all"]);
+        assert_eq!(Host::of(&lab), before);
+    }
+    // One that was killed keeps the way closed, whatever the other does.
+    run(&["up", "test2", "--kill-switch"]);
+    kill(&lab);
+    run(&["up", "test3", "--kill-switch"]);
+    assert!(pings_through("ppp0"));
+    run(&["down", "test3"]);
+    assert!(!can_ping(&lab, "10.77.0.1"), "the way is open");
+    run(&["down", "test2"]);
+    assert_eq!(Host::of(&lab), before);
+}
+
 /// A start that fails leaves nothing, not even a closed way.
 #[test]
 fn a_failed_start_leaves_nothing() {
@@ -318,6 +373,65 @@ fn the_peers_name_servers_come_and_go_with_the_tunnel() {
     });
     take_down(&lab);
     assert_eq!(Host::of(&lab), before);
+}
+
+/// Name servers that a person has set up for tunnels go before those of the peer; whichever it was,
+/// and whoever repairs what a killed process has left, the host is as before.
+#[test]
+fn a_persons_name_servers_and_the_peers_are_restored_after_a_crash() {
+    let Some((lab, _server)) = far_tunnel("usepeerdns\n", "") else {
+        return;
+    };
+    let bare = Host::of(&lab);
+    let run = |arguments: &[&str]| {
+        let output = lab.run(Side::Client, arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    };
+    // The links are absolute, so only that host can follow them.
+    let asked = || {
+        let mut cat = lab.command(Side::Client, "cat");
+        text(&cat.arg("/etc/resolv.conf").output().unwrap())
+    };
+    run(&["dns", "set", "--nameserver", "10.0.0.1"]);
+    let before = Host::of(&lab);
+    assert_eq!(asked(), RESOLV_CONF);
+    let log = up(&lab, &[]);
+    let installed = "Installed /etc/resolv.conf.pptp as /etc/resolv.conf";
+    assert!(log.contains(installed), "{log}");
+    assert_eq!(asked(), "nameserver 10.0.0.1\n");
+    // pppd's own file has the peer's.
+    let pppds = std::fs::read_to_string(lab.dir.path().join("ppp/resolv.conf")).unwrap();
+    assert_eq!(pppds, format!("nameserver {PEER}\n"));
+    take_down(&lab);
+    assert_eq!(Host::of(&lab), before);
+    for repair in [
+        &["down", "test2"][..],
+        &["up", "test2", "--", "noresolvconf"],
+    ] {
+        up(&lab, &[]);
+        kill(&lab);
+        assert_eq!(asked(), "nameserver 10.0.0.1\n");
+        run(repair);
+        if repair[0] == "up" {
+            take_down(&lab);
+        }
+        assert_eq!(Host::of(&lab), before);
+    }
+    // Without the person's, the peer's; and after a reboot only the next start knows.
+    run(&["dns", "restore"]);
+    assert_eq!(Host::of(&lab).etc, bare.etc);
+    up(&lab, &[]);
+    assert!(
+        asked().ends_with(&format!("nameserver {PEER}\n")),
+        "{}",
+        asked()
+    );
+    kill(&lab);
+    std::fs::remove_dir_all(lab.dir.path().join("run-Client")).unwrap();
+    up(&lab, &["--", "noresolvconf", "usepeerdns"]);
+    assert_eq!(asked(), RESOLV_CONF);
+    take_down(&lab);
+    assert_eq!(Host::of(&lab).etc, bare.etc);
 }
 
 /// resolvconf and systemd-resolved are told where they run the host's resolver.
@@ -446,6 +560,28 @@ fn all_scripts_run_in_pppds_order() {
         std::fs::read_to_string(&told).unwrap_or_default()
             == "auth-up mia root mia\nauth-down mia root mia\n"
     });
+}
+
+/// `child-timeout`: a script that does not end is waited for so long, and then asked to end.
+#[test]
+fn scripts_that_do_not_end_are_asked_to_after_child_timeout() {
+    let Some((lab, _server)) = far_tunnel("", "") else {
+        return;
+    };
+    let log = lab.dir.path().join("log/told");
+    let script = "#!/bin/sh\ntrap 'echo asked >> /var/log/told; exit' TERM\n\
+        echo started >> /var/log/told\nsleep 30 & wait\n";
+    lab.write_script("ppp/ip-down", script);
+    let read = || std::fs::read_to_string(&log).unwrap_or_default();
+    for (limit, about) in [("1", 1..4), ("3", 3..6)] {
+        let _ = std::fs::remove_file(&log);
+        up(&lab, &["--", "child-timeout", limit]);
+        let asked_at = Instant::now();
+        take_down(&lab);
+        let waited = asked_at.elapsed().as_secs();
+        assert!(about.contains(&waited), "{waited} s of {limit}");
+        assert_eq!(read(), "started\nasked\n");
+    }
 }
 
 /// What net-pre-up renames keeps its new name.

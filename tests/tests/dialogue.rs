@@ -436,6 +436,37 @@ fn colours_are_for_terminals_and_for_who_wants_them() {
 }
 
 #[test]
+fn check_has_colours_on_a_terminal_only() {
+    let etc = Etc::new();
+    let file = etc.0.path().join("options");
+    fs::write(&file, "require-mppe-128\nlocal\nconnect chat\n").expect("a file");
+    let file = file.display().to_string();
+    let piped = etc.run("pptp-fast", &["check", &file], "");
+    assert!(!text(&piped.stdout).contains('\u{1b}'), "{piped:?}");
+    let words = [
+        ("honoured", "\u{1b}[32mhonoured"),
+        ("harmless", "\u{1b}[33mharmless"),
+        ("refused ", "\u{1b}[1;31mrefused "),
+    ];
+    for no_color in ["", "1"] {
+        let mut command = etc.command("pptp-fast");
+        let mut terminal =
+            Terminal::start(command.args(["check", &file]).env("NO_COLOR", no_color));
+        terminal.wait_for(" refused\r\n");
+        let (shown, status) = terminal.end();
+        assert_eq!(status, Some(1), "{shown}");
+        for (plain, coloured) in words {
+            let is_plain = !no_color.is_empty();
+            assert!(
+                shown.contains(if is_plain { plain } else { coloured }),
+                "{shown}"
+            );
+            assert!(!(is_plain && shown.contains('\u{1b}')), "{shown}");
+        }
+    }
+}
+
+#[test]
 fn pptp_command_asks_by_numbers_at_a_terminal_too_and_shows_no_password() {
     let etc = Etc::new();
     let mut terminal = Terminal::start(&mut etc.command("pptp-command"));

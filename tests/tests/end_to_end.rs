@@ -179,6 +179,13 @@ fn ipv6_crosses_between_link_local_addresses_and_its_scripts_are_told() {
     let (local, remote) = (address("local  LL address"), address("remote LL address"));
     client.wait_for("ipv6-up started", 15);
     assert_pings(&lab, Side::Client, &format!("{remote}%ppp0"));
+    let status = lab.run(Side::Client, &["status", "test2"]);
+    let line = format!("test2: IPv6 {local}, peer {remote} on ppp0");
+    assert!(text(&status).contains(&line), "{}", text(&status));
+    let status = lab.run(Side::Client, &["status", "test2", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let addresses = ["local_ipv6", "peer_ipv6"].map(|name| &status["tunnels"][0][name]);
+    assert_eq!(addresses, [&local, &remote], "{status}");
     // The session is one worker's, and so is its interface.
     let interfaces = lab.interfaces(Side::Server).into_iter();
     let mut shared = interfaces.filter(|name| name.starts_with("pptp"));

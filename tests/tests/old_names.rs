@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::symlink;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use sim::lab::{Lab, Running, SERVER, Side, binary, ready};
 
@@ -180,11 +181,6 @@ fn pptpsetup_pon_and_poff_work_on_several_tunnels() {
         "Tunnel home is active on ppp1.",
     );
     assert_says(&run(&lab, "poff", &[]), 1, "More than one");
-    assert_says(
-        &run(&lab, "poff", &["-r", "home"]),
-        0,
-        "Tunnel home is active on",
-    );
     assert_says(&run(&lab, "poff", &["work"]), 0, "Tunnel work is down.");
     assert_says(&run(&lab, "poff", &["-a"]), 0, "Tunnel home is down.");
     assert_says(&run(&lab, "pptpsetup", &["--delete", "home"]), 0, "");
@@ -199,4 +195,93 @@ fn pptpsetup_pon_and_poff_work_on_several_tunnels() {
         secrets.expect("a file"),
         "# added by pptpsetup for work\nmia work mia123 *\n"
     );
+}
+
+/// poff's options are pppd's signals: HUP, USR1 and USR2.
+#[test]
+fn poff_hangs_up_toggles_the_log_and_negotiates_compression_again() {
+    let Some((lab, _server)) = started() else {
+        return;
+    };
+    set_up(&lab, "work");
+    for option in ["-r", "-d", "-c"] {
+        assert_says(&run(&lab, "poff", &[option]), 1, "None signalled.");
+    }
+    let log = lab.dir.path().join("work.log");
+    let read = || std::fs::read_to_string(&log).unwrap_or_default();
+    let wait_for = |what: &str, count: usize| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while read().matches(what).count() < count {
+            assert!(Instant::now() < deadline, "no {what:?} in {}", read());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let logged = ["logfile", log.to_str().expect("a path"), "holdoff", "0"];
+    let echo = ["persist", "lcp-echo-interval", "1"];
+    let words = [&["work", "updetach"][..], &logged, &echo].concat();
+    assert_says(&run(&lab, "pon", &words), 0, "Tunnel work is active on");
+    assert!(!read().contains("sent [LCP"), "{}", read());
+    let poff = |arguments: &[&str]| assert_says(&run(&lab, "poff", arguments), 0, "");
+    poff(&["-d", "work"]);
+    wait_for("sent [LCP EchoReq", 1);
+    poff(&["-c"]);
+    wait_for("sent [CCP ResetReq", 1);
+    poff(&["-r", "work"]);
+    wait_for("local  IP address", 2);
+    assert!(read().contains("Hangup (SIGHUP)"), "{}", read());
+    poff(&["-d"]);
+    // As pppd, one that does not persist ends at HUP.
+    assert_says(&run(&lab, "poff", &["work"]), 0, "Tunnel work is down.");
+    assert_says(&run(&lab, "pon", &["work"]), 0, "Tunnel work is active on");
+    poff(&["-r"]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !String::from_utf8_lossy(&run(&lab, "poff", &["-d"]).stdout).contains("No tunnel") {
+        assert!(Instant::now() < deadline, "it has not ended");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// NetworkManager's connection becomes a tunnel that comes up, with its secret and its route; the
+/// same file twice does not.
+#[test]
+fn a_connection_of_network_manager_comes_up_after_its_import() {
+    let Some((lab, _server)) = started() else {
+        return;
+    };
+    let text = format!(
+        "[connection]\nid=Head office\ntype=vpn\n\n[vpn]\ngateway={SERVER}\nuser=mia\n\
+         password-flags=0\nrequire-mppe-128=yes\nrefuse-eap=yes\n\
+         service-type=org.freedesktop.NetworkManager.pptp\n\n[vpn-secrets]\npassword=mia123\n\n\
+         [ipv4]\nmethod=auto\nnever-default=true\nroute1=192.168.2.0/24\ndns=10.0.0.1;\n"
+    );
+    let file = lab
+        .write("office.nmconnection", &text)
+        .display()
+        .to_string();
+    let ours = |code, words: &str, arguments: &[&str]| {
+        assert_says(&lab.run(Side::Client, arguments), code, words);
+    };
+    ours(1, "10 honoured, 2 harmless, 1 refused", &["check", &file]);
+    ours(1, "ipv4.dns", &["check", &file, "--refused"]);
+    ours(
+        0,
+        "ipv4.dns: set it for the time",
+        &["tunnel", "import", &file],
+    );
+    ours(1, "already exists", &["tunnel", "import", &file]);
+    ours(0, "0 refused", &["check", "Head-office"]);
+    ours(0, "Tunnel Head-office is active on", &["up", "Head-office"]);
+    let routes = lab.routes(Side::Client);
+    assert!(routes.contains("192.168.2.0/24 dev ppp0"), "{routes}");
+    assert!(!routes.contains("default"), "{routes}");
+    ours(0, "is down", &["down", "Head-office"]);
+    // One that keeps its password elsewhere, under another name.
+    let text = text
+        .replace("flags=0", "flags=1")
+        .replace("password=mia123\n", "");
+    lab.write("office.nmconnection", &text);
+    let import = ["tunnel", "import", &file, "--name", "branch", "--default"];
+    ours(0, "pptp-fast secret add 'mia' 'branch'", &import);
+    let secrets = std::fs::read_to_string(lab.dir.path().join("ppp/chap-secrets"));
+    assert_eq!(secrets.expect("a file"), "mia\tHead-office\tmia123\n");
 }

@@ -14,7 +14,8 @@ use crate::config::check::{Finding, Report, Verdict};
     pptp-fast check /etc/ppp/options.pptp --json\n\n\
     The exit status is 0, or 1 when something is refused, or 2 when there is no such file.")]
 pub(super) struct Check {
-    /// A tunnel of /etc/ppp/peers, or an options file (with a / in its name).
+    /// A tunnel of /etc/ppp/peers; or a file (with a / in its name, or ending in .nmconnection):
+    /// options of pppd, or a connection of NetworkManager.
     configuration: String,
     /// One JSON object.
     #[arg(long)]
@@ -28,7 +29,8 @@ impl Check {
     pub(super) fn run(&self) -> ExitCode {
         let directory = ppp_directory();
         let name = &self.configuration;
-        let report = match name.contains('/') {
+        let is_file = name.contains('/') || name.ends_with(".nmconnection");
+        let report = match is_file {
             true => Report::of_file(&directory, Path::new(name)),
             false => Report::of_peer(&directory, name, &host_name()),
         };
@@ -60,9 +62,15 @@ impl Check {
             ]
         };
         let wanted = |finding: &&Finding| !self.refused || finding.verdict == Verdict::Refused;
-        let rows: Vec<_> = report.findings.iter().filter(wanted).map(row).collect();
+        let shown: Vec<_> = report.findings.iter().filter(wanted).collect();
+        let rows: Vec<_> = shown.iter().map(|finding| row(finding)).collect();
+        let colour = |index: usize| match shown.get(index)?.verdict {
+            Verdict::Honoured => Some("32"),
+            Verdict::Harmless => Some("33"),
+            Verdict::Refused => Some("1;31"),
+        };
         if !rows.is_empty() {
-            table::print(&["VERDICT", "OPTION", "PLACE", "REASON"], &rows);
+            table::print_painted(&["VERDICT", "OPTION", "PLACE", "REASON"], &rows, colour);
         }
         for warning in &report.warnings {
             warn(warning);

@@ -7,9 +7,10 @@ use clap::{Args, Subcommand};
 
 use super::{fail, print_line};
 use crate::config::edit::EditError;
-use crate::config::edit::resolv_conf::{ResolvConf, Swap};
+use crate::config::edit::resolv_conf::{self, ResolvConf};
+use crate::driver::name_servers;
 
-/// Show, set or put back the resolv.conf that pptp-command start and stop exchange.
+/// Show, set or put back the resolv.conf for the time that a tunnel is up.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pptp-fast dns show\n  \
     pptp-fast dns set --search corp.example --nameserver 10.0.0.1\n  \
@@ -49,15 +50,14 @@ struct Set {
 #[derive(Debug, Args)]
 struct Restore {}
 
-/// `PPTP_FAST_RESOLV_CONF`, or /etc/resolv.conf.
-pub(super) fn resolv_conf() -> PathBuf {
-    std::env::var_os("PPTP_FAST_RESOLV_CONF")
-        .map_or_else(|| "/etc/resolv.conf".into(), PathBuf::from)
+/// The files of this host.
+pub(super) fn files() -> ResolvConf {
+    ResolvConf::new(&resolv_conf::active())
 }
 
 impl Dns {
     pub(super) fn run(&self) -> ExitCode {
-        let files = ResolvConf::new(&resolv_conf());
+        let files = files();
         let done = match &self.step {
             Step::Show(show) => {
                 show.run(&files);
@@ -130,29 +130,37 @@ impl Set {
 
 fn restore(files: &ResolvConf) -> Result<(), EditError> {
     let active = files.active.display();
-    match files.restore()? {
+    let repaired = name_servers::repair().unwrap_or(false);
+    match files.restore()? || repaired {
         true => print_line(format_args!("{active} is as it was before")),
         false => print_line(format_args!("There is nothing to put back in {active}")),
     }
     Ok(())
 }
 
-/// Changes to the tunnel's version, or back, and says so in pptp-command's words.
-pub(super) fn swap(tunnel: bool) -> Result<(), EditError> {
-    let files = ResolvConf::new(&resolv_conf());
-    let (new, old) = match tunnel {
-        true => (&files.pptp, &files.real),
-        false => (&files.real, &files.pptp),
-    };
-    let active = files.active.display();
-    match files.swap(tunnel)? {
-        Swap::NotConfigured | Swap::Already => {}
-        Swap::Done => print_line(format_args!("Installed {} as {active}", new.display())),
-        Swap::Foreign => print_line(format_args!(
-            "WARNING: {} not installed\n\t{active} does not match {}",
-            new.display(),
-            old.display()
-        )),
+/// After a tunnel has come up: whether the version for tunnels is the active one, in pptp-command's
+/// words.
+pub(super) fn tell_after_start() {
+    let files = files();
+    let (active, pptp) = (files.active.display(), files.pptp.display());
+    if files.tunnel_is_active() {
+        print_line(format_args!("Installed {pptp} as {active}"));
+    } else if files.is_configured() {
+        print_line(format_args!(
+            "WARNING: {pptp} not installed\n\t{active} does not match {}",
+            files.real.display()
+        ));
     }
-    Ok(())
+}
+
+/// After the last tunnel has ended.
+pub(super) fn tell_after_stop(was_active: bool) {
+    let files = files();
+    if was_active && !files.tunnel_is_active() {
+        print_line(format_args!(
+            "Installed {} as {}",
+            files.real.display(),
+            files.active.display()
+        ));
+    }
 }

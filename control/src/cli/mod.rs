@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod capture;
 mod check;
 mod compat;
 mod demo;
@@ -13,11 +14,15 @@ mod dialogue;
 mod dns;
 mod down;
 mod install_links;
+mod operate;
+mod operator;
 mod password;
 mod secret;
 mod serve;
+mod sessions;
 mod status;
 mod table;
+mod top;
 mod tunnel;
 mod up;
 
@@ -48,6 +53,12 @@ enum Command {
     Dns(dns::Dns),
     Check(check::Check),
     Serve(serve::Serve),
+    Sessions(sessions::Sessions),
+    Pool(operate::Pool),
+    Reload(operate::Reload),
+    Drain(operate::Drain),
+    Top(top::Top),
+    Capture(capture::Capture),
     Demo(demo::Demo),
     Bench(bench::Bench),
     InstallLinks(install_links::InstallLinks),
@@ -70,6 +81,12 @@ pub fn main() -> ExitCode {
         Command::Dns(dns) => dns.run(),
         Command::Check(check) => check.run(),
         Command::Serve(serve) => serve.run(),
+        Command::Sessions(sessions) => sessions.run(),
+        Command::Pool(pool) => pool.run(),
+        Command::Reload(reload) => reload.run(),
+        Command::Drain(drain) => drain.run(),
+        Command::Top(top) => top.run(),
+        Command::Capture(capture) => capture.run(),
         Command::Demo(demo) => demo.run(),
         Command::Bench(bench) => bench.run(),
         Command::InstallLinks(links) => links.run(),

@@ -217,7 +217,7 @@ pub(super) fn add_pair(
     file.write().map(|()| there)
 }
 
-fn add_line(
+pub(super) fn add_line(
     kind: Kind,
     client: &str,
     server: &str,

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{fail, host_name, ppp_directory, print_line};
 use crate::config::fast_path::FastPathMode;
+use crate::config::operation::LogFormat;
 use crate::config::server::ServerConfig;
 use crate::driver::admin::Asked;
 use crate::driver::log::{Log, Terminal};
@@ -86,11 +87,24 @@ async fn serve(config: ServerConfig) -> ExitCode {
         },
         None => Log::new(Some(Terminal::Stdout)),
     };
+    let log = match config.operation.log_format {
+        LogFormat::Text => log,
+        LogFormat::Json => log.with_json(),
+    };
     let (requests, receiver) = mpsc::channel::<Asked>(REQUESTS_MAX);
     let Ok(listener) = socket.listener.try_clone() else {
         return fail("out of descriptors", 1);
     };
-    tokio::task::spawn_local(admin::serve(listener, requests.clone()));
+    let policy = admin::Policy {
+        group: server::admin_group(&config.operation.admin_group),
+    };
+    if let Some(group) = policy.group
+        && let Err(error) = socket.share_with(group)
+    {
+        log.line(&format!("the admin socket is root's alone: {error}"));
+    }
+    let desk = admin::serve_to(listener, requests.clone(), policy, log.clone());
+    tokio::task::spawn_local(desk);
     let (first, _) = oneshot::channel();
     tokio::task::spawn_local(signals::forward(requests, first));
     let (ready, _) = oneshot::channel();

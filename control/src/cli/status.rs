@@ -126,6 +126,14 @@ fn show_tunnels(first: &str, tunnels: &[TunnelStatus]) {
         })
         .collect();
     table::print(&head, &rows);
+    for status in tunnels {
+        if let (Some(local), Some(peer)) = (&status.local_ipv6, &status.peer_ipv6) {
+            let (name, interface) = (&status.name, &status.interface);
+            print_line(format_args!(
+                "{name}: IPv6 {local}, peer {peer} on {interface}"
+            ));
+        }
+    }
     for status in tunnels.iter().filter(|status| status.state != "up") {
         let Some(why) = &status.last_ending else {
             continue;

@@ -1,7 +1,19 @@
 //! Aligned columns for a terminal, and numbers as people write them.
 
+use std::io::IsTerminal;
+
 /// Prints `rows` under `head`, each column as wide as its longest cell.
 pub(super) fn print(head: &[&str], rows: &[Vec<String>]) {
+    print_painted(head, rows, |_| None);
+}
+
+/// The same, with colours (SGR codes, such as `31` for red) on a terminal: `paint` says which one
+/// the first cell of a row has.
+pub(super) fn print_painted(
+    head: &[&str],
+    rows: &[Vec<String>],
+    paint: impl Fn(usize) -> Option<&'static str>,
+) {
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.len()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -16,9 +28,30 @@ pub(super) fn print(head: &[&str], rows: &[Vec<String>]) {
         super::print_line(padded.join("  ").trim_end());
     };
     line(&mut head.iter().copied());
-    for row in rows {
-        line(&mut row.iter().map(String::as_str));
+    let has_colours = has_colours();
+    for (index, row) in rows.iter().enumerate() {
+        let Some(code) = paint(index).filter(|_| has_colours) else {
+            line(&mut row.iter().map(String::as_str));
+            continue;
+        };
+        let mut painted = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let (begin, end) = match column {
+                0 => (format!("\x1b[{code}m"), "\x1b[0m  "),
+                _ => (String::new(), "  "),
+            };
+            painted.push_str(&format!("{begin}{cell:<width$}{end}"));
+        }
+        super::print_line(painted.trim_end());
     }
+}
+
+/// Colours are for terminals, and for those who want them (`NO_COLOR`, `TERM=dumb`).
+fn has_colours() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal()
+        && !is_set("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// `12.3 MB`, in powers of 1000.

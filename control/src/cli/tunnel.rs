@@ -1,12 +1,16 @@
 //! `pptp-fast tunnel`: peers files, as pptp-command writes them.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{fail, ppp_directory, print_line, secret, table};
+use super::secret::Kind;
+use super::{fail, ppp_directory, print_line, secret, table, warn};
+use crate::config::check::Verdict;
 use crate::config::edit::EditError;
-use crate::config::edit::peer::{self, NewTunnel};
+use crate::config::edit::peer::{self, ImportedTunnel, NewTunnel};
+use crate::config::network_manager;
 use crate::config::peers::{self, Peer};
 use crate::config::{ConfigError, PppdOptions};
 
@@ -16,6 +20,7 @@ use crate::config::{ConfigError, PppdOptions};
     pptp-fast tunnel add test2 --server vpn.example.org --user mia --remotename zidler\n  \
     pptp-fast tunnel add lab --server 192.0.2.1 --user mia \\\n      \
     --route 'add -net 192.168.2.0 netmask 255.255.255.0 TUNNEL_DEV'\n  \
+    pptp-fast tunnel import /etc/NetworkManager/system-connections/Office.nmconnection\n  \
     pptp-fast tunnel list --json\n  pptp-fast tunnel default test2")]
 pub(super) struct TunnelCommand {
     #[command(subcommand)]
@@ -25,6 +30,7 @@ pub(super) struct TunnelCommand {
 #[derive(Debug, Subcommand)]
 enum Step {
     Add(Add),
+    Import(Import),
     List(List),
     Show(Show),
     Delete(Delete),
@@ -48,6 +54,19 @@ struct Add {
     /// A route in the words of route(8); may be given several times.
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<String>,
+    /// Make it the default tunnel, too.
+    #[arg(long)]
+    default: bool,
+}
+
+/// Write a file for a connection of NetworkManager's PPTP plugin, which stays as it is.
+#[derive(Debug, Args)]
+struct Import {
+    /// A file of /etc/NetworkManager/system-connections.
+    file: PathBuf,
+    /// What it is to be called; without it, what NetworkManager calls it.
+    #[arg(long)]
+    name: Option<String>,
     /// Make it the default tunnel, too.
     #[arg(long)]
     default: bool,
@@ -92,6 +111,7 @@ impl TunnelCommand {
     pub(super) fn run(&self) -> ExitCode {
         let done = match &self.step {
             Step::Add(add) => add.run(),
+            Step::Import(import) => import.run(),
             Step::List(list) => list.run().map_err(Into::into),
             Step::Show(show) => show.run().map_err(Into::into),
             Step::Delete(delete) => delete.run(),
@@ -132,6 +152,48 @@ impl Add {
         print_line(format_args!(
             "Its password: pptp-fast secret add '{user}' '{remotename}'; then: pptp-fast up {name}"
         ));
+        Ok(())
+    }
+}
+
+impl Import {
+    fn run(&self) -> Result<(), EditError> {
+        let directory = ppp_directory();
+        let connection = network_manager::read(&self.file)?;
+        let name = self.name.clone().unwrap_or_else(|| connection.name.clone());
+        let tunnel = ImportedTunnel {
+            name: name.clone(),
+            origin: format!("NetworkManager's {}", self.file.display()),
+            server: connection.server.clone(),
+            user: connection.user.clone(),
+            options: connection.options.clone(),
+            routes: connection.routes.clone(),
+        };
+        peer::import(&directory, &tunnel)?;
+        print_line(format_args!("Added tunnel {name}"));
+        for finding in &connection.findings {
+            if finding.verdict == Verdict::Refused {
+                let (option, reason) = (&finding.option, &finding.reason);
+                warn(format_args!("{}{option}: {reason}", finding.place));
+            }
+        }
+        if self.default {
+            peer::set_default(&directory, Some(&name))?;
+        }
+        let user = &connection.user;
+        let Some(password) = &connection.password else {
+            print_line(format_args!(
+                "Its password is not in that file: pptp-fast secret add '{user}' '{name}'; then: \
+                 pptp-fast up {name}"
+            ));
+            return Ok(());
+        };
+        let mut kinds = vec![Kind::Chap];
+        kinds.extend(connection.may_use_pap().then_some(Kind::Pap));
+        for kind in kinds {
+            secret::add_line(kind, user, &name, password, &[])?;
+        }
+        print_line(format_args!("Start it with: pptp-fast up {name}"));
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::ClientConfig;
 use super::client::Flags;
 use super::error::{ConfigError, Place};
+use super::network_manager;
 use super::option_table::{self, Treatment};
 use super::peers::{self, Peer};
 use super::pppd_options::{PppdOptions, Setting};
@@ -92,12 +93,19 @@ impl Report {
         Ok(report)
     }
 
-    /// An options file.
+    /// An options file, or a connection of NetworkManager.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn of_file(dir: &Path, path: &Path) -> Result<Self, ConfigError> {
         let text = source::read("options file", path, &Place::command_line())?;
+        if network_manager::is_keyfile(&text) {
+            let connection = network_manager::parse(&path.to_string_lossy(), &text)?;
+            return Ok(Self {
+                findings: connection.findings,
+                warnings: Vec::new(),
+            });
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let peer = Peer::parse(&name, &path.to_string_lossy(), &text);
         let place = Place {
@@ -327,7 +335,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_has_a_reason_without_the_place() {
-        let report = of_text("require-mpe-128\nmtu 5\nvrf blue\nmru");
+        let report = of_text("require-mpe-128\nmtu 5\nconnect chat\nmru");
         let refused: Vec<_> = report
             .findings
             .iter()
@@ -337,8 +345,8 @@ mod tests {
             refused,
             [
                 (
-                    "vrf",
-                    "put the interface into the VRF in the ip-pre-up script"
+                    "connect",
+                    "there is no serial line that a script could prepare"
                 ),
                 (
                     "require-mpe-128",

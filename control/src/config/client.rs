@@ -48,6 +48,8 @@ pub struct InterfaceConfig {
     pub name: Option<String>,
     /// `unit`: `pppN`.
     pub unit: Option<u32>,
+    /// `vrf`: it is put into this one.
+    pub vrf: Option<String>,
 }
 
 /// What the command line may say; it wins over files.
@@ -160,6 +162,8 @@ pub struct ClientConfig {
     pub idle_ms: Option<u64>,
     /// `maxconnect`; `None` is no limit.
     pub max_connect_ms: Option<u64>,
+    /// `child-timeout`: for scripts at the end; `None` is no limit.
+    pub child_timeout_ms: Option<u64>,
     /// `set NAME=VALUE` for scripts.
     pub environment: Vec<(String, String)>,
     /// Scripts that are not in pppd's place.
@@ -296,6 +300,7 @@ impl ClientConfig {
             interface: InterfaceConfig {
                 name: options.interface.clone(),
                 unit: options.unit,
+                vrf: options.vrf.clone(),
             },
             routes: Vec::new(),
             kill_switch: false,
@@ -312,6 +317,7 @@ impl ClientConfig {
             },
             idle_ms: limit(options.idle_s),
             max_connect_ms: limit(options.max_connect_s),
+            child_timeout_ms: limit(options.child_timeout_s),
             environment: options.environment.clone(),
             scripts: options.scripts.clone(),
             scripts_dir: dir.to_owned(),

@@ -7,11 +7,13 @@
 //! peers          /etc/ppp/peers/NAME: is there a tunnel, which server, which routes
 //! route          pptp-command's `# Route:` lines
 //! secrets        chap-secrets and pap-secrets
+//! network_manager  NetworkManager's connections of its PPTP plugin, in pppd's words
 //! check          what becomes of every option of a configuration
 //! client         ClientConfig: what `up` needs
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
 //! server         ServerConfig: what `serve` needs
+//! operation      how a server is watched and operated
 //! edit           the same files, changed: atomically, and without touching what others wrote
 //! address_spec   192.168.0.1-254 and friends   -> AddressRanges
 //! ```
@@ -25,6 +27,8 @@ pub mod client;
 pub mod edit;
 pub mod error;
 pub mod fast_path;
+pub mod network_manager;
+pub mod operation;
 pub mod option_table;
 pub mod peers;
 pub mod pppd_options;

@@ -11,6 +11,7 @@ use super::address_spec::parse_list;
 use super::client::{LogConfig, link_config, read_secrets};
 use super::error::{ConfigError, Place, nearest};
 use super::fast_path::FastPathMode;
+use super::operation::OperationConfig;
 use super::pppd_options::PppdOptions;
 use super::server::{
     LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
@@ -259,6 +260,7 @@ impl PptpdConf {
             scripts_dir: Some(dir.to_owned()),
             pid_file: self.pid_file,
             vrf: self.vrf,
+            operation: OperationConfig::default(),
             log: LogConfig {
                 debug: log.debug || self.debug,
                 ..log

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::proto::auth::{Secret, Secrets};
 
@@ -340,15 +341,23 @@ impl Secrets for FlagSecret {
 struct WithNewPassword {
     secrets: Arc<dyn Secrets>,
     new: Secret,
+    /// The old one is worth nothing any more: trying it again and again would lock the account.
+    is_changed: AtomicBool,
 }
 
 impl Secrets for WithNewPassword {
     fn find(&self, client: &str, server: &str, pap: bool) -> Option<Secret> {
-        self.secrets.find(client, server, pap)
+        let old = self.secrets.find(client, server, pap)?;
+        let is_changed = self.is_changed.load(Ordering::Relaxed);
+        Some(if is_changed { self.new.clone() } else { old })
     }
 
     fn origin(&self, pap: bool) -> String {
         self.secrets.origin(pap)
+    }
+
+    fn password_changed(&self) {
+        self.is_changed.store(true, Ordering::Relaxed);
     }
 
     fn new_password(&self) -> Option<Secret> {
@@ -357,7 +366,11 @@ impl Secrets for WithNewPassword {
 }
 
 pub(super) fn with_new_password(secrets: Arc<dyn Secrets>, new: Secret) -> Arc<dyn Secrets> {
-    Arc::new(WithNewPassword { secrets, new })
+    Arc::new(WithNewPassword {
+        secrets,
+        new,
+        is_changed: AtomicBool::new(false),
+    })
 }
 
 #[cfg(test)]

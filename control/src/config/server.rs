@@ -11,6 +11,7 @@ use crate::proto::pool::{AddressPool, AddressRanges};
 use super::client::LogConfig;
 use super::error::ConfigError;
 use super::fast_path::FastPathMode;
+use super::operation::{OperationConfig, Source};
 use super::secrets::FileSecrets;
 use super::{PPTP_PORT, pptpd_conf, server_toml};
 
@@ -155,6 +156,8 @@ pub struct ServerConfig {
     pub vrf: Option<String>,
     /// Where the log goes.
     pub log: LogConfig,
+    /// How it is watched and operated.
+    pub operation: OperationConfig,
     /// What a person should know.
     pub warnings: Vec<String>,
     /// Text of the CHAP Success or PAP Ack, which the peer's log shows.
@@ -192,6 +195,7 @@ impl ServerConfig {
             pid_file: None,
             vrf: None,
             log: LogConfig::default(),
+            operation: OperationConfig::default(),
             warnings: Vec::new(),
             welcome: WELCOME.to_owned(),
         }
@@ -209,14 +213,14 @@ impl ServerConfig {
     /// # Errors
     /// What is wrong, with file and line.
     pub fn read(path: &Path, dir: &Path, host_name: &str) -> Result<Self, ConfigError> {
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        let is_toml = path.extension().is_some_and(|it| it == "toml");
+        let mut config = if is_toml {
             server_toml::read(path, dir, host_name)
         } else {
             pptpd_conf::read(path, dir, host_name)
-        }
+        }?;
+        config.operation.source = Some(Source::new(path, dir, host_name));
+        Ok(config)
     }
 }
 

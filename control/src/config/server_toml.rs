@@ -16,6 +16,7 @@ use super::address_spec::{parse_list, parse_ranges};
 use super::client::LogConfig;
 use super::error::{ConfigError, Place};
 use super::fast_path::FastPathMode;
+use super::operation::{LogFormat, MetricsSection, OperationConfig};
 use super::secrets::FileSecrets;
 use super::server::{
     LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
@@ -94,6 +95,8 @@ struct File {
     log: Log,
     #[serde(default)]
     process: Process,
+    #[serde(default)]
+    metrics: MetricsSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -416,12 +419,14 @@ impl Default for Scripts {
 struct Log {
     file: Option<PathBuf>,
     debug: bool,
+    format: LogFormat,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Process {
     pid_file: Option<PathBuf>,
+    admin_group: Option<String>,
 }
 
 impl File {
@@ -486,6 +491,15 @@ impl File {
                 fd: self.log.file.is_none().then_some(2),
                 file: self.log.file,
                 debug: self.log.debug,
+            },
+            operation: OperationConfig {
+                admin_group: self
+                    .process
+                    .admin_group
+                    .unwrap_or_else(|| OperationConfig::default().admin_group),
+                metrics: self.metrics.config(),
+                log_format: self.log.format,
+                source: None,
             },
             warnings,
             welcome: self.auth.welcome.unwrap_or_else(|| WELCOME.to_owned()),
@@ -627,7 +641,7 @@ mod tests {
                 _ => line,
             })
             .filter(|line| {
-                !["vrf", "file", "pid_file", "dir"]
+                !["vrf", "file", "pid_file", "dir", "listen"]
                     .iter()
                     .any(|key| line.starts_with(key))
             })

@@ -1,19 +1,41 @@
-//! What `down` and `status` say to a running process, and what it answers: one line of JSON each
-//! way over the socket of `run_files`.
+//! What is said to a running process, and what it answers: one line of JSON each way over the
+//! socket of `run_files`, again and again on one connection.
+//!
+//! Everything is bounded: clients at a time, the length of a request, the time that a silent client
+//! is kept, and what one answer holds. A capture alone is different: after its answer the connection
+//! belongs to a thread, which sends pcapng on it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::peer::Peer;
+use self::records::{CaptureWish, Order, PoolRecord, Progress, Reloaded, SessionPage};
+use crate::driver::capture::Capture;
 use crate::driver::drops::Drops;
+use crate::driver::log::Log;
+use crate::driver::server::snapshot::{Snapshot, SnapshotPart};
 
-/// Longest request that is read.
-const REQUEST_BYTES_MAX: u64 = 4096;
+pub(crate) mod peer;
+pub mod records;
+
+pub(crate) use peer::Policy;
+
+/// Longest request that is read: the names of `records::TERMINATE_MAX` sessions.
+const REQUEST_BYTES_MAX: u64 = 32 << 10;
+/// Clients at a time.
+const CLIENTS_MAX: usize = 32;
+/// How long a client may be silent, or not read.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries to accept, when descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +51,13 @@ pub enum Request {
     ToggleDebug,
     /// Negotiate CCP again (pppd's USR2).
     RenegotiateCompression,
+    /// What an operator asks of a server.
+    Operate(Order),
+    /// Copies of inner packets, as pcapng on the same connection after the answer; root only.
+    Capture(CaptureWish),
+    /// Metrics of a server, from within its process.
+    #[serde(skip)]
+    Snapshot(SnapshotPart),
 }
 
 /// An answer.
@@ -41,6 +70,33 @@ pub enum Answer {
     Server(ServerStatus),
     /// To `Down`.
     Ended,
+    /// To `Order::Sessions`.
+    Sessions(SessionPage),
+    /// To `Order::Pools`.
+    Pools {
+        /// All of them.
+        pools: Vec<PoolRecord>,
+    },
+    /// To `Order::Terminate`: so many have been told to end.
+    Terminated {
+        /// Others had gone.
+        count: usize,
+    },
+    /// To `Order::Reload`.
+    Reloaded(Reloaded),
+    /// To `Order::Drain` and `Order::Progress`.
+    Progress(Progress),
+    /// It is not done.
+    Refused {
+        /// For a person.
+        why: String,
+    },
+    /// To `Capture`, from within: what goes to the thread that has the connection from then on.
+    #[serde(skip)]
+    Capture(Capture),
+    /// To `Snapshot`.
+    #[serde(skip)]
+    Snapshot(Box<Snapshot>),
     /// To anything else.
     Done,
 }
@@ -61,6 +117,12 @@ pub struct TunnelStatus {
     pub local_ip: Option<String>,
     /// The peer's address in the tunnel, when up.
     pub peer_ip: Option<String>,
+    /// Our IPv6 address in the tunnel, when IPv6 is up.
+    #[serde(default)]
+    pub local_ipv6: Option<String>,
+    /// The peer's.
+    #[serde(default)]
+    pub peer_ipv6: Option<String>,
     /// `MPPE 128-bit stateless`, `none`.
     pub cipher: Option<String>,
     /// Seconds since it came up.
@@ -120,44 +182,159 @@ pub struct ServerStatus {
     /// Packets dropped by reason, of all sessions: see `driver::drops`.
     #[serde(default)]
     pub drops: Drops,
-    /// Tunnels that are up or on the way.
+    /// Tunnels that are up or on the way: the first [`STATUS_SESSIONS_MAX`]; `sessions list` has
+    /// all of them.
     pub sessions: Vec<TunnelStatus>,
+    /// How many there are.
+    #[serde(default)]
+    pub session_count: usize,
+    /// No more calls are taken.
+    #[serde(default)]
+    pub is_draining: bool,
 }
+
+/// Sessions in the answer to `Status`.
+pub const STATUS_SESSIONS_MAX: usize = 1024;
 
 /// A request with the way back for its answer.
 pub(crate) type Asked = (Request, oneshot::Sender<Answer>);
 
-/// Serves the socket until the task is dropped.
+/// Serves the socket until the task is dropped: to root and to the user that runs this process.
 pub(crate) async fn serve(
     listener: std::os::unix::net::UnixListener,
     requests: mpsc::Sender<Asked>,
 ) -> std::io::Result<()> {
+    serve_to(listener, requests, Policy::default(), Log::default()).await
+}
+
+/// Serves the socket to whom `policy` permits, until the task is dropped. What changes something,
+/// and who is refused, goes into the log.
+pub(crate) async fn serve_to(
+    listener: std::os::unix::net::UnixListener,
+    requests: mpsc::Sender<Asked>,
+    policy: Policy,
+    log: Log,
+) -> std::io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let desk = Rc::new(Desk {
+        requests,
+        policy,
+        log,
+    });
     loop {
-        let (stream, _) = listener.accept().await?;
-        tokio::task::spawn_local(answer_one(stream, requests.clone()));
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let line = to_line(&refused("too many others ask at this moment: try again"));
+            let _ = stream.try_write(line.as_bytes());
+            continue;
+        };
+        let desk = Rc::clone(&desk);
+        tokio::task::spawn_local(async move {
+            desk.attend(stream).await;
+            drop(place);
+        });
     }
 }
 
-async fn answer_one(mut stream: tokio::net::UnixStream, requests: mpsc::Sender<Asked>) {
-    let (read, mut write) = stream.split();
+/// Where requests are taken.
+struct Desk {
+    requests: mpsc::Sender<Asked>,
+    policy: Policy,
+    log: Log,
+}
+
+type Client = tokio::io::BufReader<tokio::net::UnixStream>;
+
+impl Desk {
+    /// Answers one client until it goes, is silent for too long, or gets a capture.
+    async fn attend(&self, stream: tokio::net::UnixStream) {
+        let Ok(peer) = Peer::of(&stream) else { return };
+        let mut client = tokio::io::BufReader::new(stream);
+        if !peer.is_permitted(self.policy) {
+            self.log.line(&format!("admin socket: {peer} is refused"));
+            let _ = say(
+                &mut client,
+                &refused("only root and the admin group may ask"),
+            )
+            .await;
+            return;
+        }
+        while let Ok(Some(line)) = tokio::time::timeout(PATIENCE, listen(&mut client)).await {
+            let answer = match serde_json::from_str(&line) {
+                Ok(request) => self.answer(request, peer).await,
+                Err(_) => refused("this request is not known: are both of the same version?"),
+            };
+            if let Answer::Capture(capture) = answer {
+                if say(&mut client, &Answer::Done).await
+                    && let Ok(stream) = client.into_inner().into_std()
+                {
+                    capture.start(stream);
+                }
+                return;
+            }
+            if !say(&mut client, &answer).await {
+                return;
+            }
+        }
+    }
+
+    async fn answer(&self, request: Request, peer: Peer) -> Answer {
+        match &request {
+            Request::Capture(wish) => {
+                if !peer.is_root() {
+                    self.log
+                        .line(&format!("admin socket: {peer} may not capture"));
+                    return refused("packets are shown to root only: run this with sudo");
+                }
+                let whose = wish.session.as_ref().map_or("", |name| name.sid.as_str());
+                self.log
+                    .line(&format!("admin socket: {peer} captures {whose}"));
+            }
+            Request::Operate(order) => {
+                if let Some(change) = order.change() {
+                    self.log.line(&format!("admin socket: {peer} {change}"));
+                }
+            }
+            _ => {}
+        }
+        let (sender, receiver) = oneshot::channel();
+        let ended = || refused("the process is ending");
+        if self.requests.send((request, sender)).await.is_err() {
+            return ended();
+        }
+        receiver.await.unwrap_or_else(|_| ended())
+    }
+}
+
+fn refused(why: &str) -> Answer {
+    Answer::Refused {
+        why: why.to_owned(),
+    }
+}
+
+/// The next request; `None` when there is none, or one too long.
+async fn listen(client: &mut Client) -> Option<String> {
     let mut line = String::new();
-    let mut reader = tokio::io::BufReader::new(read.take(REQUEST_BYTES_MAX));
-    if reader.read_line(&mut line).await.is_err() {
-        return;
-    }
-    let Ok(request) = serde_json::from_str(&line) else {
-        return;
-    };
-    let (sender, receiver) = oneshot::channel();
-    if requests.send((request, sender)).await.is_err() {
-        return;
-    }
-    let Ok(answer) = receiver.await else { return };
-    if let Ok(mut text) = serde_json::to_string(&answer) {
-        text.push('\n');
-        let _ = write.write_all(text.as_bytes()).await;
-    }
+    let mut limited = client.take(REQUEST_BYTES_MAX);
+    let read = limited.read_line(&mut line).await;
+    (read.is_ok() && line.ends_with('\n')).then_some(line)
+}
+
+/// False when the client is gone, or does not read.
+async fn say(client: &mut Client, answer: &Answer) -> bool {
+    let line = to_line(answer);
+    let written = tokio::time::timeout(PATIENCE, client.write_all(line.as_bytes())).await;
+    matches!(written, Ok(Ok(())))
+}
+
+fn to_line(answer: &Answer) -> String {
+    let mut text = serde_json::to_string(answer).unwrap_or_default();
+    text.push('\n');
+    text
 }
 
 /// Whether a living process is behind `socket`.
@@ -172,15 +349,44 @@ pub fn answers(socket: &Path) -> bool {
 /// `NotFound` or `ConnectionRefused` when no process is there; `UnexpectedEof` when it ended
 /// without an answer.
 pub fn ask(socket: &Path, request: &Request, limit: Duration) -> std::io::Result<Answer> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(limit))?;
-    let mut text = serde_json::to_string(request)?;
-    text.push('\n');
-    stream.write_all(text.as_bytes())?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    if line.is_empty() {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    Conversation::open(socket, limit)?.ask(request)
+}
+
+/// Several requests to one process.
+#[derive(Debug)]
+pub struct Conversation(BufReader<UnixStream>);
+
+impl Conversation {
+    /// Begins one; each answer is waited for no longer than `limit`.
+    ///
+    /// # Errors
+    /// `NotFound` or `ConnectionRefused` when no process is there, `PermissionDenied` when this
+    /// user may not ask.
+    pub fn open(socket: &Path, limit: Duration) -> std::io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(limit))?;
+        Ok(Self(BufReader::new(stream)))
     }
-    Ok(serde_json::from_str(&line)?)
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the process ended without an answer.
+    pub fn ask(&mut self, request: &Request) -> std::io::Result<Answer> {
+        let mut text = serde_json::to_string(request)?;
+        text.push('\n');
+        self.0.get_mut().write_all(text.as_bytes())?;
+        let mut line = String::new();
+        self.0.read_line(&mut line)?;
+        if line.is_empty() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// What follows the answer to `Capture`.
+    #[must_use]
+    pub fn into_reader(self) -> BufReader<UnixStream> {
+        self.0
+    }
 }

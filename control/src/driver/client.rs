@@ -250,6 +250,15 @@ impl<'a> Client<'a> {
         let interface = tun.name.clone();
         log.line(&format!("Using interface {interface}"));
         let (index, _) = netlink.link(&interface).await.map_err(HostError::from)?;
+        let table = match &config.interface.vrf {
+            Some(vrf) => Some(
+                netlink
+                    .join_vrf(index, vrf)
+                    .await
+                    .map_err(HostError::from)?,
+            ),
+            None => None,
+        };
         let client = Self {
             config,
             started,
@@ -259,7 +268,7 @@ impl<'a> Client<'a> {
             debug,
             scripts: setup::scripts(config),
             record,
-            routes: Routes::new(config),
+            routes: Routes::new(config, table),
             life: Life::new(config.persist),
             tun,
             index,

@@ -12,8 +12,10 @@
 //! | `control_frames` | PPP control frames, of which a session got too many |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use dataplane::counters::DropReason;
+use dataplane::counters::{DropReason, WorkerCounters};
+use dataplane::io::IoCounters;
 
 use super::workers::Workers;
 
@@ -24,12 +26,22 @@ pub type Drops = BTreeMap<String, u64>;
 /// of their TUN devices.
 pub(crate) fn count<'a>(workers: &Workers, interfaces: impl Iterator<Item = &'a str>) -> Drops {
     let mut drops = Drops::new();
-    let mut add = |name: &str, count: u64| {
+    let workers: Vec<_> = workers.counters().collect();
+    each(workers.iter(), interfaces, &mut |name, count| {
         if count > 0 {
             *drops.entry(name.to_owned()).or_default() += count;
         }
-    };
-    for (worker, io) in workers.counters() {
+    });
+    drops
+}
+
+/// The same, handed to `add` bit by bit: a reason may come several times.
+pub(crate) fn each<'a, 'b>(
+    workers: impl Iterator<Item = &'a (Arc<WorkerCounters>, Arc<IoCounters>)>,
+    interfaces: impl Iterator<Item = &'b str>,
+    add: &mut impl FnMut(&'static str, u64),
+) {
+    for (worker, io) in workers {
         for reason in DropReason::ALL {
             add(reason.name(), worker.dropped(reason));
         }
@@ -44,7 +56,6 @@ pub(crate) fn count<'a>(workers: &Workers, interfaces: impl Iterator<Item = &'a 
     for interface in interfaces {
         add("tun_queue", tun_queue(&dev, interface).unwrap_or(0));
     }
-    drops
 }
 
 /// What the kernel was to send through an interface and dropped: in `/proc/net/dev`, eight columns

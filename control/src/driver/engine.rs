@@ -20,11 +20,15 @@ use super::fast_path::{FastPath, RAW_SOCKET};
 use super::transport::{Transport, TransportConfig, TransportInput};
 use super::workers::{Workers, WorkersConfig};
 use crate::config::fast_path::FastPathMode;
-use crate::proto::endpoint::{Endpoint, EndpointConfig};
+use crate::proto::auth::Verdict;
+use crate::proto::endpoint::{CallStatus, ControlCounters, Endpoint, EndpointConfig};
+use crate::proto::link::LinkConfig;
 use crate::proto::{Action, ConnectionId, Event};
 
 /// How often counters are looked at for signs of life.
 const LIFE_CHECK: Duration = Duration::from_secs(1);
+/// Peers turned away that are remembered until the role asks: it does before its next action.
+const REJECTED_MAX: usize = 64;
 /// How soon a full command queue is tried again.
 const QUEUE_RETRY: Duration = Duration::from_millis(1);
 
@@ -74,6 +78,8 @@ pub(crate) struct Engine {
     /// Sources of those connections that have one of their own and no call yet.
     sources: HashMap<ConnectionId, Ipv4Addr>,
     look_ahead: bool,
+    /// Whom a verdict has turned away, until somebody asks.
+    rejected: Vec<CallId>,
     /// Or why there is none.
     fast_path: Result<FastPath, String>,
 }
@@ -105,6 +111,7 @@ impl Engine {
             local,
             sources: HashMap::new(),
             look_ahead,
+            rejected: Vec::new(),
             fast_path,
         })
     }
@@ -123,6 +130,34 @@ impl Engine {
 
     pub(crate) fn listen(&mut self, address: SocketAddrV4) -> std::io::Result<()> {
         self.transport.listen(address)
+    }
+
+    /// The name of the connection that is accepted next.
+    pub(crate) const fn next_accepted(&self) -> ConnectionId {
+        ConnectionId(self.accepted)
+    }
+
+    /// See [`Endpoint::set_accepting`].
+    pub(crate) const fn set_accepting(&mut self, is_accepting: bool) {
+        self.endpoint.set_accepting(is_accepting);
+    }
+
+    /// See [`Endpoint::set_link`].
+    pub(crate) fn set_link(&mut self, link: Arc<LinkConfig>) {
+        self.endpoint.set_link(link);
+    }
+
+    /// See [`Endpoint::call`].
+    pub(crate) fn call(&self, call_id: CallId) -> Option<CallStatus> {
+        self.endpoint.call(call_id)
+    }
+
+    pub(crate) fn connection_count(&self) -> usize {
+        self.endpoint.connection_count()
+    }
+
+    pub(crate) const fn control_counters(&self) -> ControlCounters {
+        self.endpoint.counters()
     }
 
     /// Counters of a session, while it is installed.
@@ -163,8 +198,22 @@ impl Engine {
 
     /// Gives the endpoint an event of the role's own.
     pub(crate) fn handle_event(&mut self, event: Event<'_>) -> Vec<Action> {
+        if let Event::Verdict {
+            call_id,
+            verdict: Verdict::Reject { .. },
+            ..
+        } = &event
+            && self.rejected.len() < REJECTED_MAX
+        {
+            self.rejected.push(*call_id);
+        }
         self.endpoint.handle(self.clock.now(), event);
         self.actions()
+    }
+
+    /// Whom a verdict has turned away.
+    pub(crate) fn next_rejected(&mut self) -> Option<CallId> {
+        self.rejected.pop()
     }
 
     fn actions(&mut self) -> Vec<Action> {

@@ -9,6 +9,14 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::rc::Rc;
 
+use serde_json::{Map, Value};
+
+use self::json::Journal;
+
+mod json;
+
+pub(crate) use json::Facts;
+
 /// A sink of log lines, shared by all who hold a clone. A line that cannot be written is lost,
 /// never an error: a full disk or a closed pipe must not end a tunnel.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +27,8 @@ struct Sinks {
     terminal: Option<Terminal>,
     file: Option<File>,
     syslog: Option<UnixDatagram>,
+    /// Lines are JSON objects.
+    journal: Option<Journal>,
 }
 
 /// Where syslogd listens.
@@ -41,8 +51,7 @@ impl Log {
     pub fn new(terminal: Option<Terminal>) -> Self {
         Self(Rc::new(RefCell::new(Sinks {
             terminal,
-            file: None,
-            syslog: None,
+            ..Sinks::default()
         })))
     }
 
@@ -74,8 +83,71 @@ impl Log {
         Ok(self)
     }
 
+    /// Lines are JSON objects from now on: see `log/json.rs`.
+    #[must_use]
+    pub fn with_json(self) -> Self {
+        self.0.borrow_mut().journal = Some(Journal::default());
+        self
+    }
+
+    /// Whether lines are JSON objects.
+    pub(crate) fn is_json(&self) -> bool {
+        self.0.borrow().journal.is_some()
+    }
+
+    /// Takes note of what is known of a session, for lines about it.
+    pub(crate) fn know(&self, call_id: u16, change: impl FnOnce(&mut Facts)) {
+        if let Some(journal) = &mut self.0.borrow_mut().journal {
+            change(journal.sessions.entry(call_id).or_default());
+        }
+    }
+
+    /// Forgets a session.
+    pub(crate) fn forget(&self, call_id: u16) {
+        if let Some(journal) = &mut self.0.borrow_mut().journal {
+            journal.sessions.remove(&call_id);
+        }
+    }
+
+    /// Writes down what has happened to a session, where lines are JSON objects.
+    pub(crate) fn event(&self, call_id: u16, event: &str, details: Map<String, Value>) {
+        self.object(Some(call_id), event, None, details);
+    }
+
+    /// Writes one line about a session: `prefix` and `text`, or an object with its facts.
+    pub(crate) fn session_line(&self, call_id: u16, event: &str, prefix: &str, text: &str) {
+        if !self.object(Some(call_id), event, Some(text), Map::new()) {
+            self.write(&format!("{prefix} {text}"));
+        }
+    }
+
     /// Writes one line.
     pub fn line(&self, text: &str) {
+        if !self.object(None, "log", Some(text), Map::new()) {
+            self.write(text);
+        }
+    }
+
+    /// False when lines are no objects.
+    fn object(
+        &self,
+        call_id: Option<u16>,
+        event: &str,
+        message: Option<&str>,
+        details: Map<String, Value>,
+    ) -> bool {
+        let journal = |sinks: &Sinks| {
+            let journal = sinks.journal.as_ref()?;
+            Some(journal.entry(call_id, event, message, details))
+        };
+        let entry = journal(&self.0.borrow());
+        if let Some(entry) = &entry {
+            self.write(entry);
+        }
+        entry.is_some()
+    }
+
+    fn write(&self, text: &str) {
         let mut line = String::with_capacity(text.len() + 1);
         line.push_str(text);
         line.push('\n');

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod background;
+pub mod capture;
 pub mod client;
 mod clock;
 pub(crate) mod descriptors;
@@ -15,7 +16,7 @@ pub mod host_error;
 mod ipv6;
 pub(crate) mod load;
 pub mod log;
-mod name_servers;
+pub(crate) mod name_servers;
 pub mod netlink;
 mod nftables;
 pub mod privileges;

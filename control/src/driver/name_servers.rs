@@ -1,8 +1,10 @@
-//! `usepeerdns`: the host asks a tunnel's name servers as long as the tunnel stands.
+//! The host's name servers as long as a tunnel stands: those that a person has set up for that time
+//! (`resolv.conf.pptp`, as pptp-command has it), else those that the peer names (`usepeerdns`).
 //!
-//! systemd-resolved or resolvconf is told where one of them runs the host's resolver. Elsewhere
-//! /etc/resolv.conf itself is replaced; the file of before, whatever it was, waits beside it and
-//! is put back when the last tunnel with name servers has gone.
+//! A person's are a file, which takes the place of /etc/resolv.conf. Of the peer's, systemd-resolved
+//! or resolvconf is told where one of them runs the host's resolver; elsewhere /etc/resolv.conf
+//! itself is replaced. Whatever was there before waits beside it, and is put back when the last
+//! tunnel that has to do with it has gone. Nobody else writes there.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -17,7 +19,9 @@ use super::{admin, run_files};
 
 mod resolv_conf;
 
-use resolv_conf::{ResolvConf, Restored};
+use resolv_conf::{Installed, ResolvConf, Restored};
+
+use crate::config::edit::resolv_conf as versions;
 
 /// Where systemd-resolved keeps the files that /etc/resolv.conf then points to.
 const RESOLVED_DIR: &str = "/run/systemd/resolve";
@@ -32,7 +36,13 @@ enum Manager {
     Nobody,
 }
 
-/// Makes `servers` those of the host, for the tunnel behind `interface`.
+/// A person has set up name servers for the time that a tunnel is up.
+pub(crate) fn are_set_up() -> bool {
+    resolv_conf().versions.is_configured()
+}
+
+/// Makes those that a person has set up, else `servers`, those of the host, for the tunnel behind
+/// `interface`.
 ///
 /// # Errors
 /// When /etc/resolv.conf cannot be written.
@@ -42,33 +52,63 @@ pub(crate) async fn set(
     servers: &[Ipv4Addr],
     log: &Log,
 ) -> io::Result<()> {
-    let manager = manager();
+    let files = resolv_conf();
+    let (active, pptp) = (
+        files.versions.active.display(),
+        files.versions.pptp.display(),
+    );
+    match files.add_version(tunnel, &runs)? {
+        Installed::NotConfigured => {}
+        Installed::Done => {
+            log.line(&format!("Installed {pptp} as {active}"));
+            return Ok(());
+        }
+        Installed::Foreign => log.line(&format!(
+            "WARNING: {pptp} not installed: {active} does not match {}",
+            files.versions.real.display()
+        )),
+    }
+    if servers.is_empty() {
+        return Ok(());
+    }
+    let manager = manager(&files.versions.active);
     let told = match manager {
         Manager::Resolved => tell_resolved(interface, servers).await,
         Manager::Resolvconf => tell_resolvconf(interface, servers).await,
-        Manager::Nobody => return resolv_conf().add(tunnel, servers, &runs),
+        Manager::Nobody => return files.add(tunnel, servers, &runs),
     };
     let Err(why) = told else { return Ok(()) };
-    log.line(&format!("{why}; writing /etc/resolv.conf instead"));
-    resolv_conf().add(tunnel, servers, &runs)
+    log.line(&format!("{why}; writing {active} instead"));
+    files.add(tunnel, servers, &runs)
 }
 
 /// Undoes `set`; that nothing was set is no error.
 pub(crate) async fn restore(tunnel: &str, interface: &str, log: &Log) {
-    match manager() {
-        Manager::Resolved => drop(call("resolvectl", &["revert", interface], "").await),
-        Manager::Resolvconf => {
-            drop(call("resolvconf", &["-d", &record(interface)], "").await);
-        }
-        Manager::Nobody => {}
-    }
-    match resolv_conf().remove(tunnel, &runs) {
+    let files = resolv_conf();
+    match files.remove(tunnel, &runs) {
         Ok(Restored::Done) => {}
         Ok(Restored::Foreign) => {
             log.line("/etc/resolv.conf is no longer ours; it stays as it is");
         }
         Err(error) => log.line(&format!("cannot restore /etc/resolv.conf: {error}")),
     }
+    // What it is now says who looks after it.
+    match manager(&files.versions.active) {
+        Manager::Resolved => drop(call("resolvectl", &["revert", interface], "").await),
+        Manager::Resolvconf => {
+            drop(call("resolvconf", &["-d", &record(interface)], "").await);
+        }
+        Manager::Nobody => {}
+    }
+}
+
+/// Puts back what tunnels have left that no longer run, and of which nothing else is known, as
+/// after a reboot; whether there was anything.
+///
+/// # Errors
+/// When /etc/resolv.conf cannot be written.
+pub(crate) fn repair() -> io::Result<bool> {
+    resolv_conf().repair(&runs)
 }
 
 async fn tell_resolved(interface: &str, servers: &[Ipv4Addr]) -> Result<(), String> {
@@ -121,20 +161,29 @@ async fn call(program: &str, arguments: &[&str], input: &str) -> Result<(), Stri
     }
 }
 
-fn manager() -> Manager {
-    let target = std::fs::read_link(resolv_conf::FILE)
-        .map(|target| Path::new("/etc").join(target))
-        .unwrap_or_default();
-    let is_resolved = target.ends_with("resolve/stub-resolv.conf")
-        || target.ends_with("resolve/resolv.conf")
-        || target.starts_with(RESOLVED_DIR);
-    if is_resolved && is_installed("resolvectl") {
+fn manager(resolv_conf: &Path) -> Manager {
+    let is_resolved = |target: &PathBuf| {
+        target.ends_with("resolve/stub-resolv.conf")
+            || target.ends_with("resolve/resolv.conf")
+            || target.starts_with(RESOLVED_DIR)
+    };
+    // The version without a tunnel is a link to what was the active one.
+    let first = target(resolv_conf);
+    let second = first.as_deref().and_then(target);
+    if first.iter().chain(&second).any(is_resolved) && is_installed("resolvectl") {
         Manager::Resolved
     } else if is_installed("resolvconf") {
         Manager::Resolvconf
     } else {
         Manager::Nobody
     }
+}
+
+fn target(link: &Path) -> Option<PathBuf> {
+    let directory = link.parent().unwrap_or(link);
+    std::fs::read_link(link)
+        .ok()
+        .map(|target| directory.join(target))
 }
 
 fn is_installed(program: &str) -> bool {
@@ -149,8 +198,7 @@ fn runs(tunnel: &str) -> bool {
 
 fn resolv_conf() -> ResolvConf {
     ResolvConf {
-        file: PathBuf::from(resolv_conf::FILE),
-        saved: PathBuf::from(resolv_conf::SAVED),
+        versions: versions::ResolvConf::new(&versions::active()),
         users: run_files::run_dir().join("name-servers"),
     }
 }

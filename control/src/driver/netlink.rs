@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 mod routes;
+mod vrf;
 
 pub use routes::{Added, RouteEntry, Way};
 
@@ -33,6 +34,12 @@ impl NetlinkError {
             what: what.into(),
             cause: cause.to_string(),
         }
+    }
+
+    /// With what may help.
+    fn hint(mut self, hint: &str) -> Self {
+        self.cause = format!("{} ({hint})", self.cause);
+        self
     }
 }
 

@@ -66,7 +66,7 @@ fn names(suffix: &str) -> Vec<String> {
     names
 }
 
-/// A listening admin socket that only its owner can reach; removed on drop.
+/// A listening admin socket that only its owner, and perhaps a group, can reach; removed on drop.
 #[derive(Debug)]
 pub struct AdminSocket {
     /// Non-blocking.
@@ -100,6 +100,19 @@ impl AdminSocket {
             listener,
             path: path.to_owned(),
         })
+    }
+
+    /// Lets a group reach the socket: mode 0660, and 0750 of its directory.
+    ///
+    /// # Errors
+    /// The operating system's, when the directory or the socket is not ours.
+    pub fn share_with(&self, group: nix::unistd::Gid) -> io::Result<()> {
+        for (path, mode) in [(self.path.parent(), 0o750), (Some(&*self.path), 0o660)] {
+            let Some(path) = path else { continue };
+            std::os::unix::fs::chown(path, None, Some(group.as_raw()))?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
     }
 }
 

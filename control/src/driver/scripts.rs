@@ -8,10 +8,14 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
 
 use super::log::Log;
 use crate::config::pppd_options;
@@ -20,6 +24,8 @@ use crate::wire::ipv6cp::InterfaceIdentifier;
 
 /// pppd's third argument where there is no serial line.
 const SPEED: &str = "0";
+/// For a script that was asked to end.
+const GRACE: Duration = Duration::from_secs(1);
 /// A path for scripts that set none; the environment is otherwise empty, as in pppd.
 const PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
 
@@ -93,6 +99,8 @@ pub(crate) struct Scripts {
     pub environment: Vec<(String, String)>,
     /// Held by the script that runs.
     pub turn: Arc<Mutex<()>>,
+    /// Its process, of those that are not waited for; 0 when none runs.
+    pub running: Arc<AtomicI32>,
 }
 
 /// What a script is told of the link.
@@ -133,15 +141,16 @@ impl Scripts {
             return;
         };
         let (log, turn) = (log.clone(), Arc::clone(&self.turn));
+        let running = Arc::clone(&self.running);
         match Arc::clone(&turn).try_lock_owned() {
             Ok(turn) => {
                 let child = spawn(&path, command, &log);
-                tokio::task::spawn_local(see_to_end(path, child, log, turn));
+                tokio::task::spawn_local(see_to_end(path, child, log, (running, turn)));
             }
             Err(_) => drop(tokio::task::spawn_local(async move {
                 let turn = turn.lock_owned().await;
                 let child = spawn(&path, command, &log);
-                see_to_end(path, child, log, turn).await;
+                see_to_end(path, child, log, (running, turn)).await;
             })),
         }
     }
@@ -151,6 +160,35 @@ impl Scripts {
         // Those that were started have a place in the queue once their task has run.
         tokio::task::yield_now().await;
         let _ = tokio::time::timeout(limit, self.turn.lock()).await;
+    }
+
+    /// Before the process ends: scripts may go on for `limit`, or as long as they want, and are then
+    /// asked to end, one after the other (pppd's child-timeout).
+    pub(crate) async fn end(&self, limit: Option<Duration>, log: &Log) {
+        tokio::task::yield_now().await;
+        let Some(limit) = limit else {
+            return drop(self.turn.lock().await);
+        };
+        let deadline = Instant::now() + limit;
+        while tokio::time::timeout_at(deadline, self.turn.lock())
+            .await
+            .is_err()
+        {
+            let process = self.running.load(Ordering::Relaxed);
+            log.line(&format!("sending SIGTERM to script (pid {process})"));
+            if process <= 0 || kill(Pid::from_raw(process), Signal::SIGTERM).is_err() {
+                return;
+            }
+            // The next one in the queue has its turn when this one has gone.
+            let gone = tokio::time::timeout(GRACE, async {
+                while self.running.load(Ordering::Relaxed) == process {
+                    tokio::time::sleep(GRACE / 50).await;
+                }
+            });
+            if gone.await.is_err() {
+                return;
+            }
+        }
     }
 
     fn command(&self, script: Script, facts: &Facts<'_>) -> Option<(PathBuf, Command)> {
@@ -224,10 +262,18 @@ fn spawn(path: &Path, mut command: Command, log: &Log) -> Option<Child> {
 }
 
 /// Waits for the end of a script, whose `turn` it is until then.
-async fn see_to_end(path: PathBuf, child: Option<Child>, log: Log, _turn: OwnedMutexGuard<()>) {
+async fn see_to_end(
+    path: PathBuf,
+    child: Option<Child>,
+    log: Log,
+    (running, _turn): (Arc<AtomicI32>, OwnedMutexGuard<()>),
+) {
     let Some(mut child) = child else { return };
     let id = child.id().unwrap_or(0);
-    if let Ok(status) = child.wait().await {
+    running.store(id.cast_signed(), Ordering::Relaxed);
+    let ended = child.wait().await;
+    running.store(0, Ordering::Relaxed);
+    if let Ok(status) = ended {
         let path = path.display();
         log.line(&format!("Script {path} finished (pid {id}), {status}"));
     }

@@ -35,7 +35,17 @@ use crate::wire::log as packet_log;
 mod admission;
 mod hooks;
 mod link_local;
+mod metrics;
+mod observe;
+mod operate;
+mod reload;
+pub mod snapshot;
 mod status;
+
+pub use operate::admin_group;
+
+use observe::Observer;
+use operate::Operation;
 
 /// How often idle and session time-outs are looked at.
 const LIMIT_CHECK: Duration = Duration::from_secs(1);
@@ -63,6 +73,14 @@ pub enum ServerError {
         /// Operating system's words.
         cause: std::io::Error,
     },
+    /// The operator: metrics cannot be served there.
+    #[error("cannot serve metrics on {address}: {cause}. Give [metrics] another address")]
+    Metrics {
+        /// Address and port, or a path.
+        address: String,
+        /// Operating system's words.
+        cause: std::io::Error,
+    },
     /// The operator: the address cannot be listened on.
     #[error(
         "cannot listen on {address}: {cause}. Another PPTP server may be running (ss -ltnp 'sport = 1723'), or the address is not of this machine"
@@ -82,12 +100,13 @@ impl ServerError {
         match self {
             Self::Host(host) => host.exit_status(),
             Self::Unsupported(_) => 2,
-            Self::PidFile { .. } | Self::Listen { .. } => 1,
+            Self::PidFile { .. } | Self::Metrics { .. } | Self::Listen { .. } => 1,
         }
     }
 }
 
-/// Runs a server until `requests` asks for its end. `ready` is told when it listens.
+/// Runs a server until `requests` asks for its end, or it has drained. `ready` is told when it
+/// listens.
 ///
 /// # Errors
 /// When it cannot start.
@@ -98,29 +117,49 @@ pub async fn run(
     ready: oneshot::Sender<()>,
 ) -> Result<(), ServerError> {
     let mut server = Server::start(config, log).await?;
+    let mut scrapes = server.serve_metrics()?;
     let _ = ready.send(());
     let mut limit_check = tokio::time::interval(LIMIT_CHECK);
     let waiting = loop {
         let actions = tokio::select! {
-            input = server.engine.next() => server.engine.handle(input),
+            input = server.engine.next() => {
+                server.observer.look_at(&input, server.engine.next_accepted());
+                server.engine.handle(input)
+            }
             _ = limit_check.tick() => server.check_limits(),
-            Some((request, answer)) = requests.recv() => {
-                let reply = match request {
-                    Request::Down | Request::HangUp => break answer,
-                    Request::Status => Answer::Server(server.status()),
-                    Request::ToggleDebug => server.toggle_debug(),
-                    // Each client's affair.
-                    Request::RenegotiateCompression => Answer::Done,
+            Some((request, answer)) = either(&mut requests, &mut scrapes) => {
+                let (reply, actions) = match request {
+                    Request::Down => break Some(answer),
+                    Request::Operate(order) => server.operate(order),
+                    request => (server.answer(request), Vec::new()),
                 };
                 let _ = answer.send(reply);
-                continue;
+                actions
             }
         };
         server.perform(actions).await;
+        if server.is_drained() {
+            server.log.line("No calls are left: the server ends");
+            break None;
+        }
     };
     server.shut_down().await;
-    let _ = waiting.send(Answer::Ended);
+    if let Some(waiting) = waiting {
+        let _ = waiting.send(Answer::Ended);
+    }
     Ok(())
+}
+
+/// The next request, from whichever side.
+async fn either(
+    one: &mut mpsc::Receiver<Asked>,
+    other: &mut mpsc::Receiver<Asked>,
+) -> Option<Asked> {
+    tokio::select! {
+        Some(asked) = one.recv() => Some(asked),
+        Some(asked) = other.recv() => Some(asked),
+        else => None,
+    }
 }
 
 /// A TUN device that all sessions of one worker share.
@@ -167,6 +206,8 @@ struct Server {
     sessions: HashMap<CallId, Session>,
     /// Of sessions that have ended while a script of theirs ran.
     scripts_running: Vec<Arc<Mutex<()>>>,
+    observer: Observer,
+    operation: Operation,
 }
 
 impl Server {
@@ -203,6 +244,8 @@ impl Server {
             tuns: Vec::new(),
             sessions: HashMap::new(),
             scripts_running: Vec::new(),
+            observer: Observer::default(),
+            operation: Operation::default(),
         };
         server.open_tuns().await?;
         server.listen().await?;
@@ -220,9 +263,19 @@ impl Server {
         Ok(server)
     }
 
-    fn toggle_debug(&self) -> Answer {
-        self.debug.set(!self.debug.get());
-        Answer::Done
+    fn answer(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Server(self.status()),
+            Request::HangUp => self.reload(),
+            Request::Capture(wish) => self.capture(wish),
+            Request::Snapshot(part) => Answer::Snapshot(Box::new(self.snapshot(part))),
+            Request::ToggleDebug => {
+                self.debug.set(!self.debug.get());
+                Answer::Done
+            }
+            // Each client's affair, or answered elsewhere.
+            Request::RenegotiateCompression | Request::Down | Request::Operate(_) => Answer::Done,
+        }
     }
 
     async fn open_tuns(&mut self) -> Result<(), HostError> {
@@ -290,6 +343,7 @@ impl Server {
     async fn perform(&mut self, actions: Vec<Action>) {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
+            self.observe(&action);
             match &action {
                 Action::Install { call_id, peer, .. } => {
                     let session = Session {
@@ -323,8 +377,8 @@ impl Server {
     fn say(&self, call_id: CallId, text: &str) {
         let session = self.sessions.get(&call_id);
         let peer = session.map_or("?", |session| session.peer.as_str());
-        self.log
-            .line(&format!("[{peer} call {}] {text}", call_id.0));
+        let prefix = format!("[{peer} call {}]", call_id.0);
+        self.log.session_line(call_id.0, "line", &prefix, text);
     }
 
     fn report(&self, call_id: CallId, report: &Report) {
@@ -431,6 +485,8 @@ impl Server {
 
     /// Ends sessions that have been idle, or have stood, for too long.
     fn check_limits(&mut self) -> Vec<Action> {
+        self.forget_captures();
+        self.observer.tidy();
         let timeouts = &self.config.timeouts;
         if timeouts.idle_ms.is_none() && timeouts.session_ms.is_none() {
             return Vec::new();
@@ -544,6 +600,8 @@ fn trace_to(log: Log, debug: Rc<Cell<bool>>) -> Trace {
             Direction::Rcvd => "rcvd",
         };
         let packet = packet_log::describe(frame);
-        log.line(&format!("[call {}] {verb} {packet}", call_id.0));
+        let prefix = format!("[call {}]", call_id.0);
+        let text = format!("{verb} {packet}");
+        log.session_line(call_id.0, "packet", &prefix, &text);
     })
 }

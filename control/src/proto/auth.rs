@@ -192,6 +192,9 @@ pub trait Secrets: Send + Sync + fmt::Debug {
     fn new_password(&self) -> Option<Secret> {
         None
     }
+
+    /// The server has taken the new password: from now on it is what `find` gives.
+    fn password_changed(&self) {}
 }
 
 /// What a peer presented to us, the authenticator.

@@ -391,6 +391,22 @@ impl Call {
         }
     }
 
+    /// Somebody on this side wants the call to end at once: the other end is told on the control
+    /// connection, and not waited for.
+    pub(super) fn cut(&mut self, now: Time, reason: &str) {
+        if self.is_over() {
+            return;
+        }
+        match self.role {
+            LinkRole::Caller => self.send(CallClearRequest {
+                call_id: self.call_id.0,
+            }),
+            LinkRole::Callee => self.send_disconnect(DisconnectResult::ADMIN_SHUTDOWN),
+        }
+        self.take_link_down(now);
+        self.end(Ending::LocalRequest(reason.to_owned()));
+    }
+
     /// The moment of `poll_timeout` has come; too early is harmless.
     pub(super) fn handle_timeout(&mut self, now: Time) {
         match &mut self.state {

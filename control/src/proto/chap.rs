@@ -154,14 +154,14 @@ impl ChapPeer {
             return Err(expired);
         };
         let Some(challenge) = fields.challenge_for_change() else {
-            let why = "the password has expired, and the server takes no new one over MS-CHAPv2";
-            return Err(not_accepted(why.into()));
+            let why = "the server takes no new one over MS-CHAPv2";
+            return Err(not_changed(why.into()));
         };
         let old = find_secret(ctx, &self.server, false)?;
         self.exchange = change(ctx, failure_id, &challenge, &old, &new);
         if self.exchange.is_none() {
             let why = "a new password has 1 to 256 characters";
-            return Err(not_accepted(why.into()));
+            return Err(not_changed(why.into()));
         }
         self.is_changing = true;
         self.repeats_left = ctx.config.lcp.max_configure;
@@ -217,6 +217,7 @@ impl ChapPeer {
         let authenticated = Authenticated::as_peer(method, exchange.key_material.take());
         if self.is_changing {
             self.is_changing = false;
+            ctx.config.secrets.password_changed();
             let place = ctx.config.secrets.origin(false);
             let line = format!("Password changed: put the new one into {place}");
             ctx.outbox.report(line);
@@ -255,7 +256,19 @@ impl ChapPeer {
                 .report(format!("CHAP authentication failed: {why}"));
         }
         ctx.outbox.report("CHAP authentication failed");
-        Err(not_accepted(why))
+        Err(if self.is_changing {
+            not_changed(why)
+        } else {
+            not_accepted(why)
+        })
+    }
+}
+
+/// Trying the same again would not help, and might lock the account.
+fn not_changed(why: String) -> Failure {
+    Failure {
+        ending: Ending::PasswordNotChanged(why),
+        ..not_accepted(String::new())
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) struct Identity {
     pub(super) host_name: Text<64>,
     pub(super) vendor: Text<64>,
     pub(super) maximum_channels: u16,
+    /// Whether others may start a connection with us.
+    pub(super) is_accepting: bool,
 }
 
 impl Identity {
@@ -72,6 +74,7 @@ impl Identity {
             maximum_channels: config.link.as_ref().map_or(0, |_| {
                 u16::try_from(config.limits.calls_per_connection_max).unwrap_or(u16::MAX)
             }),
+            is_accepting: true,
         }
     }
 }
@@ -268,6 +271,14 @@ impl Connection {
         if version < PROTOCOL_VERSION {
             self.send(start_reply(identity, StartResult::VERSION_NOT_SUPPORTED));
             self.fail(Ending::NotPptp(version_words(version)));
+            return;
+        }
+        if !identity.is_accepting {
+            self.send(StartControlConnectionReply {
+                error: ErrorCode::NO_RESOURCE,
+                ..start_reply(identity, StartResult::GENERAL_ERROR)
+            });
+            self.fail(Ending::LocalRequest("no new connections".to_owned()));
             return;
         }
         self.send(start_reply(identity, StartResult::SUCCESSFUL));

@@ -77,6 +77,9 @@ pub enum Ending {
         /// The server's words.
         why: String,
     },
+    /// The password has expired, and could not be replaced by the new one that was given.
+    #[error("the password has expired and was not changed: {0}")]
+    PasswordNotChanged(String),
     /// There is no secret to answer the challenge with.
     #[error(
         "no secret for client \"{client}\" and server \"{server}\" in {file}: add a line `{client} {server} PASSWORD *` there"
@@ -136,7 +139,10 @@ impl Ending {
             Self::ConnectTimeout => 13,
             Self::PeerDead(_) => 15,
             Self::LoopedBack => 17,
-            Self::AuthFailed(_) | Self::PasswordExpired { .. } | Self::NoSecret { .. } => 19,
+            Self::AuthFailed(_)
+            | Self::PasswordExpired { .. }
+            | Self::PasswordNotChanged(_)
+            | Self::NoSecret { .. } => 19,
         }
     }
 }

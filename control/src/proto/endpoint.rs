@@ -180,6 +180,9 @@ impl Endpoint {
             Event::HangUp { call_id, reason } => {
                 self.with_call(now, call_id, |call| call.hang_up(now, &reason));
             }
+            Event::Cut { call_id, reason } => {
+                self.with_call(now, call_id, |call| call.cut(now, &reason));
+            }
             Event::Shutdown => self.shut_down(now),
             Event::Timeout => self.handle_timeout(now),
         }
@@ -202,21 +205,38 @@ impl Endpoint {
 
     /// Every call that has been installed and has not ended, by call ID.
     pub fn calls(&self) -> impl Iterator<Item = CallStatus> {
-        self.calls.iter().filter_map(|(call_id, entry)| {
-            let connection = self.connections.get(&entry.call.connection())?;
-            Some(CallStatus {
-                call_id: *call_id,
-                peer_call_id: entry.call.peer_call_id(),
-                connection: entry.call.connection(),
-                peer: connection.peer,
-                peer_host_name: connection.connection.peer_host_name().to_owned(),
-                peer_name: entry.call.peer_name().map(str::to_owned),
-                outgoing: entry.call.is_outgoing(),
-                phase: entry.call.phase(),
-                installed_at: entry.call.installed_at(),
-                network: entry.call.network().cloned(),
-            })
+        let call_ids = self.calls.keys();
+        call_ids.filter_map(|call_id| self.call(*call_id))
+    }
+
+    /// One of [`Self::calls`].
+    #[must_use]
+    pub fn call(&self, call_id: CallId) -> Option<CallStatus> {
+        let entry = self.calls.get(&call_id)?;
+        let connection = self.connections.get(&entry.call.connection())?;
+        Some(CallStatus {
+            call_id,
+            peer_call_id: entry.call.peer_call_id(),
+            connection: entry.call.connection(),
+            peer: connection.peer,
+            peer_host_name: connection.connection.peer_host_name().to_owned(),
+            peer_name: entry.call.peer_name().map(str::to_owned),
+            outgoing: entry.call.is_outgoing(),
+            phase: entry.call.phase(),
+            installed_at: entry.call.installed_at(),
+            network: entry.call.network().cloned(),
         })
+    }
+
+    /// Whether new control connections and calls from the other side are taken, or refused in the
+    /// words of RFC 2637: general error, no resource; call administratively prohibited.
+    pub const fn set_accepting(&mut self, is_accepting: bool) {
+        self.identity.is_accepting = is_accepting;
+    }
+
+    /// How the links of calls that come in from now on are negotiated.
+    pub fn set_link(&mut self, link: Arc<LinkConfig>) {
+        self.config.link = Some(link);
     }
 
     /// How many control connections there are, of any state.
@@ -534,7 +554,8 @@ impl Endpoint {
         }
         let inbound = entry.connection.role() == ConnectionRole::Receiver;
         let config = self.config.link.clone();
-        let config = config.filter(|_| inbound && self.lifetime == Lifetime::Running);
+        let is_accepting = self.identity.is_accepting && self.lifetime == Lifetime::Running;
+        let config = config.filter(|_| inbound && is_accepting);
         let Some(config) = config else {
             let result = OutgoingCallResult::DO_NOT_ACCEPT;
             return self.refuse_call(id, request, result, ErrorCode::NONE);

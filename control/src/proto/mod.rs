@@ -114,6 +114,13 @@ pub enum Event<'a> {
         /// Goes into the Terminate-Request.
         reason: String,
     },
+    /// The same, at once: the peer is told, and not waited for.
+    Cut {
+        /// Session.
+        call_id: CallId,
+        /// What the call is said to have ended for.
+        reason: String,
+    },
     /// Everything is to end in order; `Action::Idle` tells when it has.
     Shutdown,
     /// `poll_timeout`'s moment has come.

@@ -125,3 +125,33 @@ mppe_refused() {
     check_client_left_nothing "$client"
     server_down "$server"
 }
+
+# pppd's option vrf: the interface, its routes and the environment of the scripts.
+vrf() {
+    modprobe -q vrf || true
+    in_end client ip link add red type vrf table 100 || skip "this kernel has no VRF"
+    in_end client ip link set red up
+    write_client_files ours 128 plain
+    {
+        client_options 128 plain ours
+        printf '%s\n' "vrf red" defaultroute
+    } | write_in client /etc/ppp/options.pptp
+    # shellcheck disable=SC2016  # expanded when the script runs
+    write_in client /etc/ppp/ip-up <<<'#!/bin/sh
+echo "VRF=$VRF" >/var/log/vrf'
+    in_end client ip route add default via "$server_address"
+    remember client
+    server_up pptpd mschap-v2 128 plain
+    client_up ours
+    [[ $(in_end client ip -o link show ppp0) == *"master red"* ]] || complain "ppp0 is not in the VRF"
+    [[ $(in_end client ip route show table 100) == *"default dev ppp0"* ]] ||
+        complain "no default route in the table of the VRF"
+    [[ $(in_end client ip route show default) == *"dev cable-c"* ]] ||
+        complain "the default route outside the VRF has gone"
+    in_end client ping -n -q -c 2 -W 5 -I red "$tunnel_server" ||
+        complain "the server does not answer in the VRF"
+    wait_for 10 "ip-up to be told" in_end client grep -qx 'VRF=red' /var/log/vrf
+    client_down ours
+    check_nothing_left client
+    server_down pptpd
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cli::dialogue::numbered::Numbered;
 use crate::cli::dialogue::setup::{exit_status, menu};
 use crate::cli::dialogue::{Ask, on_terminal, tunnels};
-use crate::cli::{again, dns, fail, ppp_directory, print_line, warn};
+use crate::cli::{again, dns, fail, ppp_directory, print_line};
 use crate::config::edit::peer;
 use crate::config::peers::Peer;
 use crate::driver::run_files;
@@ -83,24 +83,17 @@ fn start_tunnel(name: &str) -> ExitCode {
         Ok(status) => return status,
         Err(error) => return fail(error, 1),
     }
-    if let Err(error) = dns::swap(true) {
-        warn(error);
-    }
+    dns::tell_after_start();
     ExitCode::SUCCESS
 }
 
 /// Ends one tunnel, or all of them: those of this program, and no other pppd.
 fn stop(name: Option<&str>) -> ExitCode {
-    let running = run_files::tunnels();
     let names: Vec<_> = match name {
         Some(name) => vec![name.to_owned()],
-        None => running.clone(),
+        None => run_files::tunnels(),
     };
-    if running.iter().all(|tunnel| names.contains(tunnel))
-        && let Err(error) = dns::swap(false)
-    {
-        warn(error);
-    }
+    let had_version = dns::files().tunnel_is_active();
     print_line("Sending HUP signal to PPTP processes...");
     let mut worst = ExitCode::SUCCESS;
     for name in names {
@@ -110,6 +103,7 @@ fn stop(name: Option<&str>) -> ExitCode {
             Err(error) => worst = fail(error, 1),
         }
     }
+    dns::tell_after_stop(had_version);
     worst
 }
 

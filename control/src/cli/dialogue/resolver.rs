@@ -6,7 +6,7 @@ use crate::cli::dns;
 use crate::config::edit::resolv_conf::{ResolvConf, same};
 
 pub(super) fn configure(ask: &mut dyn Ask) -> Result<(), Unanswered> {
-    let files = ResolvConf::new(&dns::resolv_conf());
+    let files = dns::files();
     if ask.yes("Use a PPTP-specific resolv.conf during tunnel connections?")? {
         use_one(ask, &files)
     } else {
@@ -83,6 +83,7 @@ fn use_none(ask: &mut dyn Ask, files: &ResolvConf) -> Result<(), Unanswered> {
         files.real.display(),
     );
     if files.tunnel_is_active() {
+        // Its tunnel finds another file, and leaves that alone.
         files.swap(false)?;
     }
     if let Some(target) = files.break_link()? {

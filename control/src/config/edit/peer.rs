@@ -147,6 +147,66 @@ pub fn add(dir: &Path, tunnel: &NewTunnel) -> Result<bool, EditError> {
     Ok(missing)
 }
 
+/// A tunnel of another program's, in pppd's words.
+#[derive(Clone, Debug, Default)]
+pub struct ImportedTunnel {
+    /// What it is to be called, and the server's name in chap-secrets.
+    pub name: String,
+    /// Whose it was, for a comment.
+    pub origin: String,
+    /// Address or name of the server.
+    pub server: String,
+    /// `DOMAIN\user`, or `user`.
+    pub user: String,
+    /// pppd's options, each with its argument.
+    pub options: Vec<(String, Option<String>)>,
+    /// Arguments of route(8).
+    pub routes: Vec<String>,
+}
+
+/// Writes `dir`/peers/`name` with these options and no others.
+///
+/// # Errors
+/// As [`add`].
+pub fn import(dir: &Path, tunnel: &ImportedTunnel) -> Result<(), EditError> {
+    let ImportedTunnel { name, server, .. } = tunnel;
+    let checked = NewTunnel {
+        name: name.clone(),
+        server: server.clone(),
+        local_name: tunnel.user.clone(),
+        remote_name: name.clone(),
+        routes: tunnel.routes.clone(),
+    };
+    checked.check()?;
+    let origin: String = tunnel
+        .origin
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(200)
+        .collect();
+    let mut text =
+        format!("#\n# PPTP Tunnel configuration for tunnel {name}\n# Server IP: {server}\n")
+            .into_bytes();
+    for route in &tunnel.routes {
+        text.extend_from_slice(format!("# Route: {route}\n").as_bytes());
+    }
+    text.extend_from_slice(format!("# It was {origin}\n#\n\n").as_bytes());
+    push_option(&mut text, "name", &tunnel.user)?;
+    push_option(&mut text, "remotename", name)?;
+    push_option(&mut text, "ipparam", name)?;
+    for (option, argument) in &tunnel.options {
+        match argument {
+            Some(argument) => push_option(&mut text, option, argument)?,
+            None => text.extend_from_slice(format!("{option}\n").as_bytes()),
+        }
+    }
+    let edit = Edit::open(&peers::path(dir, name))?;
+    if edit.octets().is_some() {
+        return Err(exists(&edit, name));
+    }
+    edit.write(&text, Readers::Owner)
+}
+
 /// Writes `dir`/peers/`name` as pptpsetup does, over a file that it has written before.
 ///
 /// # Errors

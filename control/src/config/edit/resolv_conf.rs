@@ -1,5 +1,8 @@
 //! Two versions of resolv.conf, as pptp-command keeps them: `resolv.conf.real` without a tunnel,
 //! `resolv.conf.pptp` with one, and `resolv.conf` a symbolic link to either.
+//!
+//! A person sets them up, and takes them away. Which one is active while tunnels come and go is for
+//! `driver::name_servers` to say, which keeps the file of before as `resolv.conf.pptp-fast`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +13,14 @@ use super::atomic::{Edit, Folder, Readers};
 /// Name servers that the C library reads (`MAXNS`).
 pub const NAME_SERVERS_MAX: usize = 3;
 
-/// The three files.
+/// `PPTP_FAST_RESOLV_CONF`, or /etc/resolv.conf.
+#[must_use]
+pub fn active() -> PathBuf {
+    std::env::var_os("PPTP_FAST_RESOLV_CONF")
+        .map_or_else(|| "/etc/resolv.conf".into(), PathBuf::from)
+}
+
+/// The files.
 #[derive(Clone, Debug)]
 pub struct ResolvConf {
     /// What programs read: `/etc/resolv.conf`.
@@ -19,6 +29,8 @@ pub struct ResolvConf {
     pub pptp: PathBuf,
     /// For the rest of the time.
     pub real: PathBuf,
+    /// Where the active version of before waits as long as tunnels have another in its place.
+    pub saved: PathBuf,
 }
 
 /// What came of changing from one version to the other.
@@ -47,6 +59,7 @@ impl ResolvConf {
             active: active.to_owned(),
             pptp: beside(".pptp"),
             real: beside(".real"),
+            saved: beside(".pptp-fast"),
         }
     }
 
@@ -82,6 +95,10 @@ impl ResolvConf {
         if link.as_ref().is_some_and(|target| self.is_version(target)) {
             return Ok(());
         }
+        if self.saved.symlink_metadata().is_ok() {
+            let why = "a tunnel has its name servers in it: end that first, with pptp-fast down";
+            return Err(EditError::not_understood(&self.active, why));
+        }
         let folder = Folder::lock(self.folder())?;
         let real = name(&self.real);
         if self.real.symlink_metadata().is_ok() && !same(&self.active, &self.real) {
@@ -89,6 +106,14 @@ impl ResolvConf {
         }
         if let Some(target) = link {
             folder.link_over(&real, &target)?;
+            return folder.link_over(&name(&self.active), &self.real);
+        }
+        // The very same file, so that putting it back leaves no difference. What is real already has
+        // the same text, or none.
+        let is_linked = self.active.is_file()
+            && (!self.real.exists() || folder.remove(&real).is_ok())
+            && fs::hard_link(&self.active, &self.real).is_ok();
+        if is_linked {
             return folder.link_over(&name(&self.active), &self.real);
         }
         drop(folder);
@@ -373,6 +398,16 @@ mod tests {
             fs::read_link(&files.active).unwrap(),
             Path::new("stub.conf")
         );
+    }
+
+    #[test]
+    fn a_tunnels_own_file_is_not_taken_for_the_real_one() {
+        let (_dir, files) = files();
+        fs::rename(&files.active, &files.saved).unwrap();
+        fs::write(&files.active, "nameserver 10.0.0.53\n").unwrap();
+        let error = files.keep_real().unwrap_err().to_string();
+        assert!(error.contains("pptp-fast down"), "{error}");
+        assert!(!files.real.exists());
     }
 
     #[test]

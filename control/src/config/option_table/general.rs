@@ -98,14 +98,10 @@ pub(super) const ROWS: &[OptionSpec] = &[
         o.interface = Some(v.text.to_owned());
         Ok(())
     }),
-    refused(
-        "vrf",
-        Takes::Text,
-        "put the interface into the VRF in the ip-pre-up script",
-    ),
+    value("vrf", Takes::Text, |o, v| o.vrf = Some(v.text.to_owned())),
     flag("dump", |o, _| o.dump = true),
     flag("dryrun", |o, _| o.dry_run = true),
-    harmless("child-timeout", COUNT, "scripts are ended with the process"),
+    value("child-timeout", COUNT, |o, v| o.child_timeout_s = v.u32()),
     checked("set", |o, v| {
         let (name, text) = v
             .text

@@ -298,6 +298,10 @@ pub struct PppdOptions {
     pub unit: Option<u32>,
     /// `ifname`.
     pub interface: Option<String>,
+    /// `vrf`: the interface is put into this one.
+    pub vrf: Option<String>,
+    /// `child-timeout`: how long scripts may run on at the end; 0 is no limit.
+    pub child_timeout_s: u32,
     /// `linkname`.
     pub link_name: Option<String>,
     /// `set NAME=VALUE` for scripts.
@@ -372,6 +376,8 @@ impl Default for PppdOptions {
             max_connect_s: 0,
             unit: None,
             interface: None,
+            vrf: None,
+            child_timeout_s: 5,
             link_name: None,
             environment: Vec::new(),
             scripts: Scripts::default(),

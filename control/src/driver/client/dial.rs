@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 
 use super::super::ipv6;
 use super::super::netlink::Way;
-use super::leftovers::{Leftovers, Servers};
-use super::{Client, ClientError, kill_switch};
+use super::leftovers::Servers;
+use super::{Client, ClientError};
 use crate::config::client::ClientConfig;
 use crate::proto::link::LinkConfig;
 use crate::proto::{Action, Event};
@@ -107,13 +107,7 @@ impl Client<'_> {
         if !self.config.kill_switch || self.is_closed {
             return Ok(());
         }
-        let servers = Servers {
-            name: self.config.server.clone(),
-            addresses: addresses.to_vec(),
-        };
-        self.record
-            .note(|left: &mut Leftovers| left.kill_switch = Some(servers))
-            .and_then(|()| self.close_all_but(addresses))
+        self.close_all_but(addresses)
             .map_err(ClientError::KillSwitch)?;
         self.is_closed = true;
         self.log
@@ -122,18 +116,22 @@ impl Client<'_> {
     }
 
     /// The interface has another name.
-    pub(super) fn move_kill_switch(&self) {
+    pub(super) fn move_kill_switch(&mut self) {
         if self.is_closed
-            && let Err(error) = self.close_all_but(&self.addresses_found)
+            && let Err(error) = self.close_all_but(&self.addresses_found.clone())
         {
             self.log
                 .line(&format!("cannot change the kill switch: {error}"));
         }
     }
 
-    fn close_all_but(&self, servers: &[Ipv4Addr]) -> std::io::Result<()> {
-        let config = self.config;
-        kill_switch::close(&config.tunnel, &self.interface, servers, config.port)
+    fn close_all_but(&mut self, addresses: &[Ipv4Addr]) -> std::io::Result<()> {
+        self.record.close_kill_switch(Servers {
+            name: self.config.server.clone(),
+            addresses: addresses.to_vec(),
+            port: self.config.port,
+            interface: self.interface.clone(),
+        })
     }
 }
 

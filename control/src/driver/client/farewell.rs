@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::admin::Answer;
 use super::super::scripts::Script;
-use super::{Client, ClientError, network};
+use super::{Client, ClientError};
 use crate::proto::ending::Ending;
 use crate::proto::{Action, Event};
 
@@ -34,7 +34,8 @@ impl Client<'_> {
         let _ = farewell.await;
         self.start_script(Script::NetDown, None, None);
         self.engine.stop(FAREWELL).await;
-        self.scripts.finish(network::SCRIPT_LIMIT).await;
+        let limit = self.config.child_timeout_ms.map(Duration::from_millis);
+        self.scripts.end(limit, &self.log).await;
         self.remove_pid_files();
         self.leave_kill_switch(outcome);
         for answer in self.waiting.drain(..) {

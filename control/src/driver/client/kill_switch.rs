@@ -1,10 +1,12 @@
-//! `--kill-switch`: nothing leaves this host, or passes through it, but into the tunnel and to its
-//! server.
+//! `--kill-switch`: nothing leaves this host, or passes through it, but into tunnels that have one
+//! and to their servers.
 //!
 //! It is a table of nf_tables with drop policies, so it outlives the process that made it: a kill
-//! switch that goes with the process is none. It is taken away when the tunnel was ended by
-//! request, or never stood. What a lost tunnel or a killed process leaves, `down` or the next `up`
-//! of the same tunnel takes away.
+//! switch that goes with the process is none. Since a packet must be let through by every chain that
+//! looks at it, tunnels have one table together. It is made anew, in one transaction, from the
+//! records of all of them whenever one comes or goes. A tunnel goes from it when it was ended by
+//! request, or never stood. What a lost tunnel or a killed process leaves there, `down` or the next
+//! `up` of the same tunnel takes away.
 
 use std::net::Ipv4Addr;
 
@@ -15,51 +17,50 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
+const TABLE: &str = "pptp-fast-kill-switch";
 
-/// The name of a tunnel's table.
-fn table(tunnel: &str) -> String {
-    format!("pptp-fast-{tunnel}")
+/// What one tunnel may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Passage {
+    /// Everything may go through it.
+    pub interface: String,
+    /// The tunnel itself may go there, GRE and TCP to `port`.
+    pub servers: Vec<Ipv4Addr>,
+    pub port: u16,
 }
 
-/// Closes every way but those through `interface` and to `servers`.
-pub(super) fn close(
-    tunnel: &str,
-    interface: &str,
-    servers: &[Ipv4Addr],
-    port: u16,
-) -> std::io::Result<()> {
-    nftables::replace_table(&table(tunnel), &chains(interface, servers, port))
-}
-
-/// Opens them again; that they are open is no error.
-pub(super) fn open(tunnel: &str) -> std::io::Result<()> {
-    nftables::delete_table(&table(tunnel))
-}
-
-fn chains(interface: &str, servers: &[Ipv4Addr], port: u16) -> Vec<Chain> {
-    let through = |name: &str| vec![Match::Through(name.to_owned())];
-    let mut output = vec![through("lo"), through(interface)];
-    for server in servers {
-        let to = Match::To(*server);
-        output.push(vec![to.clone(), Match::Protocol(GRE)]);
-        output.push(vec![to, Match::Protocol(TCP), Match::DestinationPort(port)]);
+/// Closes every way but these; without any, all ways are open.
+pub(super) fn let_through(passages: &[Passage]) -> std::io::Result<()> {
+    if passages.is_empty() {
+        nftables::delete_table(TABLE)
+    } else {
+        nftables::replace_table(TABLE, &chains(passages))
     }
-    // Without its lease the host would lose the way to the server. No ordinary program can send
+}
+
+fn chains(passages: &[Passage]) -> Vec<Chain> {
+    let through = |name: &str| vec![Match::Through(name.to_owned())];
+    let mut output = vec![through("lo")];
+    let mut forward = Vec::new();
+    for passage in passages {
+        let interface = &passage.interface;
+        output.push(through(interface));
+        for server in &passage.servers {
+            let to = Match::To(*server);
+            let port = Match::DestinationPort(passage.port);
+            output.push(vec![to.clone(), Match::Protocol(GRE)]);
+            output.push(vec![to, Match::Protocol(TCP), port]);
+        }
+        forward.push(through(interface));
+        forward.push(vec![Match::From(interface.clone())]);
+    }
+    // Without its lease the host would lose the way to the servers. No ordinary program can send
     // from this port.
     output.push(vec![
         Match::Protocol(UDP),
         Match::SourcePort(DHCP_CLIENT),
         Match::DestinationPort(DHCP_SERVER),
     ]);
-    let forward = vec![through(interface), vec![Match::From(interface.to_owned())]];
-    vec![
-        Chain {
-            hook: Hook::Output,
-            rules: output,
-        },
-        Chain {
-            hook: Hook::Forward,
-            rules: forward,
-        },
-    ]
+    let chain = |hook, rules| Chain { hook, rules };
+    vec![chain(Hook::Output, output), chain(Hook::Forward, forward)]
 }

@@ -6,12 +6,13 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::super::log::Log;
 use super::super::netlink::{Netlink, RouteEntry};
 use super::super::{name_servers, run_files};
-use super::kill_switch;
+use super::kill_switch::{self, Passage};
 
 /// One tunnel's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +20,7 @@ use super::kill_switch;
 pub(super) struct Leftovers {
     /// Routes that do not go through the tunnel: the others went with its interface.
     pub routes: Vec<RouteEntry>,
-    /// The kill switch stands, with these addresses of this server.
+    /// The kill switch lets this through.
     pub kill_switch: Option<Servers>,
     /// Name servers were set for this interface.
     pub name_servers: Option<String>,
@@ -32,6 +33,9 @@ pub(super) struct Leftovers {
 pub(super) struct Servers {
     pub name: String,
     pub addresses: Vec<Ipv4Addr>,
+    pub port: u16,
+    /// The tunnel's own.
+    pub interface: String,
 }
 
 /// The record of a running tunnel.
@@ -87,6 +91,8 @@ impl Record {
         if let Some(interface) = &found.name_servers {
             log.line("Name servers were left behind; restored");
             name_servers::restore(&self.tunnel, interface, log).await;
+        } else if matches!(name_servers::repair(), Ok(true)) {
+            log.line("Name servers were left behind; restored");
         }
         for file in &found.files {
             let _ = fs::remove_file(file);
@@ -94,14 +100,47 @@ impl Record {
         let _ = self.note(|left| left.kill_switch = found.kill_switch);
     }
 
-    /// Opens what the kill switch closed.
-    pub(super) fn open_kill_switch(&mut self) -> io::Result<()> {
-        if self.leftovers.kill_switch.is_some() {
-            kill_switch::open(&self.tunnel)?;
-            self.note(|left| left.kill_switch = None)?;
-        }
-        Ok(())
+    /// Closes every way but that of this tunnel, and those of others with a kill switch. It is on
+    /// record before.
+    pub(super) fn close_kill_switch(&mut self, servers: Servers) -> io::Result<()> {
+        let _lock = lock()?;
+        self.note(|left| left.kill_switch = Some(servers))?;
+        self.exchange_kill_switch(true)
     }
+
+    /// Opens what the kill switch of this tunnel closed: all ways, when it was the last.
+    pub(super) fn open_kill_switch(&mut self) -> io::Result<()> {
+        if self.leftovers.kill_switch.is_none() {
+            return Ok(());
+        }
+        let _lock = lock()?;
+        self.exchange_kill_switch(false)?;
+        self.note(|left| left.kill_switch = None)
+    }
+
+    /// Makes the kill switch of all tunnels on record, with or without this one.
+    fn exchange_kill_switch(&self, with_own: bool) -> io::Result<()> {
+        let others = run_files::tunnels_with_leftovers()
+            .into_iter()
+            .filter(|name| *name != self.tunnel)
+            .filter_map(|name| Self::open(&name).leftovers.kill_switch);
+        let own = self.leftovers.kill_switch.clone().filter(|_| with_own);
+        let passages: Vec<Passage> = others
+            .chain(own)
+            .map(|servers| Passage {
+                interface: servers.interface,
+                servers: servers.addresses,
+                port: servers.port,
+            })
+            .collect();
+        kill_switch::let_through(&passages)
+    }
+}
+
+/// One process at a time changes what tunnels have in common.
+fn lock() -> io::Result<Flock<fs::File>> {
+    let directory = fs::File::open(run_files::run_dir())?;
+    Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 /// Undoes what a killed process of this tunnel has left, all of it; whether there was anything.

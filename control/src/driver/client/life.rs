@@ -56,7 +56,10 @@ impl Life {
         }
         let given_up = self.persist.max_fail > 0 && self.failures >= self.persist.max_fail;
         // Only a person has a new password.
-        let is_hopeless = matches!(ending, Ending::PasswordExpired { .. });
+        let is_hopeless = matches!(
+            ending,
+            Ending::PasswordExpired { .. } | Ending::PasswordNotChanged(_)
+        );
         if !self.persist.wanted || given_up || is_hopeless {
             return Next::Leave;
         }
@@ -131,6 +134,23 @@ mod tests {
                 panic!("it gave up");
             };
             assert!(pause <= Duration::from_secs(10), "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn an_expired_password_is_not_tried_again() {
+        let client = "mia".to_owned();
+        let why = "Password expired".to_owned();
+        for ending in [
+            Ending::PasswordNotChanged(why.clone()),
+            Ending::PasswordExpired { client, why },
+        ] {
+            let max_fail = 0;
+            let mut life = Life::new(Persist {
+                max_fail,
+                ..HOLDOFF
+            });
+            assert_eq!(life.after(&ending, false, 0.5), Next::Leave);
         }
     }
 

@@ -18,8 +18,8 @@ use crate::proto::link::{Ipv6Network, Network};
 /// What pppd makes up for either end before the peer has said, plus the number of the unit.
 const LOCAL_DEFAULT: u32 = u32::from_be_bytes([10, 64, 64, 64]);
 const REMOTE_DEFAULT: u32 = u32::from_be_bytes([10, 112, 112, 112]);
-/// For ip-down, before what it may look at goes (pppd's child-timeout).
-pub(super) const SCRIPT_LIMIT: Duration = Duration::from_secs(5);
+/// For ip-down, before what it may look at goes.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The network as long as it stands.
 pub(super) struct Standing {
@@ -186,31 +186,43 @@ impl Client<'_> {
     }
 
     async fn set_name_servers(&mut self, network: &Network) {
-        let servers: Vec<Ipv4Addr> = network.dns.into_iter().flatten().collect();
-        if !self.config.link.addresses.ask_dns || servers.is_empty() {
-            return;
+        let mut servers: Vec<Ipv4Addr> = network.dns.into_iter().flatten().collect();
+        if !self.config.link.addresses.ask_dns {
+            servers.clear();
         }
         for (which, server) in ["primary", "secondary"].iter().zip(&servers) {
             self.log.line(&format!("{which:<9} DNS address {server}"));
         }
         if !self.config.write_resolv_conf {
+            servers.clear();
+        }
+        if servers.is_empty() && !name_servers::are_set_up() {
             return;
         }
-        let file = self.config.scripts_dir.join("resolv.conf");
         let interface = self.interface.clone();
-        let noted = self.record.note(|left| {
-            left.name_servers = Some(interface);
-            left.files.push(file.clone());
-        });
+        let noted = self.record.note(|left| left.name_servers = Some(interface));
+        if !servers.is_empty() {
+            self.write_pppds_resolv_conf(&servers);
+        }
         let log = &self.log;
-        // pppd's own file, for scripts that know it.
-        let written = noted.and_then(|()| std::fs::write(&file, name_servers::lines_of(&servers)));
-        if let Err(error) = written {
-            log.line(&format!("cannot write {}: {error}", file.display()));
+        if let Err(error) = noted {
+            log.line(&format!("cannot set name servers: {error}"));
+            return;
         }
         let set = name_servers::set(&self.config.tunnel, &self.interface, &servers, log);
         if let Err(error) = set.await {
             log.line(&format!("cannot set name servers: {error}"));
+        }
+    }
+
+    /// pppd's own file, for scripts that know it.
+    fn write_pppds_resolv_conf(&mut self, servers: &[Ipv4Addr]) {
+        let file = self.config.scripts_dir.join("resolv.conf");
+        let noted = self.record.note(|left| left.files.push(file.clone()));
+        let written = noted.and_then(|()| std::fs::write(&file, name_servers::lines_of(servers)));
+        if let Err(error) = written {
+            self.log
+                .line(&format!("cannot write {}: {error}", file.display()));
         }
     }
 
@@ -222,7 +234,9 @@ impl Client<'_> {
         self.scripts.finish(SCRIPT_LIMIT).await;
         name_servers::restore(&self.config.tunnel, &self.interface, &self.log).await;
         let file = self.config.scripts_dir.join("resolv.conf");
-        let _ = std::fs::remove_file(&file);
+        if self.record.leftovers().files.contains(&file) {
+            let _ = std::fs::remove_file(&file);
+        }
         let _ = self.record.note(|left| {
             left.name_servers = None;
             left.files.retain(|noted| *noted != file);

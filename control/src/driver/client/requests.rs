@@ -1,12 +1,17 @@
 //! What a person, or a signal, asks of a running client.
 
+use std::sync::Arc;
+
+use dataplane::capture::Tap;
 use tokio::sync::oneshot;
 
+use super::super::admin::records::CaptureWish;
 use super::super::admin::{Answer, Request};
+use super::super::capture::Capture;
 use super::{Client, USER_REQUEST};
 use crate::proto::ending::Ending;
 use crate::proto::{Action, Event};
-use dataplane::program::CallId;
+use dataplane::program::{CallId, Command};
 
 impl Client<'_> {
     pub(super) fn serve(
@@ -21,10 +26,15 @@ impl Client<'_> {
                 return self.end(USER_REQUEST);
             }
             Request::Status => (Answer::Tunnel(Box::new(self.status())), Vec::new()),
+            Request::Capture(wish) => (self.capture(wish), Vec::new()),
             Request::HangUp => (Answer::Done, self.hang_up_for_now()),
             Request::ToggleDebug => {
                 self.debug.set(!self.debug.get());
                 (Answer::Done, Vec::new())
+            }
+            Request::Operate(_) | Request::Snapshot(_) => {
+                let why = "this is a client's tunnel, not a server".to_owned();
+                (Answer::Refused { why }, Vec::new())
             }
             Request::RenegotiateCompression => {
                 let call_id = self.call.as_ref().map(|(call_id, _)| *call_id);
@@ -37,6 +47,25 @@ impl Client<'_> {
         };
         let _ = answer.send(reply);
         actions
+    }
+
+    /// Copies the packets of the present call from now on. A capture ends with the call.
+    fn capture(&mut self, wish: CaptureWish) -> Answer {
+        let Some((call_id, _)) = self.call else {
+            let why = "the tunnel is not up at this moment".to_owned();
+            return Answer::Refused { why };
+        };
+        // Taps whose reader has gone make room.
+        self.engine
+            .command(call_id, Command::EndCapture { call_id });
+        let tap = Tap::new();
+        let capture = Command::Capture {
+            call_id,
+            tap: Arc::clone(&tap),
+        };
+        self.engine.command(call_id, capture);
+        let title = self.config.tunnel.clone();
+        Answer::Capture(Capture { tap, title, wish })
     }
 
     /// HUP: the pause before an attempt is over at once; a link ends, and where the tunnel persists

@@ -17,16 +17,19 @@ pub(super) struct Routes {
     /// Not `--nohostroute`.
     may_add_host_route: bool,
     mark: Option<u32>,
+    /// The routing table of the tunnel's VRF, for what goes through the tunnel.
+    table: Option<u32>,
     outside: Vec<RouteEntry>,
 }
 
 impl Routes {
-    pub(super) fn new(config: &ClientConfig) -> Self {
+    pub(super) fn new(config: &ClientConfig, table: Option<u32>) -> Self {
         Self {
             default: config.default_route,
             lines: config.routes.clone(),
             may_add_host_route: config.pptp.host_route,
             mark: config.pptp.mark,
+            table,
             outside: Vec::new(),
         }
     }
@@ -42,15 +45,24 @@ impl Routes {
         log: &Log,
     ) -> Result<(), NetlinkError> {
         let ((index, peer), (server, way)) = (tunnel, outer);
-        let mut defaults = netlink.default_routes().await?;
-        defaults.retain(|route| route.interface != Some(index));
+        let others = |mut routes: Vec<RouteEntry>| {
+            routes.retain(|route| route.interface != Some(index));
+            routes
+        };
+        let defaults = others(netlink.default_routes(None).await?);
         let mut wanted = self.lines_as_entries(index, &defaults, log);
-        wanted.extend(self.default_entry(index, &defaults, log));
+        let beside = match self.table {
+            Some(_) => others(netlink.default_routes(self.table).await?),
+            None => defaults,
+        };
+        wanted.extend(self.default_entry(index, &beside, log));
         let is_inside = |route: &RouteEntry| route.interface == Some(index);
-        let swallows = peer == server
-            || wanted
-                .iter()
-                .any(|route| is_inside(route) && route.covers(server));
+        // What is routed in a VRF is no matter for packets that are not.
+        let swallows = self.table.is_none()
+            && (peer == server
+                || wanted
+                    .iter()
+                    .any(|route| is_inside(route) && route.covers(server)));
         if swallows && let Some(way) = way {
             self.keep_outside(netlink, server, way, record, log).await;
         }
@@ -118,6 +130,7 @@ impl Routes {
             interface: Some(way.interface),
             gateway: way.gateway,
             metric: 0,
+            table: None,
         };
         if !self.may_add_host_route || self.outside.contains(&route) {
             return;
@@ -176,17 +189,19 @@ impl Routes {
             interface: Some(index),
             gateway: None,
             metric: metric.unwrap_or(0),
+            table: self.table,
         })
     }
 
     fn lines_as_entries(&self, index: u32, defaults: &[RouteEntry], log: &Log) -> Vec<RouteEntry> {
         let entries = self.lines.iter().map(|line| {
-            let entry = |interface, gateway| RouteEntry {
+            let entry = |interface: Option<u32>, gateway| RouteEntry {
                 destination: line.destination,
                 prefix_len: line.prefix_len,
                 interface,
                 gateway,
                 metric: line.metric.unwrap_or(0),
+                table: self.table.filter(|_| interface == Some(index)),
             };
             match &line.via {
                 RouteVia::Tunnel => Ok(entry(Some(index), None)),

@@ -42,6 +42,7 @@ pub(super) fn scripts(config: &ClientConfig) -> Scripts {
     let named = [
         ("LINKNAME", &config.link_name),
         ("CALL_FILE", &config.call_file),
+        ("VRF", &config.interface.vrf),
     ];
     for (name, value) in named {
         if let Some(value) = value {

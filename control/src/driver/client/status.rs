@@ -5,6 +5,7 @@ use dataplane::counters::SessionCounters;
 use super::super::admin::TunnelStatus;
 use super::super::drops;
 use super::Client;
+use crate::proto::link::Ipv6Network;
 
 impl Client<'_> {
     pub(super) fn status(&self) -> TunnelStatus {
@@ -42,6 +43,9 @@ impl Client<'_> {
             last_ending: self.last_ending.clone(),
             ..TunnelStatus::default()
         };
+        if let Some(ipv6) = network.and_then(|standing| standing.ipv6) {
+            status.name_ipv6(ipv6);
+        }
         if let Some((call_id, counters)) = &self.call {
             status.count(counters);
             self.engine.describe_way(*call_id, &mut status);
@@ -51,6 +55,12 @@ impl Client<'_> {
 }
 
 impl TunnelStatus {
+    /// Fills in the addresses of IPv6.
+    pub(crate) fn name_ipv6(&mut self, ipv6: Ipv6Network) {
+        self.local_ipv6 = Some(ipv6.local.link_local().to_string());
+        self.peer_ipv6 = Some(ipv6.remote.link_local().to_string());
+    }
+
     /// Fills in what a session has carried.
     pub(crate) fn count(&mut self, counters: &SessionCounters) {
         self.received_bytes = counters.received_bytes.get();

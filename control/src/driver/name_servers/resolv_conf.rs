@@ -1,19 +1,18 @@
 //! /etc/resolv.conf where nobody looks after it. Several tunnels may have it at once: the file
-//! names the servers of all, the latest tunnel's first.
+//! names the servers of all, the latest tunnel's first; or it is a link to the version for tunnels
+//! that a person has set up, when that is what the latest wants.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-/// The file.
-pub(super) const FILE: &str = "/etc/resolv.conf";
-/// Where it waits while a tunnel's is in its place: it must outlive a reboot.
-pub(super) const SAVED: &str = "/etc/resolv.conf.pptp-fast";
+use crate::config::edit::resolv_conf::{ResolvConf as Versions, same};
+
 /// By this line a file of ours is known.
 const MARK: &str = "# Written by pptp-fast for a tunnel; the file of before is";
 /// More are not asked (resolv.conf(5), MAXNS).
@@ -28,19 +27,34 @@ pub(super) enum Restored {
     Foreign,
 }
 
-/// A tunnel whose servers stand in the file.
+/// What came of the wish for the version that a person has set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Installed {
+    /// It is the active one.
+    Done,
+    /// Nobody has set one up.
+    NotConfigured,
+    /// What is active is not what it was set up beside: that stays.
+    Foreign,
+}
+
+/// A tunnel that has to do with the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct User {
     tunnel: String,
     servers: Vec<Ipv4Addr>,
+    /// It wants the version for tunnels that a person has set up, and names no servers.
+    #[serde(default)]
+    wants_version: bool,
 }
 
-/// The three files.
+/// The files.
 #[derive(Clone, Debug)]
 pub(super) struct ResolvConf {
-    pub file: PathBuf,
-    pub saved: PathBuf,
-    /// Who has servers in the file, oldest first.
+    /// The file itself; where it waits while a tunnel's is in its place, which must outlive a
+    /// reboot; and what a person has set up.
+    pub versions: Versions,
+    /// Who has to do with the file, oldest first.
     pub users: PathBuf,
 }
 
@@ -62,9 +76,58 @@ impl ResolvConf {
         users.push(User {
             tunnel: tunnel.to_owned(),
             servers: servers.to_vec(),
+            wants_version: false,
         });
         self.write_users(&users)?;
         self.write(&users)
+    }
+
+    /// Makes the version for tunnels the active one, if a person has set one up and the active one
+    /// is that for the rest of the time.
+    pub(super) fn add_version(
+        &self,
+        tunnel: &str,
+        runs: &dyn Fn(&str) -> bool,
+    ) -> io::Result<Installed> {
+        if !self.versions.is_configured() {
+            return Ok(Installed::NotConfigured);
+        }
+        let _lock = self.lock()?;
+        let mut users = self.living_users(tunnel, runs);
+        let former = if users.is_empty() {
+            self.put_back()?;
+            &self.versions.active
+        } else {
+            &self.versions.saved
+        };
+        if !same(former, &self.versions.real) {
+            self.write_users(&users)?;
+            return Ok(Installed::Foreign);
+        }
+        if users.is_empty() {
+            self.save()?;
+        }
+        users.push(User {
+            tunnel: tunnel.to_owned(),
+            servers: Vec::new(),
+            wants_version: true,
+        });
+        self.write_users(&users)?;
+        self.write(&users).map(|()| Installed::Done)
+    }
+
+    /// Puts the file of before back when no living tunnel has to do with it; whether there was one.
+    pub(super) fn repair(&self, runs: &dyn Fn(&str) -> bool) -> io::Result<bool> {
+        if fs::symlink_metadata(&self.versions.saved).is_err() {
+            return Ok(false);
+        }
+        let _lock = self.lock()?;
+        let users = self.living_users("", runs);
+        if !users.is_empty() {
+            return Ok(false);
+        }
+        self.write_users(&users)?;
+        self.put_back().map(|restored| restored == Restored::Done)
     }
 
     /// Takes a tunnel's servers out.
@@ -83,8 +146,9 @@ impl ResolvConf {
 
     /// One process at a time; the directory is there as long as anything runs.
     fn lock(&self) -> io::Result<Flock<fs::File>> {
-        let directory = self.users.parent().unwrap_or(&self.users);
-        let directory = fs::File::open(directory)?;
+        let parent = |path: &Path| path.parent().unwrap_or(path).to_owned();
+        let directory = fs::File::open(parent(&self.users))
+            .or_else(|_| fs::File::open(parent(&self.versions.active)))?;
         Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
     }
 
@@ -110,52 +174,79 @@ impl ResolvConf {
     }
 
     fn is_ours(&self) -> bool {
-        fs::read(&self.file).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
+        self.is_link_to_version()
+            || fs::read(&self.versions.active).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
+    }
+
+    fn is_link_to_version(&self) -> bool {
+        fs::read_link(&self.versions.active).is_ok_and(|target| target == self.versions.pptp)
     }
 
     /// Keeps the file as it is: link, owner, mode and all.
     fn save(&self) -> io::Result<()> {
-        let meta = match fs::symlink_metadata(&self.file) {
+        let meta = match fs::symlink_metadata(&self.versions.active) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             meta => meta?,
         };
         // A mount point, as in containers, cannot be linked to.
-        fs::hard_link(&self.file, &self.saved).or_else(|_| {
+        fs::hard_link(&self.versions.active, &self.versions.saved).or_else(|_| {
             if meta.is_symlink() {
-                symlink(fs::read_link(&self.file)?, &self.saved)
+                symlink(fs::read_link(&self.versions.active)?, &self.versions.saved)
             } else {
-                fs::copy(&self.file, &self.saved).map(drop)
+                fs::copy(&self.versions.active, &self.versions.saved).map(drop)
             }
         })
     }
 
     /// Puts the file of before back, if ours is there.
     fn put_back(&self) -> io::Result<Restored> {
-        let is_saved = fs::symlink_metadata(&self.saved).is_ok();
+        let is_saved = fs::symlink_metadata(&self.versions.saved).is_ok();
         if !self.is_ours() {
             if is_saved {
-                fs::remove_file(&self.saved)?;
+                fs::remove_file(&self.versions.saved)?;
                 return Ok(Restored::Foreign);
             }
             return Ok(Restored::Done);
         }
+        if !is_saved && self.is_link_to_version() {
+            // pptp-command itself has exchanged the versions, and was not asked to end its tunnel.
+            return self.link_to(&self.versions.real).map(|()| Restored::Done);
+        }
         if !is_saved {
             // There was none before.
-            return fs::remove_file(&self.file).map(|()| Restored::Done);
+            return fs::remove_file(&self.versions.active).map(|()| Restored::Done);
         }
-        if fs::rename(&self.saved, &self.file).is_err() {
-            let text = fs::read(&self.saved)?;
-            fs::write(&self.file, text)?;
-            fs::set_permissions(&self.file, fs::metadata(&self.saved)?.permissions())?;
-            fs::remove_file(&self.saved)?;
+        if fs::rename(&self.versions.saved, &self.versions.active).is_err() {
+            let text = fs::read(&self.versions.saved)?;
+            fs::write(&self.versions.active, text)?;
+            fs::set_permissions(
+                &self.versions.active,
+                fs::metadata(&self.versions.saved)?.permissions(),
+            )?;
+            fs::remove_file(&self.versions.saved)?;
         }
         Ok(Restored::Done)
     }
 
-    fn write(&self, users: &[User]) -> io::Result<()> {
-        let text = self.text(users);
-        let next = self.saved.with_extension("pptp-fast-next");
+    /// A file that is about to take the place of another.
+    fn next(&self) -> PathBuf {
+        let next = self.versions.saved.with_extension("pptp-fast-next");
         let _ = fs::remove_file(&next);
+        next
+    }
+
+    fn link_to(&self, version: &Path) -> io::Result<()> {
+        let next = self.next();
+        symlink(version, &next)?;
+        fs::rename(&next, &self.versions.active).inspect_err(|_| drop(fs::remove_file(&next)))
+    }
+
+    fn write(&self, users: &[User]) -> io::Result<()> {
+        if users.last().is_some_and(|latest| latest.wants_version) {
+            return self.link_to(&self.versions.pptp);
+        }
+        let text = self.text(users);
+        let next = self.next();
         let mut options = OpenOptions::new();
         let mut file = options
             .create_new(true)
@@ -165,17 +256,17 @@ impl ResolvConf {
         // Everyone resolves names, whatever the umask says.
         file.set_permissions(fs::Permissions::from_mode(0o644))?;
         file.write_all(text.as_bytes())?;
-        if fs::rename(&next, &self.file).is_err() {
+        if fs::rename(&next, &self.versions.active).is_err() {
             fs::remove_file(&next)?;
-            fs::write(&self.file, text)?;
+            fs::write(&self.versions.active, text)?;
         }
         Ok(())
     }
 
     /// The tunnels' servers alone: what is asked of others is seen by others. Search lists stay.
     fn text(&self, users: &[User]) -> String {
-        let mut text = format!("{MARK} {}\n", self.saved.display());
-        let former = fs::read_to_string(&self.saved).unwrap_or_default();
+        let mut text = format!("{MARK} {}\n", self.versions.saved.display());
+        let former = fs::read_to_string(&self.versions.saved).unwrap_or_default();
         for line in former.lines() {
             let word = line.split_ascii_whitespace().next();
             if matches!(word, Some("search" | "domain" | "options")) {
@@ -197,17 +288,22 @@ impl ResolvConf {
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
-    use std::path::Path;
 
     const FORMER: &str = "search example.net\nnameserver 192.0.2.53\n";
     const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 53);
 
     fn files(dir: &Path) -> ResolvConf {
         ResolvConf {
-            file: dir.join("resolv.conf"),
-            saved: dir.join("resolv.conf.pptp-fast"),
+            versions: Versions::new(&dir.join("resolv.conf")),
             users: dir.join("name-servers"),
         }
+    }
+
+    /// What `dns set` does.
+    fn set_up_versions(files: &ResolvConf) {
+        let servers = ["10.0.0.1".to_owned()];
+        files.versions.write_pptp(&[], &servers).unwrap();
+        files.versions.keep_real().unwrap();
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -223,20 +319,23 @@ mod tests {
     fn the_very_same_file_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
-        fs::write(&files.file, FORMER).unwrap();
-        fs::set_permissions(&files.file, fs::Permissions::from_mode(0o640)).unwrap();
-        let before = fs::metadata(&files.file).unwrap();
+        fs::write(&files.versions.active, FORMER).unwrap();
+        fs::set_permissions(&files.versions.active, fs::Permissions::from_mode(0o640)).unwrap();
+        let before = fs::metadata(&files.versions.active).unwrap();
         files.add("a", &[SERVER], &|_| true).unwrap();
-        let ours = fs::read_to_string(&files.file).unwrap();
+        let ours = fs::read_to_string(&files.versions.active).unwrap();
         assert!(
             ours.ends_with("search example.net\nnameserver 10.0.0.53\n"),
             "{ours}"
         );
-        assert_eq!(fs::metadata(&files.file).unwrap().mode() & 0o777, 0o644);
+        assert_eq!(
+            fs::metadata(&files.versions.active).unwrap().mode() & 0o777,
+            0o644
+        );
         assert_eq!(files.remove("a", &|_| true).unwrap(), Restored::Done);
-        let after = fs::metadata(&files.file).unwrap();
+        let after = fs::metadata(&files.versions.active).unwrap();
         assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
-        assert_eq!(fs::read_to_string(&files.file).unwrap(), FORMER);
+        assert_eq!(fs::read_to_string(&files.versions.active).unwrap(), FORMER);
         assert_eq!(names(dir.path()), ["resolv.conf"]);
     }
 
@@ -245,11 +344,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
         fs::write(dir.path().join("real"), FORMER).unwrap();
-        symlink("real", &files.file).unwrap();
+        symlink("real", &files.versions.active).unwrap();
         files.add("a", &[SERVER], &|_| true).unwrap();
-        assert!(!fs::symlink_metadata(&files.file).unwrap().is_symlink());
+        assert!(
+            !fs::symlink_metadata(&files.versions.active)
+                .unwrap()
+                .is_symlink()
+        );
         files.remove("a", &|_| true).unwrap();
-        assert_eq!(fs::read_link(&files.file).unwrap(), Path::new("real"));
+        assert_eq!(
+            fs::read_link(&files.versions.active).unwrap(),
+            Path::new("real")
+        );
         assert_eq!(fs::read_to_string(dir.path().join("real")).unwrap(), FORMER);
     }
 
@@ -269,10 +375,10 @@ mod tests {
         for first in ["a", "b"] {
             let dir = tempfile::tempdir().unwrap();
             let files = files(dir.path());
-            fs::write(&files.file, FORMER).unwrap();
+            fs::write(&files.versions.active, FORMER).unwrap();
             files.add("a", &[SERVER], &|_| true).unwrap();
             files.add("b", &[other], &|_| true).unwrap();
-            let both = fs::read_to_string(&files.file).unwrap();
+            let both = fs::read_to_string(&files.versions.active).unwrap();
             assert!(
                 both.ends_with("nameserver 10.9.9.9\nnameserver 10.0.0.53\n"),
                 "{both}"
@@ -283,13 +389,13 @@ mod tests {
             } else {
                 ("a", SERVER)
             };
-            let one = fs::read_to_string(&files.file).unwrap();
+            let one = fs::read_to_string(&files.versions.active).unwrap();
             assert!(
                 one.ends_with(&format!("net\nnameserver {server}\n")),
                 "{one}"
             );
             files.remove(left, &|_| true).unwrap();
-            assert_eq!(fs::read_to_string(&files.file).unwrap(), FORMER);
+            assert_eq!(fs::read_to_string(&files.versions.active).unwrap(), FORMER);
         }
     }
 
@@ -297,11 +403,11 @@ mod tests {
     fn what_a_killed_process_left_is_not_taken_for_the_file_of_before() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
-        fs::write(&files.file, FORMER).unwrap();
+        fs::write(&files.versions.active, FORMER).unwrap();
         files.add("killed", &[SERVER], &|_| true).unwrap();
         files.add("next", &[SERVER], &|_| false).unwrap();
         files.remove("next", &|_| false).unwrap();
-        assert_eq!(fs::read_to_string(&files.file).unwrap(), FORMER);
+        assert_eq!(fs::read_to_string(&files.versions.active).unwrap(), FORMER);
         assert_eq!(names(dir.path()), ["resolv.conf"]);
     }
 
@@ -309,12 +415,104 @@ mod tests {
     fn a_file_that_someone_else_has_written_stays() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
-        fs::write(&files.file, FORMER).unwrap();
+        fs::write(&files.versions.active, FORMER).unwrap();
         files.add("a", &[SERVER], &|_| true).unwrap();
-        fs::write(&files.file, "nameserver 198.51.100.1\n").unwrap();
+        fs::write(&files.versions.active, "nameserver 198.51.100.1\n").unwrap();
         assert_eq!(files.remove("a", &|_| true).unwrap(), Restored::Foreign);
-        let theirs = fs::read_to_string(&files.file).unwrap();
+        let theirs = fs::read_to_string(&files.versions.active).unwrap();
         assert_eq!(theirs, "nameserver 198.51.100.1\n");
         assert_eq!(names(dir.path()), ["resolv.conf"]);
+    }
+
+    /// The names that are there when both versions are.
+    const CONFIGURED: [&str; 3] = ["resolv.conf", "resolv.conf.pptp", "resolv.conf.real"];
+
+    #[test]
+    fn a_persons_version_and_a_peers_servers_give_way_to_each_other_in_any_order() {
+        let (version, peer) = ("version", "peer");
+        for started in [[version, peer], [peer, version]] {
+            for ended in [[version, peer], [peer, version]] {
+                let dir = tempfile::tempdir().unwrap();
+                let files = files(dir.path());
+                fs::write(&files.versions.active, FORMER).unwrap();
+                set_up_versions(&files);
+                let before = fs::symlink_metadata(&files.versions.active).unwrap().ino();
+                let shows = |tunnel: &str| {
+                    let text = fs::read_to_string(&files.versions.active).unwrap();
+                    let server = if tunnel == version {
+                        "10.0.0.1"
+                    } else {
+                        "10.0.0.53"
+                    };
+                    assert!(text.ends_with(&format!("nameserver {server}\n")), "{text}");
+                };
+                for tunnel in started {
+                    if tunnel == version {
+                        let installed = files.add_version(tunnel, &|_| true).unwrap();
+                        assert_eq!(installed, Installed::Done);
+                    } else {
+                        files.add(tunnel, &[SERVER], &|_| true).unwrap();
+                    }
+                    shows(tunnel);
+                }
+                assert_eq!(files.remove(ended[0], &|_| true).unwrap(), Restored::Done);
+                shows(ended[1]);
+                assert_eq!(files.remove(ended[1], &|_| true).unwrap(), Restored::Done);
+                let after = fs::symlink_metadata(&files.versions.active).unwrap().ino();
+                assert_eq!(after, before, "the very same link");
+                assert_eq!(fs::read_to_string(&files.versions.active).unwrap(), FORMER);
+                assert_eq!(names(dir.path()), CONFIGURED);
+            }
+        }
+    }
+
+    #[test]
+    fn both_are_repaired_after_their_processes_were_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path());
+        fs::write(&files.versions.active, FORMER).unwrap();
+        set_up_versions(&files);
+        let before = fs::symlink_metadata(&files.versions.active).unwrap().ino();
+        files.add("peer", &[SERVER], &|_| true).unwrap();
+        files.add_version("version", &|_| true).unwrap();
+        assert!(!files.repair(&|_| true).unwrap(), "they run");
+        assert!(files.repair(&|_| false).unwrap());
+        assert!(!files.repair(&|_| false).unwrap(), "once is enough");
+        let after = fs::symlink_metadata(&files.versions.active).unwrap().ino();
+        assert_eq!(after, before);
+        assert_eq!(names(dir.path()), CONFIGURED);
+        // After a reboot nothing is known of the tunnels.
+        files.add("peer", &[SERVER], &|_| true).unwrap();
+        fs::remove_file(&files.users).unwrap();
+        assert!(files.repair(&|_| false).unwrap());
+        assert_eq!(names(dir.path()), CONFIGURED);
+    }
+
+    #[test]
+    fn a_version_is_not_installed_in_the_place_of_what_someone_else_has_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path());
+        let add = || files.add_version("a", &|_| true).unwrap();
+        assert_eq!(add(), Installed::NotConfigured);
+        fs::write(&files.versions.active, FORMER).unwrap();
+        set_up_versions(&files);
+        fs::remove_file(&files.versions.active).unwrap();
+        fs::write(&files.versions.active, "nameserver 198.51.100.1\n").unwrap();
+        assert_eq!(add(), Installed::Foreign);
+        let theirs = fs::read_to_string(&files.versions.active).unwrap();
+        assert_eq!(theirs, "nameserver 198.51.100.1\n");
+        assert_eq!(names(dir.path()), CONFIGURED);
+    }
+
+    #[test]
+    fn a_version_that_pptp_command_itself_has_left_active_is_exchanged() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path());
+        fs::write(&files.versions.active, FORMER).unwrap();
+        set_up_versions(&files);
+        files.versions.swap(true).unwrap();
+        assert_eq!(files.add_version("a", &|_| true).unwrap(), Installed::Done);
+        assert_eq!(files.remove("a", &|_| true).unwrap(), Restored::Done);
+        assert_eq!(fs::read_to_string(&files.versions.active).unwrap(), FORMER);
     }
 }

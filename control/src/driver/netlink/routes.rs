@@ -1,4 +1,4 @@
-//! IPv4 routes of the main table: where a packet goes, which default routes there are, and routes
+//! IPv4 routes, of the main table if no other is named: where a packet goes, which default routes there are, and routes
 //! of our own that come and go.
 
 use std::net::Ipv4Addr;
@@ -33,6 +33,9 @@ pub struct RouteEntry {
     pub gateway: Option<Ipv4Addr>,
     /// Lower wins; the kernel's default is 0.
     pub metric: u32,
+    /// That of a VRF; `None` is the main table.
+    #[serde(default)]
+    pub table: Option<u32>,
 }
 
 impl RouteEntry {
@@ -57,6 +60,9 @@ impl RouteEntry {
         };
         if self.metric > 0 {
             builder = builder.priority(self.metric);
+        }
+        if let Some(table) = self.table {
+            builder = builder.table_id(table);
         }
         builder.build()
     }
@@ -149,11 +155,15 @@ impl Netlink {
         })
     }
 
-    /// Default routes of the main table, the best first.
+    /// Default routes of a table, the best first; `None` is the main table.
     ///
     /// # Errors
     /// In the kernel's words.
-    pub async fn default_routes(&self) -> Result<Vec<RouteEntry>, NetlinkError> {
+    pub async fn default_routes(
+        &self,
+        table: Option<u32>,
+    ) -> Result<Vec<RouteEntry>, NetlinkError> {
+        let wanted = table.unwrap_or_else(|| RouteHeader::RT_TABLE_MAIN.into());
         let everything = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let routes: Vec<RouteMessage> = self
             .handle
@@ -167,10 +177,13 @@ impl Netlink {
             .iter()
             .filter(|route| {
                 route.header.destination_prefix_length == 0
-                    && route.header.table == RouteHeader::RT_TABLE_MAIN
+                    && table_of(route) == wanted
                     && route.header.kind == RouteType::Unicast
             })
-            .map(default_route)
+            .map(|route| RouteEntry {
+                table,
+                ..default_route(route)
+            })
             .collect();
         defaults.sort_by_key(|route| route.metric);
         Ok(defaults)
@@ -207,6 +220,18 @@ impl Netlink {
     pub async fn remove_route(&self, route: &RouteEntry) {
         let _ = self.handle.route().del(route.message()).execute().await;
     }
+}
+
+/// What does not fit into the header is an attribute.
+fn table_of(route: &RouteMessage) -> u32 {
+    let table = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Table(table) => Some(*table),
+            _ => None,
+        });
+    table.unwrap_or_else(|| route.header.table.into())
 }
 
 fn next_hop(route: &RouteMessage) -> (Option<u32>, Option<Ipv4Addr>) {
@@ -247,6 +272,7 @@ fn default_route(route: &RouteMessage) -> RouteEntry {
         interface,
         gateway,
         metric: metric.unwrap_or(0),
+        table: None,
     }
 }
 
@@ -262,6 +288,7 @@ mod tests {
             interface: None,
             gateway: None,
             metric: 0,
+            table: None,
         };
         let host = Ipv4Addr::new(10, 1, 2, 3);
         for (route, covers) in [

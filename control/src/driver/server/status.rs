@@ -3,7 +3,7 @@
 use dataplane::program::CallId;
 
 use super::{Server, Session};
-use crate::driver::admin::{ServerStatus, TunnelStatus};
+use crate::driver::admin::{STATUS_SESSIONS_MAX, ServerStatus, TunnelStatus};
 use crate::driver::drops;
 
 impl Server {
@@ -14,6 +14,7 @@ impl Server {
             .map(|(call_id, session)| (*call_id, session))
             .collect();
         sessions.sort_by_key(|(call_id, _)| *call_id);
+        sessions.truncate(STATUS_SESSIONS_MAX);
         ServerStatus {
             pid: std::process::id(),
             listen: self.config.listen.iter().map(ToString::to_string).collect(),
@@ -21,6 +22,8 @@ impl Server {
                 &self.engine.workers,
                 self.tuns.iter().map(|tun| tun.name.as_str()),
             ),
+            session_count: self.sessions.len(),
+            is_draining: self.operation.is_draining,
             sessions: sessions
                 .into_iter()
                 .map(|(call_id, session)| self.session_status(call_id, session))
@@ -48,6 +51,9 @@ impl Server {
             pid: std::process::id(),
             ..TunnelStatus::default()
         };
+        if let Some(ipv6) = network.and_then(|standing| standing.ipv6) {
+            status.name_ipv6(ipv6);
+        }
         if let Some(counters) = self.engine.counters(call_id) {
             status.count(counters);
         }

@@ -153,3 +153,51 @@ fn shutdown_ends_everything_in_order_and_says_idle_once() {
     ));
     assert_eq!(script.accept(ConnectionId(5)), [Seen::Close]);
 }
+
+#[test]
+fn a_call_that_is_cut_ends_at_once_and_the_peer_is_told() {
+    let mut script = Script::started_server();
+    script.receive(&[call_request(7)]);
+    let call_id = script.endpoint.calls().next().unwrap().call_id;
+    let reason = "enough".to_owned();
+    let seen = script.handle(Event::Cut { call_id, reason });
+    let [Seen::Sent(Message::CallDisconnectNotify(notify)), rest @ ..] = seen.as_slice() else {
+        panic!("{seen:?}");
+    };
+    assert_eq!(notify.call_id, call_id.0);
+    assert_eq!(notify.result, DisconnectResult::ADMIN_SHUTDOWN);
+    let ending = Ending::LocalRequest("enough".to_owned());
+    assert_eq!(rest, [Seen::Ended(call_id, ending)]);
+    assert!(script.endpoint.call(call_id).is_none());
+}
+
+#[test]
+fn a_server_that_drains_refuses_connections_and_calls_and_keeps_what_stands() {
+    let mut script = Script::started_server();
+    script.receive(&[call_request(1)]);
+    script.endpoint.set_accepting(false);
+    let seen = script.receive(&[call_request(2)]);
+    let refusals = replies(&seen);
+    assert_eq!(refusals[0].result, OutgoingCallResult::DO_NOT_ACCEPT);
+    assert_eq!(script.endpoint.calls().count(), 1);
+
+    script.connection = ConnectionId(1);
+    assert_eq!(script.accept(ConnectionId(1)), []);
+    let seen = script.receive(&[start_request(PROTOCOL_VERSION)]);
+    let [
+        Seen::Sent(Message::StartControlConnectionReply(reply)),
+        Seen::Close,
+    ] = seen.as_slice()
+    else {
+        panic!("{seen:?}");
+    };
+    assert_eq!(reply.result, StartResult::GENERAL_ERROR);
+    assert_eq!(reply.error, ErrorCode::NO_RESOURCE);
+
+    script.endpoint.set_accepting(true);
+    script.connection = ConnectionId(2);
+    assert_eq!(script.accept(ConnectionId(2)), []);
+    script.receive(&[start_request(PROTOCOL_VERSION)]);
+    let seen = script.receive(&[call_request(1)]);
+    assert_eq!(replies(&seen)[0].result, OutgoingCallResult::CONNECTED);
+}

@@ -148,7 +148,7 @@ fn only_version_3_and_a_fitting_password_are_spoken() {
     ] {
         let (pair, change) = connect(new, &failure);
         assert!(change.is_none());
-        assert!(matches!(pair.ending(CALLER), Ending::AuthFailed(_)));
+        assert!(matches!(pair.ending(CALLER), Ending::PasswordNotChanged(_)));
     }
 }
 
@@ -165,6 +165,6 @@ fn a_new_password_that_is_refused_is_not_sent_again() {
     pair.run_for(3_000);
     assert_eq!(
         *pair.ending(CALLER),
-        Ending::AuthFailed("Too simple".into())
+        Ending::PasswordNotChanged("Too simple".into())
     );
 }
