@@ -10,7 +10,8 @@ use std::thread::{Builder, JoinHandle};
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::counters::WorkerCounters;
-use crate::io::IoCounters;
+use crate::impairment::{Impaired, Impairment};
+use crate::io::{Io, IoCounters};
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::mppe::look_ahead::{Pool, Workshop};
@@ -56,6 +57,8 @@ pub struct WorkerConfig {
     pub commands: usize,
     /// Notices that can wait; beyond them punted frames are dropped.
     pub notices: usize,
+    /// Lose and reorder GRE packets on purpose.
+    pub impairment: Impairment,
 }
 
 impl Default for WorkerConfig {
@@ -75,6 +78,7 @@ impl Default for WorkerConfig {
             max_sessions: 1024,
             commands: 4096,
             notices: 4096,
+            impairment: Impairment::default(),
         }
     }
 }
@@ -305,16 +309,31 @@ fn run(
         slots: Uring::slots(config.slots),
     };
     let goodbye = Goodbye(Arc::clone(mailbox));
-    let mut worker = Worker::new(spec, uring, Arc::clone(mailbox), counters, io_counters);
-    if let Some(helper) = &helper {
-        worker.look_ahead_in(Arc::clone(&helper.workshop));
-    }
+    let workshop = helper.as_ref().map(|helper| Arc::clone(&helper.workshop));
     let _ = started.send(Ok(gate));
-    worker.run();
-    // The devices and the socket are closed before control hears of the end.
-    drop(worker);
+    let mailbox = Arc::clone(mailbox);
+    if config.impairment.is_none() {
+        work(
+            Worker::new(spec, uring, mailbox, counters, io_counters),
+            workshop,
+        );
+    } else {
+        let impaired = Impaired::new(uring, config.impairment);
+        work(
+            Worker::new(spec, impaired, mailbox, counters, io_counters),
+            workshop,
+        );
+    }
     drop(helper);
     drop(goodbye);
+}
+
+/// Runs a worker to its end. The devices and the socket are closed before control hears of it.
+fn work<I: Io>(mut worker: Worker<I>, workshop: Option<Arc<Workshop>>) {
+    if let Some(workshop) = workshop {
+        worker.look_ahead_in(workshop);
+    }
+    worker.run();
 }
 
 fn open(
@@ -338,6 +357,7 @@ fn open(
     if config.dont_fragment {
         gre_socket::set_dont_fragment(&gre)?;
     }
+    gre_socket::make_room_for(&gre, config.max_sessions);
     let features = probe()?;
     let (mailbox, io_counters) = (Arc::clone(mailbox), Arc::clone(io_counters));
     let mut uring = Uring::new(gre, config.slots, features, mailbox, io_counters)?;

@@ -47,6 +47,7 @@ pub mod decap;
 pub mod encap;
 pub mod frame;
 pub mod handle;
+pub mod impairment;
 pub mod io;
 pub mod limits;
 pub mod mailbox;

@@ -255,6 +255,12 @@ pub enum Command {
         /// Which directions: who sends to the peer reads here, who receives from it writes.
         role: Role,
     },
+    /// From now on packets out of this shared TUN device find their session by their source, not
+    /// their destination: at the end where all sessions have one peer, and an address each.
+    RouteBySource {
+        /// The device.
+        tun: TunId,
+    },
     /// Closes the TUN device.
     DetachTun {
         /// Which.
@@ -382,6 +388,9 @@ impl Command {
             }
             Self::Remove { call_id } => both(Self::Remove { call_id }, Self::Remove { call_id }),
             Self::DetachTun { tun } => both(Self::DetachTun { tun }, Self::DetachTun { tun }),
+            Self::RouteBySource { tun } => {
+                both(Self::RouteBySource { tun }, Self::RouteBySource { tun })
+            }
             send @ (Self::Inject { .. } | Self::SetSendKey { .. } | Self::ResetSendKey { .. }) => {
                 Halves {
                     send: Some(send),

@@ -39,6 +39,8 @@ pub struct Session {
     pub(crate) sent: SendSequence,
     pub(crate) decryptor: Option<Decryptor>,
     pub(crate) encryptor: Option<Encryptor>,
+    /// The address by which packets out of a shared TUN device find the session.
+    looked_up_by: Option<Ipv4Addr>,
     /// See `Command::ClampMss`.
     pub(crate) clamp_mtu: Option<u16>,
     pub(crate) counters: Arc<SessionCounters>,
@@ -66,6 +68,7 @@ impl Session {
             sent: SendSequence::new(),
             decryptor: None,
             encryptor: None,
+            looked_up_by: None,
             clamp_mtu: None,
             counters: Arc::clone(&spec.counters),
             in_gaps: false,
@@ -287,16 +290,31 @@ impl SessionTable {
     /// IP flows. With `shared`, packets for `network.peer` find the session by address. False when
     /// there is no such session, or no room in the address table.
     pub fn open_network(&mut self, call_id: CallId, network: NetworkSpec, shared: bool) -> bool {
+        let key = shared.then_some(network.peer);
+        self.open_network_by(call_id, network, key)
+    }
+
+    /// IP flows. With `key`, packets out of a shared TUN device with this address find the session
+    /// by it. False when there is no such session, or no room in the address table.
+    pub fn open_network_by(
+        &mut self,
+        call_id: CallId,
+        network: NetworkSpec,
+        key: Option<Ipv4Addr>,
+    ) -> bool {
         self.close_network(call_id);
         let Some(session) = self.get(call_id) else {
             return false;
         };
-        let is_looked_up = shared && session.role.sends();
-        if is_looked_up && !self.addresses.insert(network.peer, call_id) {
+        let key = key.filter(|_| session.role.sends());
+        if let Some(address) = key
+            && !self.addresses.insert(address, call_id)
+        {
             return false;
         }
         if let Some(session) = self.get_mut(call_id) {
             session.network = Some(network);
+            session.looked_up_by = key;
         }
         true
     }
@@ -370,11 +388,12 @@ impl SessionTable {
         let Some(session) = self.get_mut(call_id) else {
             return false;
         };
-        if let Some(network) = session.network.take() {
-            // The address may be another session's by now.
-            if self.addresses.get(network.peer) == Some(call_id) {
-                self.addresses.remove(network.peer);
-            }
+        session.network = None;
+        // The address may be another session's by now.
+        if let Some(address) = session.looked_up_by.take()
+            && self.addresses.get(address) == Some(call_id)
+        {
+            self.addresses.remove(address);
         }
         true
     }

@@ -81,6 +81,8 @@ pub enum Flow {
 struct Tun {
     id: TunId,
     owner: Option<CallId>,
+    /// See `Command::RouteBySource`.
+    by_source: bool,
 }
 
 impl<I: Io> Worker<I> {
@@ -221,22 +223,26 @@ impl<I: Io> Worker<I> {
                 session.map(|it| it.reset_send_key()).is_some()
             }
             Command::OpenNetwork { call_id, network } => {
-                let is_shared = self.owner_of(network.tun).is_some_and(|o| o.is_none());
-                self.sessions.open_network(call_id, network, is_shared)
+                let shared = self.tun(network.tun).filter(|tun| tun.owner.is_none());
+                let key = shared.map(|tun| match tun.by_source {
+                    true => network.local,
+                    false => network.peer,
+                });
+                self.sessions.open_network_by(call_id, network, key)
             }
             Command::CloseNetwork { call_id } => self.sessions.close_network(call_id),
             Command::SetIpv6 { call_id, ipv6 } => {
                 let session = self.sessions.get(call_id);
                 let tun = session.and_then(|session| Some(session.network()?.tun));
-                let owner = tun.and_then(|tun| self.owner_of(tun));
-                let is_shared = owner.is_some_and(|owner| owner.is_none());
+                let tun = tun.and_then(|tun| self.tun(tun));
+                let is_shared = tun.is_some_and(|tun| tun.owner.is_none());
                 self.sessions.set_ipv6(call_id, ipv6, is_shared)
             }
             Command::SetRoutes { call_id, networks } => {
                 let session = self.sessions.get(call_id);
                 let tun = session.and_then(|session| Some(session.network()?.tun));
-                let owner = tun.and_then(|tun| self.owner_of(tun));
-                let is_shared = owner.is_some_and(|owner| owner.is_none());
+                let tun = tun.and_then(|tun| self.tun(tun));
+                let is_shared = tun.is_some_and(|tun| tun.owner.is_none());
                 self.sessions.set_networks(call_id, networks, is_shared)
             }
             Command::SetNextHop { call_id, next_hop } => {
@@ -264,10 +270,26 @@ impl<I: Io> Worker<I> {
             } => {
                 let is_attached = self.io.attach(tun, fd, features, role);
                 if is_attached && let Err(index) = self.position(tun) {
-                    self.tuns.insert(index, Tun { id: tun, owner });
+                    let by_source = false;
+                    let id = tun;
+                    self.tuns.insert(
+                        index,
+                        Tun {
+                            id,
+                            owner,
+                            by_source,
+                        },
+                    );
                 }
                 is_attached
             }
+            Command::RouteBySource { tun } => match self.position(tun) {
+                Ok(index) => {
+                    self.tuns[index].by_source = true;
+                    true
+                }
+                Err(_) => false,
+            },
             Command::DetachTun { tun } => {
                 self.io.detach(tun);
                 self.forget_tun(tun)
@@ -360,8 +382,8 @@ impl<I: Io> Worker<I> {
         None
     }
 
-    fn owner_of(&self, tun: TunId) -> Option<Option<CallId>> {
-        self.position(tun).ok().map(|index| self.tuns[index].owner)
+    fn tun(&self, tun: TunId) -> Option<Tun> {
+        self.position(tun).ok().map(|index| self.tuns[index])
     }
 
     fn position(&self, tun: TunId) -> Result<usize, usize> {
@@ -448,14 +470,14 @@ impl<I: Io> Worker<I> {
     /// Finds the session of each packet.
     fn route(&mut self, batch: &[(TunId, Frame)]) {
         // Neighbours come from the same device nearly always.
-        let mut latest: Option<(TunId, Option<Option<CallId>>)> = None;
-        for &(tun, frame) in batch {
-            let owner = match latest {
-                Some((same, owner)) if same == tun => owner,
-                _ => self.owner_of(tun),
+        let mut latest: Option<(TunId, Option<Tun>)> = None;
+        for &(id, frame) in batch {
+            let tun = match latest {
+                Some((same, tun)) if same == id => tun,
+                _ => self.tun(id),
             };
-            latest = Some((tun, owner));
-            match self.session_of(owner, frame) {
+            latest = Some((id, tun));
+            match self.session_of(tun, frame) {
                 Ok(call_id) => self.outgoing.push(Outgoing::new(call_id, frame)),
                 Err(reason) => {
                     self.sessions.counters().count_drop(reason);
@@ -465,17 +487,15 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// `owner`: whose the device is; without one it is shared; `None` when it is not attached.
-    fn session_of(
-        &self,
-        owner: Option<Option<CallId>>,
-        frame: Frame,
-    ) -> Result<CallId, DropReason> {
+    /// `tun`: `None` when it is not attached any more.
+    fn session_of(&self, tun: Option<Tun>, frame: Frame) -> Result<CallId, DropReason> {
         // Read before the device was detached.
-        let owner = owner.ok_or(DropReason::NetworkClosed)?;
-        let destination = inner_destination(frame.bytes(&self.io));
+        let tun = tun.ok_or(DropReason::NetworkClosed)?;
+        let packet = frame.bytes(&self.io);
+        let destination = inner_destination(packet);
         let destination = destination.ok_or(DropReason::BadInnerIp)?;
-        let session = owner.or_else(|| match destination {
+        let session = tun.owner.or_else(|| match destination {
+            IpAddr::V4(_) if tun.by_source => self.sessions.by_address(inner_source(packet)?),
             IpAddr::V4(address) => self.sessions.by_address(address),
             IpAddr::V6(address) => self.sessions.by_link_local(address),
         });
@@ -543,6 +563,11 @@ impl<I: Io> Worker<I> {
 }
 
 /// Destination address of an IP packet (RFC 791 3.1, RFC 8200 3).
+fn inner_source(packet: &[u8]) -> Option<Ipv4Addr> {
+    let [a, b, c, d] = *packet.get(12..)?.first_chunk()?;
+    Some(Ipv4Addr::new(a, b, c, d))
+}
+
 fn inner_destination(packet: &[u8]) -> Option<IpAddr> {
     let header = packet.first_chunk::<20>()?;
     let [.., a, b, c, d] = *header;

@@ -10,7 +10,7 @@ use crate::proto::pool::{ADDRESSES_MAX, AddressRanges};
 ///
 /// # Errors
 /// Words for a person: which part is not understood, or that there are too many addresses.
-pub(super) fn parse_list(spec: &str) -> Result<Vec<Ipv4Addr>, String> {
+pub(crate) fn parse_list(spec: &str) -> Result<Vec<Ipv4Addr>, String> {
     let mut addresses = Vec::new();
     for part in spec
         .split(',')

@@ -23,7 +23,7 @@
 //! Nothing here reads the environment, the clock or the network. The directory that pppd knows as
 //! `/etc/ppp` is always an argument.
 
-mod address_spec;
+pub(crate) mod address_spec;
 pub mod check;
 pub mod client;
 pub mod edit;

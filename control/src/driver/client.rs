@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::SessionCounters;
+use dataplane::impairment::Impairment;
 use dataplane::program::{CallId, Command, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
@@ -242,6 +243,7 @@ impl<'a> Client<'a> {
                 sessions_max: 1,
                 fast_path: config.fast_path(),
                 look_ahead: config.look_ahead,
+                impairment: Impairment::default(),
             },
             Some(trace),
         )

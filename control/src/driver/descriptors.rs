@@ -1,4 +1,5 @@
-//! How many descriptors this process may have open (getrlimit(2), `RLIMIT_NOFILE`).
+//! How many descriptors this process may have open (getrlimit(2), `RLIMIT_NOFILE`): a tunnel takes
+//! at least one, and the soft limit is 1024 on most systems.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
@@ -9,9 +10,9 @@ const BESIDE: u64 = 128;
 /// The configuration asks for more sessions than this process may have descriptors for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{sessions} sessions need {needed} descriptors, and this process may have {limit}: set \
-     limits.sessions_max to {possible} or less, or raise the limit (LimitNOFILE= in the unit of \
-     systemd, `ulimit -Hn` in a shell)"
+    "{sessions} sessions need {needed} descriptors, and this process may have {limit}, enough for \
+     {possible} (limits.sessions_max of serve, --count of bench sessions): raise the limit \
+     (LimitNOFILE={needed} in the unit of systemd, `ulimit -n {needed}` as root in a shell)"
 )]
 pub struct DescriptorsError {
     /// As configured.
@@ -22,14 +23,14 @@ pub struct DescriptorsError {
     possible: u64,
 }
 
-/// Raises the limit as far as it goes, and says whether it is enough for so many sessions with so
+/// Raises the limit as far as it goes, beyond the hard limit where root may, and says whether it is enough for so many sessions with so
 /// many descriptors each.
 ///
 /// # Errors
 /// It is not.
 pub(crate) fn provide(sessions: u64, each: u64) -> Result<(), DescriptorsError> {
-    let limit = raise();
     let needed = sessions.saturating_mul(each).saturating_add(BESIDE);
+    let limit = raise(needed);
     if needed <= limit {
         return Ok(());
     }
@@ -42,14 +43,16 @@ pub(crate) fn provide(sessions: u64, each: u64) -> Result<(), DescriptorsError> 
 }
 
 /// The limit that holds from now on.
-fn raise() -> u64 {
+fn raise(needed: u64) -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return u64::MAX;
     };
-    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(_) => soft,
+    for limit in [needed.max(hard), hard] {
+        if setrlimit(Resource::RLIMIT_NOFILE, limit, limit).is_ok() {
+            return limit;
+        }
     }
+    soft
 }
 
 #[cfg(test)]

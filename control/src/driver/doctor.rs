@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dataplane::impairment::Impairment;
 use dataplane::offload::TunFeatures;
 use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
 use thiserror::Error;
@@ -496,7 +497,7 @@ fn endpoint_config(config: &ClientConfig, timeout: Duration) -> EndpointConfig {
 
 /// Over the raw socket, whose way is that of every router and firewall rule, and with Don't
 /// Fragment, for the path MTU.
-const fn workers_config(config: &ClientConfig) -> WorkersConfig {
+fn workers_config(config: &ClientConfig) -> WorkersConfig {
     WorkersConfig {
         count: 1,
         split_directions: false,
@@ -506,6 +507,7 @@ const fn workers_config(config: &ClientConfig) -> WorkersConfig {
         sessions_max: 1,
         fast_path: FastPathMode::Off,
         look_ahead: false,
+        impairment: Impairment::default(),
     }
 }
 

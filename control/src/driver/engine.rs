@@ -75,6 +75,8 @@ pub(crate) struct Engine {
     queue_full: bool,
     trace: Option<Trace>,
     local: Option<Ipv4Addr>,
+    /// Sources of those connections that have one of their own and no call yet.
+    sources: HashMap<ConnectionId, Ipv4Addr>,
     look_ahead: bool,
     /// Whom a verdict has turned away, until somebody asks.
     rejected: Vec<CallId>,
@@ -107,10 +109,23 @@ impl Engine {
             queue_full: false,
             trace,
             local,
+            sources: HashMap::new(),
             look_ahead,
             rejected: Vec::new(),
             fast_path,
         })
+    }
+
+    /// Does an `Action::Connect` from a source address of its own, for GRE as well.
+    pub(crate) fn connect_from(
+        &mut self,
+        connection: ConnectionId,
+        server: SocketAddrV4,
+        source: Ipv4Addr,
+    ) {
+        self.sources.insert(connection, source);
+        let local = Some(source);
+        self.transport.connect_from(connection, server, local);
     }
 
     pub(crate) fn listen(&mut self, address: SocketAddrV4) -> std::io::Result<()> {
@@ -313,13 +328,14 @@ impl Engine {
                 call_id,
                 peer,
                 peer_call_id,
-                ..
+                connection,
             } => {
                 let counters = Arc::new(SessionCounters::default());
+                let source = self.sources.remove(&connection);
                 let spec = SessionSpec {
                     call_id,
                     peer,
-                    local: None,
+                    local: source,
                     peer_call_id,
                     role: Role::Both,
                     counters: Arc::clone(&counters),
@@ -327,7 +343,7 @@ impl Engine {
                 self.sessions.insert(call_id, Session { counters, seen: 0 });
                 self.command(call_id, Command::Install(spec));
                 if let Ok(fast_path) = &mut self.fast_path {
-                    fast_path.watch(call_id, peer, self.local);
+                    fast_path.watch(call_id, peer, source.or(self.local));
                 }
                 self.pass_next_hops_on();
             }

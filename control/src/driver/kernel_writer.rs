@@ -29,6 +29,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use self::batch::Requests;
 use super::ipv6;
 use super::namespace::{self, NamespaceError};
+use super::privileges;
 
 mod batch;
 mod changes;
@@ -240,6 +241,8 @@ impl Writer {
     }
 
     fn run(&mut self, orders: &Receiver<Order>) {
+        // The control loop does the same, and tells when it cannot be.
+        let _ = privileges::give_up();
         loop {
             let first = if self.dying.is_empty() {
                 orders.recv().map_err(|_| RecvTimeoutError::Disconnected)

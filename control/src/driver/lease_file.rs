@@ -34,6 +34,7 @@ use dataplane::program::CallId;
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::privileges;
 use crate::proto::pools::LeaseRecord;
 
 /// Lines of which at most one in `OVERTAKEN_FACTOR` still counts are written anew, when there are
@@ -189,6 +190,8 @@ struct Journal {
 
 impl Journal {
     fn run(&mut self, orders: &Receiver<Order>) {
+        // The control loop does the same, and tells when it cannot be.
+        let _ = privileges::give_up();
         while let Ok(first) = orders.recv() {
             let more = orders.try_iter().take(ORDERS_MAX - 1);
             let batch: Vec<Order> = std::iter::once(first).chain(more).collect();

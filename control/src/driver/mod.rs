@@ -17,6 +17,7 @@ pub mod host_error;
 mod ipv6;
 pub mod kernel_writer;
 pub mod lease_file;
+pub(crate) mod load;
 pub mod log;
 pub(crate) mod name_servers;
 pub mod namespace;

@@ -104,6 +104,19 @@ impl Netlink {
             .map_err(|e| NetlinkError::new("bring the interface up", e))
     }
 
+    /// Lets so many packets wait in an interface. Many sessions share one, and each has at least a
+    /// few packets on the way: where those of all do not fit, most are lost.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub async fn set_queue(&self, index: u32, packets: u32) -> Result<(), NetlinkError> {
+        let change = LinkUnspec::new_with_index(index);
+        let change = change.append_extra_attribute(LinkAttribute::TxQueueLen(packets));
+        let request = self.handle.link().set(change.build());
+        let result = request.execute().await;
+        result.map_err(|e| NetlinkError::new("enlarge the interface's queue", e))
+    }
+
     /// Takes an interface down, so that its addresses' routes go at once.
     ///
     /// # Errors

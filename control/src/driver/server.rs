@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::impairment::Impairment;
 use dataplane::program::{CallId, Command, TunId};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -286,6 +287,7 @@ impl Server {
             sessions_max: config.limits.sessions_max as usize,
             fast_path: config.fast_path,
             look_ahead: config.look_ahead,
+            impairment: Impairment::default(),
         };
         let endpoint = endpoint_config(&config);
         let debug = Rc::new(Cell::new(config.log.debug));

@@ -1,14 +1,19 @@
 //! The TCP side of control connections (RFC 2637 1.3): connect, accept, read, write.
 //!
-//! Each connection has a task that reads and one that writes; both speak to the control loop
-//! through bounded queues, so that a slow or hostile peer costs a fixed amount of memory.
+//! Each connection has a task that reads, and speaks to the control loop through a bounded queue.
+//! What is to be written goes into the socket's buffer at once: messages are short and rare. A
+//! connection whose peer does not read gets a task that writes, and a bounded queue to it, so that
+//! a slow or hostile peer costs a fixed amount of memory, and a usual one next to none.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_uring::net::{TcpListener, TcpStream};
@@ -54,8 +59,14 @@ pub(crate) struct TransportConfig {
 }
 
 struct Connection {
-    writes: mpsc::Sender<Bytes>,
+    stream: Rc<TcpStream>,
     reader: JoinHandle<()>,
+    /// What the socket did not take.
+    backlog: Option<Backlog>,
+}
+
+struct Backlog {
+    writes: mpsc::Sender<Bytes>,
     writer: JoinHandle<()>,
 }
 
@@ -95,8 +106,21 @@ impl Transport {
 
     /// Starts to connect; `Connected` or `Disconnected` follows.
     pub(crate) fn connect(&mut self, connection: ConnectionId, server: SocketAddrV4) {
+        self.connect_from(connection, server, self.config.local);
+    }
+
+    /// Starts to connect from this source address.
+    pub(crate) fn connect_from(
+        &mut self,
+        connection: ConnectionId,
+        server: SocketAddrV4,
+        local: Option<Ipv4Addr>,
+    ) {
         let inputs = self.inputs.clone();
-        let config = self.config;
+        let config = TransportConfig {
+            local,
+            ..self.config
+        };
         let task = tokio_uring::spawn(async move {
             let input = match connect(server, config).await {
                 Ok(stream) => TransportInput::Connected { connection, stream },
@@ -114,25 +138,43 @@ impl Transport {
     pub(crate) fn adopt(&mut self, connection: ConnectionId, stream: TcpStream) {
         self.connecting.remove(&connection);
         let stream = Rc::new(stream);
-        let (writes, queue) = mpsc::channel(WRITES_MAX);
         let reader = tokio_uring::spawn(read(Rc::clone(&stream), connection, self.inputs.clone()));
-        let writer = tokio_uring::spawn(write(stream, queue));
+        let backlog = None;
         self.connections.insert(
             connection,
             Connection {
-                writes,
+                stream,
                 reader,
-                writer,
+                backlog,
             },
         );
     }
 
-    /// Queues `bytes`; false when the peer has not read for so long that the queue is full.
-    pub(crate) fn send(&self, connection: ConnectionId, bytes: Bytes) -> bool {
-        let Some(known) = self.connections.get(&connection) else {
+    /// Sends or queues `bytes`; false when the peer has not read for so long that the queue is
+    /// full.
+    pub(crate) fn send(&mut self, connection: ConnectionId, bytes: Bytes) -> bool {
+        let Some(known) = self.connections.get_mut(&connection) else {
             return true;
         };
-        known.writes.try_send(bytes).is_ok()
+        if let Some(backlog) = &known.backlog {
+            return backlog.writes.try_send(bytes).is_ok();
+        }
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let rest = match send(known.stream.as_raw_fd(), &bytes, flags) {
+            Ok(sent) if sent == bytes.len() => return true,
+            Ok(sent) => bytes.slice(sent..),
+            Err(Errno::EAGAIN | Errno::EINTR) => bytes,
+            Err(_) => {
+                // Who reads will say so.
+                let _ = known.stream.shutdown(Shutdown::Both);
+                return true;
+            }
+        };
+        let (writes, queue) = mpsc::channel(WRITES_MAX);
+        let writer = tokio_uring::spawn(write(Rc::clone(&known.stream), queue));
+        let is_queued = writes.try_send(rest).is_ok();
+        known.backlog = Some(Backlog { writes, writer });
+        is_queued
     }
 
     /// Ends a connection after what has been queued. Nothing more is heard of it.
@@ -142,8 +184,12 @@ impl Transport {
         }
         if let Some(known) = self.connections.remove(&connection) {
             known.reader.abort();
+            let Some(backlog) = known.backlog else {
+                let _ = known.stream.shutdown(Shutdown::Both);
+                return;
+            };
             self.closing.retain(|writer| !writer.is_finished());
-            self.closing.push(known.writer);
+            self.closing.push(backlog.writer);
         }
     }
 
@@ -249,5 +295,5 @@ async fn write(stream: Rc<TcpStream>, mut queue: mpsc::Receiver<Bytes>) {
             break;
         }
     }
-    let _ = stream.shutdown(std::net::Shutdown::Both);
+    let _ = stream.shutdown(Shutdown::Both);
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use dataplane::counters::WorkerCounters;
 use dataplane::handle::{self, GateResult, SendError, StartError, WorkerConfig, WorkerHandle};
+use dataplane::impairment::Impairment;
 use dataplane::io::IoCounters;
 use dataplane::program::{CallId, Command, Notice};
 use dataplane::sys::affinity::permitted_processors;
@@ -23,6 +24,18 @@ use crate::config::fast_path::FastPathMode;
 
 /// Notices that may wait for the control loop; more stay in the workers' own bounded queues.
 const NOTICES_MAX: usize = 1024;
+
+/// Packets that the kernel's queue of a TUN device holds unless it is told otherwise.
+const TUN_QUEUE: u32 = 500;
+/// 14 MB of full packets, and half a second at 200 Mbit/s.
+const TUN_QUEUE_MAX: u32 = 10_000;
+
+/// How many packets may wait in a TUN device that so many sessions share: ten for each, which is
+/// what a TCP connection starts with.
+pub(crate) fn tun_queue(sessions: usize) -> u32 {
+    let wanted = u32::try_from(sessions.saturating_mul(10));
+    wanted.map_or(TUN_QUEUE_MAX, |it| it.clamp(TUN_QUEUE, TUN_QUEUE_MAX))
+}
 
 /// How the data plane is laid out.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +56,8 @@ pub(crate) struct WorkersConfig {
     pub fast_path: FastPathMode,
     /// Whether the workers prepare key streams.
     pub look_ahead: bool,
+    /// Packets lost and reordered on purpose.
+    pub impairment: Impairment,
 }
 
 /// All workers of this process.
@@ -78,6 +93,7 @@ impl Workers {
                 is_urgent: true,
                 look_ahead: config.look_ahead,
                 keep: privileges::of_workers(),
+                impairment: config.impairment,
                 local: config.local,
                 mark: config.mark,
                 dont_fragment: config.dont_fragment,

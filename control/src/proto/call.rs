@@ -22,7 +22,7 @@ use super::connection::refusal;
 use super::ending::Ending;
 use super::endpoint::{CallPhase, Timers};
 use super::link::{Addresses, Link, LinkConfig, LinkOutput, LinkRole, Network, Report};
-use super::{Action, ConnectionId, Time, auth};
+use super::{Action, ConnectionId, Time, auth, outbox};
 use crate::wire::pptp::Text;
 use crate::wire::pptp::codes::{DisconnectResult, ErrorCode, OutgoingCallResult};
 use crate::wire::pptp::messages::{
@@ -442,7 +442,7 @@ impl Call {
     }
 
     pub(super) fn poll_output(&mut self) -> Option<CallOutput> {
-        self.outputs.pop_front()
+        outbox::pop(&mut self.outputs)
     }
 
     fn give_hint(&mut self) {

@@ -20,9 +20,9 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 
-use super::Time;
 use super::ending::Ending;
 use super::endpoint::{EndpointConfig, Timers};
+use super::{Time, outbox};
 use crate::wire::pptp::codes::{EchoResult, ErrorCode, StartResult, StopReason, StopResult};
 use crate::wire::pptp::messages::{
     BEARER_ANALOG, BEARER_DIGITAL, EchoReply, EchoRequest, FRAMING_ASYNCHRONOUS,
@@ -444,7 +444,7 @@ impl Connection {
     }
 
     pub(super) fn poll_output(&mut self) -> Option<ConnectionOutput> {
-        self.outputs.pop_front()
+        outbox::pop(&mut self.outputs)
     }
 }
 

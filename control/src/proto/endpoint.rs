@@ -99,7 +99,8 @@ enum Waiter {
 
 #[derive(Debug)]
 struct ConnectionEntry {
-    connection: Connection,
+    /// In a box, as calls are: the nodes of a tree are half empty.
+    connection: Box<Connection>,
     peer: SocketAddrV4,
     /// What to call with as soon as the connection is established.
     dial: Option<Arc<LinkConfig>>,
@@ -109,7 +110,7 @@ struct ConnectionEntry {
 
 #[derive(Debug)]
 struct CallEntry {
-    call: Call,
+    call: Box<Call>,
     deadline: Option<Time>,
 }
 
@@ -313,7 +314,7 @@ impl Endpoint {
     ) {
         *self.connections_by_peer.entry(*peer.ip()).or_default() += 1;
         let entry = ConnectionEntry {
-            connection,
+            connection: Box::new(connection),
             peer,
             dial,
             calls: Vec::new(),
@@ -606,7 +607,7 @@ impl Endpoint {
             entry.calls.push(call_id);
         }
         let entry = CallEntry {
-            call,
+            call: Box::new(call),
             deadline: None,
         };
         self.calls.insert(call_id, entry);

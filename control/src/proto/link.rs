@@ -18,7 +18,7 @@ use super::ipcp::{self, Ipcp};
 use super::ipv6cp::Ipv6cp;
 use super::lcp::Lcp;
 use super::negotiation::Negotiation;
-use super::outbox::{Failure, Layer, Signal, Surroundings};
+use super::outbox::{self, Failure, Layer, Signal, Surroundings};
 use super::timer::Timer;
 use crate::wire::cp::Code;
 use crate::wire::ppp::{Frame, Protocol};
@@ -288,7 +288,7 @@ impl Link {
 
     /// What is to be done next.
     pub fn poll_output(&mut self) -> Option<LinkOutput> {
-        self.around.outbox.outputs.pop_front()
+        outbox::pop(&mut self.around.outbox.outputs)
     }
 
     /// When `handle_timeout` is due.
@@ -366,7 +366,7 @@ impl Link {
 
     /// Acts on what the layers have signalled, until they are quiet.
     fn settle(&mut self, now: Time) {
-        while let Some((layer, signal)) = self.around.outbox.signals.pop_front() {
+        while let Some((layer, signal)) = outbox::pop(&mut self.around.outbox.signals) {
             self.handle_signal(now, layer, signal);
         }
     }

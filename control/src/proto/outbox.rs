@@ -67,6 +67,16 @@ pub(super) struct Outbox {
     rejects_counted_at: Time,
 }
 
+/// The first of `queue`. An empty queue gives its memory back: an idle tunnel has several of them,
+/// and there may be thousands of idle tunnels.
+pub(super) fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let first = queue.pop_front();
+    if first.is_none() && queue.capacity() > 0 {
+        *queue = VecDeque::new();
+    }
+    first
+}
+
 impl Default for Outbox {
     fn default() -> Self {
         Self {

@@ -130,6 +130,18 @@ fn enlarge_queues(socket: &Socket) -> Result<(), GreSocketError> {
     Ok(())
 }
 
+/// Octets that the kernel may queue for us with so many sessions. Each has a few packets on the way
+/// whatever is done, and does not slow down before it loses some.
+const fn receive_queue_bytes(sessions: usize) -> usize {
+    let times = 1 + sessions / 128;
+    RECEIVE_QUEUE_BYTES * if times > 8 { 8 } else { times }
+}
+
+/// Enlarges the receive queue of a socket for many sessions; where that is not permitted, it stays.
+pub fn make_room_for(socket: &OwnedFd, sessions: usize) {
+    let _ = setsockopt(socket, sockopt::RcvBufForce, &receive_queue_bytes(sessions));
+}
+
 /// Packets that the kernel had for this socket and dropped, since its queue was full: a number that
 /// wraps around.
 ///

@@ -69,7 +69,11 @@ impl Bench {
         };
         self.worker.io.attach_sim(TUN);
         let owner = Some(call_id);
-        self.worker.tuns.push(Tun { id: TUN, owner });
+        self.worker.tuns.push(Tun {
+            id: TUN,
+            owner,
+            by_source: false,
+        });
         let (inner, inner_peer) = (self.local.octets()[3], self.peer.octets()[3]);
         let network = NetworkSpec {
             tun: TUN,
@@ -344,7 +348,11 @@ fn what_is_not_ip_or_has_no_session_does_not_leave() {
     a.worker.io.tun_arrives(TUN, &[0x45]);
     a.worker.io.attach_sim(TunId(8));
     let (id, owner) = (TunId(8), None);
-    a.worker.tuns.push(Tun { id, owner });
+    a.worker.tuns.push(Tun {
+        id,
+        owner,
+        by_source: false,
+    });
     a.worker.io.tun_arrives(id, &inner(1, 77, 60));
     a.turn();
     assert!(a.worker.io.take_sent().is_empty());

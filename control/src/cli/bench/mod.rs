@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 mod crypto;
+mod sessions;
 mod tunnel;
 
 /// Measure this machine.
@@ -18,6 +19,7 @@ pub(super) struct Bench {
 enum What {
     Crypto(crypto::Crypto),
     Tunnel(tunnel::Tunnel),
+    Sessions(Box<sessions::Sessions>),
 }
 
 impl Bench {
@@ -25,6 +27,7 @@ impl Bench {
         match &self.what {
             What::Crypto(crypto) => crypto.run(),
             What::Tunnel(tunnel) => tunnel.run(),
+            What::Sessions(sessions) => sessions.run(),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::driver::netlink::Netlink;
 use crate::driver::{runtime, server};
 
 mod configuration;
-mod namespaces;
+pub(super) mod namespaces;
 pub(super) mod ping;
 pub(super) mod throughput;
 

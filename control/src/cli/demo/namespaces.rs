@@ -8,7 +8,7 @@ use thiserror::Error;
 
 /// Why there is no namespace.
 #[derive(Debug, Error)]
-pub(super) enum NamespaceError {
+pub(in crate::cli) enum NamespaceError {
     /// Not root, and no user namespaces.
     #[error(
         "this system lets only root make network namespaces ({0}). Run the demonstration with \
@@ -29,7 +29,7 @@ pub(super) enum NamespaceError {
 
 /// Moves this process into a network namespace of its own, inside a user namespace of its own when
 /// not root. The process must not have threads yet.
-pub(super) fn enter() -> Result<(), NamespaceError> {
+pub(in crate::cli) fn enter() -> Result<(), NamespaceError> {
     if Uid::effective().is_root() {
         return unshare(CloneFlags::CLONE_NEWNET).map_err(NamespaceError::NetworkNamespace);
     }

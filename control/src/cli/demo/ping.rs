@@ -42,7 +42,7 @@ fn echo_request(id: u16, sequence: u16) -> [u8; HEADER_LEN + PAYLOAD_LEN] {
 }
 
 /// RFC 1071, over an even number of octets.
-fn checksum(packet: &[u8]) -> u16 {
+pub(in crate::cli) fn checksum(packet: &[u8]) -> u16 {
     let sum: u32 = packet
         .chunks_exact(2)
         .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))

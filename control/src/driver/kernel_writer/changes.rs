@@ -66,6 +66,11 @@ pub(crate) enum Change {
         index: u32,
         mtu: Option<u16>,
     },
+    /// Lets so many packets wait in the device.
+    SetQueue {
+        index: u32,
+        packets: u32,
+    },
     /// With `peer` the device is point to point.
     AddAddress {
         index: u32,
@@ -128,6 +133,12 @@ impl Change {
                 }
                 (RouteNetlinkMessage::SetLink(change.build()), 0)
             }
+            Self::SetQueue { index, packets } => {
+                let mut change = LinkUnspec::new_with_index(*index).build();
+                let attribute = LinkAttribute::TxQueueLen(*packets);
+                change.attributes.push(attribute);
+                (RouteNetlinkMessage::SetLink(change), 0)
+            }
             Self::AddAddress { index, local, peer } => {
                 let message = address(*index, *local, *peer);
                 (RouteNetlinkMessage::NewAddress(message), SET)
@@ -178,6 +189,7 @@ impl fmt::Display for Change {
         match self {
             Self::Enslave { .. } => f.write_str("put the interface into its VRF"),
             Self::SetUp { .. } => f.write_str("bring the interface up"),
+            Self::SetQueue { .. } => f.write_str("enlarge the interface's queue"),
             Self::AddAddress { local, .. } => write!(f, "add the address {local}"),
             Self::RemoveAddress { local, .. } => write!(f, "remove the address {local}"),
             Self::AddLinkLocal { address, .. } => write!(f, "add the address {address}"),

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{ETHERNET_MTU, Netlink, NetlinkError, mtu_attribute};
 
+/// Of the addresses that are this host's own (RT_TABLE_LOCAL).
+const LOCAL_TABLE: u32 = 255;
+
 /// A route as it is added and taken away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteEntry {
@@ -94,6 +97,24 @@ pub enum Added {
 }
 
 impl Netlink {
+    /// Makes `host` an address of this machine without giving it to an interface: any number of
+    /// them costs no more than routes do.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub async fn add_local_host(&self, index: u32, host: Ipv4Addr) -> Result<(), NetlinkError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(host, 32)
+            .output_interface(index)
+            .kind(RouteType::Local)
+            .scope(RouteScope::Host)
+            .table_id(LOCAL_TABLE)
+            .build();
+        let request = self.handle.route().add(route).replace();
+        let added = request.execute().await;
+        added.map_err(|e| NetlinkError::new(format!("have the address {host}"), e))
+    }
+
     /// The way to `host` for packets with this firewall mark.
     ///
     /// # Errors

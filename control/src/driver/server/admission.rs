@@ -84,7 +84,11 @@ impl Server {
         proof: Option<MsChapProof>,
         message: String,
     ) -> Vec<Action> {
-        let others = self.other_sessions(call_id, &attributes.user);
+        let others = match self.config.single_session {
+            // Nobody asks: looking at all sessions for each that comes would take long with many.
+            SingleSession::Allow => Vec::new(),
+            _ => self.other_sessions(call_id, &attributes.user),
+        };
         let mut actions = Vec::new();
         match self.config.single_session {
             SingleSession::Deny if !others.is_empty() => {

@@ -19,6 +19,7 @@ use crate::driver::descriptors::{self, DescriptorsError};
 use crate::driver::kernel_writer::{Change, Device, DeviceSpec, Done, For, Place, RouteVia};
 use crate::driver::namespace;
 use crate::driver::scripts::Script;
+use crate::driver::workers::tun_queue;
 use crate::proto::link::Network;
 use crate::proto::{Action, Event};
 
@@ -36,6 +37,8 @@ pub(super) struct SharedTun {
     pub(super) device: Device,
     /// Our addresses on it.
     locals: HashSet<Ipv4Addr>,
+    /// Packets that may wait in it.
+    queue: u32,
 }
 
 /// What one session's packets take.
@@ -110,7 +113,11 @@ impl Server {
             // The device of the calls that this worker receives.
             self.attach(CallId(worker), TunId(u32::from(worker)), &device, None);
             let locals = address.map(|(local, _)| local).into_iter().collect();
-            self.tuns.push(SharedTun { device, locals });
+            self.tuns.push(SharedTun {
+                device,
+                locals,
+                queue: tun_queue(0),
+            });
         }
         Ok(())
     }
@@ -201,6 +208,13 @@ impl Server {
         if self.tuns[worker].locals.insert(local) {
             let peer = None;
             changes.push(Change::AddAddress { index, local, peer });
+        }
+        // Grown by doubling, so that few sessions have no long queue.
+        let packets = tun_queue(self.sessions.len());
+        let tun = &mut self.tuns[worker];
+        if packets >= tun.queue.saturating_mul(2) {
+            tun.queue = packets;
+            changes.push(Change::SetQueue { index, packets });
         }
         changes.push(Change::AddRoute(host_route(index, network)));
         changes
