@@ -67,9 +67,9 @@ impl<I: Io> Impaired<I> {
         (self.random >> 11) % PER_MILLION < per_million as u64
     }
 
-    fn send_held(&mut self, before_ms: u64) {
+    fn send_held(&mut self, now_ms: u64) {
         while let Some((since_ms, frame, route)) = self.held.first().copied()
-            && since_ms <= before_ms
+            && since_ms + HELD_MS <= now_ms
         {
             self.held.remove(0);
             self.inner.send(frame, route);
@@ -115,7 +115,7 @@ impl<I: Io> Io for Impaired<I> {
         };
         self.now_ms = self.inner.wait(deadline_ms, arrivals)?;
         self.impair_arrivals(arrivals);
-        self.send_held(self.now_ms.saturating_sub(HELD_MS));
+        self.send_held(self.now_ms);
         Ok(self.now_ms)
     }
 

@@ -233,9 +233,13 @@ fn secrets_are_read_again_while_a_tunnel_stands() {
     assert!(text(&wrong).contains("line 2"), "{}", text(&wrong));
     // A signal does the same as the command.
     write_secrets(&lab, &["mia", "eve", "ann"]);
-    lab.write("server.toml", &CONFIG.replace("10.50.0.2-5", "10.50.0.2-9"));
+    let changed = CONFIG.replace("10.50.0.2-5", "10.50.0.2-9");
+    lab.write(
+        "server.toml",
+        &changed.replace("workers = 2", "workers = 1"),
+    );
     server.signal(Signal::SIGHUP);
-    server.wait_for("the address pool has changed and needs a restart", 10);
+    server.wait_for("the number of workers has changed and needs a restart", 10);
     up(&lab, "ann");
     assert_eq!(
         column(&lab, "--order username", "username"),
@@ -297,7 +301,7 @@ fn metrics_have_the_values_of_what_has_happened() {
         ("pptp_fast_logins_total{result=\"rejected\"}", 1.0),
         ("pptp_fast_sessions_ended_total", 1.0),
         ("pptp_fast_calls_total", 3.0),
-        ("pptp_fast_pool_addresses_used{pool=\"default\"}", 2.0),
+        ("pptp_fast_pool_addresses_used{pool=\"main\"}", 2.0),
         ("pptp_fast_setup_seconds_count{phase=\"total\"}", 2.0),
         ("pptp_fast_setup_seconds_count{phase=\"lcp\"}", 3.0),
         // 5 times 100 octets behind headers of ICMP and IPv4.

@@ -151,13 +151,14 @@ impl Examination<'_> {
     /// Whether packets of so many octets, outer header included, reach the server unfragmented.
     ///
     /// Only the worker knows whether an acknowledgment goes along, which makes a packet longer by 4
-    /// octets: both lengths are tried in turn, and the one counts that left as long as it should.
+    /// octets: both lengths are tried, and the one counts that left as long as it should. Each
+    /// is tried twice: the first of two takes along what was owed, and the second is alone.
     async fn passes(&mut self, outer_len: usize) -> bool {
         let (wait, tries) = self.patience();
-        for attempt in 0..tries + 1 {
+        for attempt in 0..tries + 2 {
             self.echo_id = self.echo_id.wrapping_add(1);
             let id = self.echo_id;
-            let acknowledgment = 4 * (attempt % 2);
+            let acknowledgment = 4 * (attempt / 2 % 2);
             self.send_lcp_echo(id, outer_len.saturating_sub(ECHO_OVERHEAD + acknowledgment));
             let until = Instant::now() + wait;
             while let Some(came) = self.next_answer(until).await {
