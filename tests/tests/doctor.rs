@@ -35,11 +35,11 @@ fn examine(lab: &Lab, server: &str, more: &[&str]) -> (Value, i32) {
     let report: Value = report.unwrap_or_else(|_| panic!("no report: {}", text(&done)));
     assert_eq!(
         report["exit_status"],
-        done.status.code().unwrap(),
+        done.status.code().expect("ended by itself"),
         "{report:#}"
     );
     assert_bare(lab, Side::Client);
-    (report, done.status.code().unwrap())
+    (report, done.status.code().expect("ended by itself"))
 }
 
 fn phase<'a>(report: &'a Value, name: &str) -> &'a Value {
@@ -65,7 +65,7 @@ fn assert_says(phase: &Value, status: &str, cause: &str, remedy: &str) {
     let remedies = phase["remedies"].as_array().expect("remedies");
     let mut words = remedies
         .iter()
-        .flat_map(|it| it.as_object().unwrap().values());
+        .flat_map(|it| it.as_object().expect("an object").values());
     let is_there = words.any(|words| words.as_str().unwrap_or_default().contains(remedy));
     assert!(is_there, "\"{remedy}\" is not in: {phase:#}");
 }
@@ -94,28 +94,28 @@ fn rule(lab: &Lab, side: Side, hook: &str, rule: &str) {
 fn fake(lab: &Lab, port: u16, serve: impl Fn(TcpStream) + Send + 'static) {
     let (listens, is_listening) = channel();
     lab.in_namespace(Side::Server, move || {
-        let listener = TcpListener::bind((SERVER, port)).unwrap();
-        listens.send(()).unwrap();
+        let listener = TcpListener::bind((SERVER, port)).expect("the port is free");
+        listens.send(()).expect("the test waits");
         for stream in listener.incoming().flatten() {
             serve(stream);
         }
     });
-    is_listening.recv().unwrap();
+    is_listening.recv().expect("it listens");
 }
 
 /// Answers every question for a name with "no error", and no name.
 fn name_server(lab: &Lab) {
     let (listens, is_listening) = channel();
     lab.in_namespace(Side::Server, move || {
-        let socket = UdpSocket::bind("0.0.0.0:53").unwrap();
-        listens.send(()).unwrap();
+        let socket = UdpSocket::bind("0.0.0.0:53").expect("the port is free");
+        listens.send(()).expect("the test waits");
         let mut question = [0; 512];
         while let Ok((len, from)) = socket.recv_from(&mut question) {
             question[2] |= 0x80;
-            socket.send_to(&question[..len], from).unwrap();
+            socket.send_to(&question[..len], from).expect("it is sent");
         }
     });
-    is_listening.recv().unwrap();
+    is_listening.recv().expect("it listens");
 }
 
 #[test]
@@ -489,16 +489,16 @@ fn begin_lcp(source: &'static str, call_id: u16) {
 }
 
 fn send_requests(source: &str, call_id: u16) {
-    let source: Ipv4Addr = source.parse().unwrap();
+    let source: Ipv4Addr = source.parse().expect("an address");
     let socket = gre_socket::open(&GreSocketConfig {
         index: 0,
         count: 1,
         local: Some(source),
         mark: None,
     })
-    .unwrap();
+    .expect("a raw socket");
     let frame = [0xFF, 0x03, 0xC0, 0x21, 1, 1, 0, 4];
-    let client = SockaddrIn::from(SocketAddrV4::new(CLIENT.parse().unwrap(), 0));
+    let client = SockaddrIn::from(SocketAddrV4::new(CLIENT.parse().expect("an address"), 0));
     for number in 0..20 {
         let header = GreRepr {
             call_id,
@@ -509,7 +509,7 @@ fn send_requests(source: &str, call_id: u16) {
         let mut packet = vec![0; header.header_len()];
         header.emit(&mut packet);
         packet.extend_from_slice(&frame);
-        sendto(socket.as_raw_fd(), &packet, &client, MsgFlags::empty()).unwrap();
+        sendto(socket.as_raw_fd(), &packet, &client, MsgFlags::empty()).expect("it is sent");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
