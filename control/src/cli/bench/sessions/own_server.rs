@@ -71,6 +71,7 @@ impl OwnServer {
             .arg(dir.path())
             .args(["--count", &config.count.to_string()])
             .env("PPTP_FAST_RUN_DIR", dir.path())
+            .env("PPTP_FAST_STATE_DIR", dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
