@@ -171,7 +171,8 @@ impl SecretsFile {
         self.splice(end..end, text);
         self.lines = parse(self.edit.path(), &self.text)?;
         // A backslash at the end of the last line would have drawn the new one into it.
-        let added = self.lines.get(count).map(SecretLine::words);
+        let added = self.lines.get(count).filter(|it| it.span.start >= end);
+        let added = added.map(SecretLine::words);
         let expected = (
             new.client.as_bytes(),
             new.server.as_bytes(),
@@ -537,6 +538,15 @@ mod tests {
             assert!(!error.contains("s3cret"), "{error}");
         }
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_line_that_would_join_the_one_before_is_not_written() {
+        // An empty word that goes on in the next line.
+        let (_dir, path) = file(b"''\\");
+        let error = set(&path, "mia", "z", "x").unwrap_err().to_string();
+        assert!(error.contains("backslash"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"''\\");
     }
 
     proptest! {
