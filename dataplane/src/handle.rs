@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
@@ -45,6 +45,8 @@ pub struct WorkerConfig {
     pub slots: u16,
     /// Open a packet ring beside the GRE socket. It takes nothing in until its gate is opened.
     pub wants_packet_ring: bool,
+    /// Stand still, with a GRE socket that queues nothing, until it is told `Collect` and `Resume`.
+    pub is_held: bool,
     /// Sessions that can be installed at once.
     pub max_sessions: usize,
     /// Commands that can wait.
@@ -65,6 +67,7 @@ impl Default for WorkerConfig {
             mark: None,
             slots: limits::RECEIVE_SLOTS,
             wants_packet_ring: false,
+            is_held: false,
             max_sessions: 1024,
             commands: 4096,
             notices: 4096,
@@ -295,6 +298,9 @@ fn run(
     };
     let goodbye = Goodbye(Arc::clone(mailbox));
     let mut worker = Worker::new(spec, uring, Arc::clone(mailbox), counters, io_counters);
+    if config.is_held {
+        worker.begin_held();
+    }
     if let Some(helper) = &helper {
         worker.look_ahead_in(Arc::clone(&helper.workshop));
     }
@@ -324,6 +330,9 @@ fn open(
         local: config.local,
         mark: config.mark,
     })?;
+    if config.is_held {
+        gre_socket::deafen(gre.as_fd()).map_err(resource("attach the GRE filter"))?;
+    }
     let features = probe()?;
     let (mailbox, io_counters) = (Arc::clone(mailbox), Arc::clone(io_counters));
     let mut uring = Uring::new(gre, config.slots, features, mailbox, io_counters)?;

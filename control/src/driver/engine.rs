@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dataplane::counters::SessionCounters;
 use dataplane::handle::StartError;
 use dataplane::program::{CallId, Command, Notice, Role, SessionSpec};
@@ -164,13 +165,22 @@ impl Engine {
             TransportInput::Accepted { stream, peer } => {
                 let connection = ConnectionId(self.accepted);
                 self.accepted += 1;
-                self.transport.adopt(connection, stream);
-                self.endpoint
-                    .handle(now, Event::Accepted { connection, peer });
+                // What cannot be watched for want of memory is closed, as if it had not come.
+                if self.transport.adopt(connection, stream, Bytes::new()).is_ok() {
+                    let event = Event::Accepted { connection, peer };
+                    self.endpoint.handle(now, event);
+                }
             }
             TransportInput::Connected { connection, stream } => {
-                self.transport.adopt(connection, stream);
-                self.endpoint.handle(now, Event::Connected { connection });
+                let adopted = self.transport.adopt(connection, stream, Bytes::new());
+                let event = match adopted {
+                    Ok(()) => Event::Connected { connection },
+                    Err(error) => Event::Disconnected {
+                        connection,
+                        error: Some(error.to_string()),
+                    },
+                };
+                self.endpoint.handle(now, event);
             }
             TransportInput::Bytes { connection, bytes } if self.transport.knows(connection) => {
                 self.endpoint.handle(

@@ -2,16 +2,23 @@
 //!
 //! Each connection has a task that reads and one that writes; both speak to the control loop
 //! through bounded queues, so that a slow or hostile peer costs a fixed amount of memory.
+//!
+//! Nothing is left to the ring that might take long: a task waits until the socket is ready, and
+//! only then reads or writes. So it can be stopped where it waits, and no octet is lost, when the
+//! sockets go over to another process.
 
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use bytes::{Buf, Bytes};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_uring::net::{TcpListener, TcpStream};
+use tokio_uring::net::TcpStream;
 
 use crate::proto::ConnectionId;
 
@@ -53,10 +60,23 @@ pub(crate) struct TransportConfig {
     pub mark: Option<u32>,
 }
 
+/// A socket, and how to wait until it is ready. It does not block.
+type Ready<T> = Rc<AsyncFd<T>>;
+
 struct Connection {
-    writes: mpsc::Sender<Bytes>,
+    stream: Ready<TcpStream>,
+    outgoing: Rc<Outgoing>,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
+}
+
+/// What waits to be written.
+#[derive(Default)]
+struct Outgoing {
+    queue: RefCell<VecDeque<Bytes>>,
+    news: Notify,
+    /// Nothing follows what is queued.
+    is_last: Cell<bool>,
 }
 
 /// All control connections of this process.
@@ -67,7 +87,8 @@ pub(crate) struct Transport {
     /// Writers of closed connections that may still have something to write.
     closing: Vec<JoinHandle<()>>,
     inputs: mpsc::Sender<TransportInput>,
-    listeners: Vec<JoinHandle<()>>,
+    listeners: Vec<(SocketAddrV4, Ready<std::net::TcpListener>, JoinHandle<()>)>,
+    is_paused: watch::Sender<bool>,
 }
 
 impl Transport {
@@ -80,17 +101,32 @@ impl Transport {
             closing: Vec::new(),
             inputs,
             listeners: Vec::new(),
+            is_paused: watch::Sender::new(false),
         };
         (transport, receiver)
     }
 
     /// Accepts connections on `address` until the transport is dropped.
     pub(crate) fn listen(&mut self, address: SocketAddrV4) -> std::io::Result<()> {
-        let listener = TcpListener::from_std(bind(address)?);
-        let inputs = self.inputs.clone();
-        self.listeners
-            .push(tokio_uring::spawn(accept(listener, inputs)));
+        self.listen_with(address, bind(address)?)
+    }
+
+    /// Accepts connections through a socket that listens on `address` already.
+    pub(crate) fn listen_with(
+        &mut self,
+        address: SocketAddrV4,
+        listener: std::net::TcpListener,
+    ) -> std::io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = ready(listener)?;
+        let task = self.spawn_accept(&listener);
+        self.listeners.push((address, listener, task));
         Ok(())
+    }
+
+    fn spawn_accept(&self, listener: &Ready<std::net::TcpListener>) -> JoinHandle<()> {
+        let (inputs, is_paused) = (self.inputs.clone(), self.is_paused.subscribe());
+        tokio_uring::spawn(accept(Rc::clone(listener), inputs, is_paused))
     }
 
     /// Starts to connect; `Connected` or `Disconnected` follows.
@@ -110,21 +146,46 @@ impl Transport {
         self.connecting.insert(connection, task);
     }
 
-    /// Starts to read from and write to `stream` under the name `connection`.
-    pub(crate) fn adopt(&mut self, connection: ConnectionId, stream: TcpStream) {
+    /// Starts to read from and write to `stream`, which must not block, under the name
+    /// `connection`.
+    ///
+    /// # Errors
+    /// The kernel cannot watch it.
+    pub(crate) fn adopt(
+        &mut self,
+        connection: ConnectionId,
+        stream: TcpStream,
+        unsent: Bytes,
+    ) -> std::io::Result<()> {
         self.connecting.remove(&connection);
-        let stream = Rc::new(stream);
-        let (writes, queue) = mpsc::channel(WRITES_MAX);
-        let reader = tokio_uring::spawn(read(Rc::clone(&stream), connection, self.inputs.clone()));
-        let writer = tokio_uring::spawn(write(stream, queue));
+        let (stream, outgoing) = (ready(stream)?, Rc::new(Outgoing::default()));
+        if !unsent.is_empty() {
+            outgoing.queue.borrow_mut().push_back(unsent);
+        }
+        let (reader, writer) = self.spawn(connection, &stream, &outgoing);
         self.connections.insert(
             connection,
             Connection {
-                writes,
+                stream,
+                outgoing,
                 reader,
                 writer,
             },
         );
+        Ok(())
+    }
+
+    fn spawn(
+        &self,
+        connection: ConnectionId,
+        stream: &Ready<TcpStream>,
+        outgoing: &Rc<Outgoing>,
+    ) -> (JoinHandle<()>, JoinHandle<()>) {
+        let (inputs, is_paused) = (self.inputs.clone(), self.is_paused.subscribe());
+        let reading = read(Rc::clone(stream), connection, inputs, is_paused);
+        let is_paused = self.is_paused.subscribe();
+        let writing = write(Rc::clone(stream), Rc::clone(outgoing), is_paused);
+        (tokio_uring::spawn(reading), tokio_uring::spawn(writing))
     }
 
     /// Queues `bytes`; false when the peer has not read for so long that the queue is full.
@@ -132,7 +193,60 @@ impl Transport {
         let Some(known) = self.connections.get(&connection) else {
             return true;
         };
-        known.writes.try_send(bytes).is_ok()
+        let mut queue = known.outgoing.queue.borrow_mut();
+        let has_room = queue.len() < WRITES_MAX;
+        if has_room {
+            queue.push_back(bytes);
+            known.outgoing.news.notify_one();
+        }
+        has_room
+    }
+
+    /// Stops to accept, read and write; returns when that is so. Whoever waits for it takes what
+    /// has been read until then out of the other end of the queue meanwhile.
+    pub(crate) fn pause(&mut self) -> impl Future<Output = ()> + use<> {
+        self.is_paused.send_replace(true);
+        let mut tasks = Vec::new();
+        for known in self.connections.values_mut() {
+            tasks.push(std::mem::replace(&mut known.reader, nothing()));
+            tasks.push(std::mem::replace(&mut known.writer, nothing()));
+        }
+        for (_, _, task) in &mut self.listeners {
+            tasks.push(std::mem::replace(task, nothing()));
+        }
+        async move {
+            futures::future::join_all(tasks).await;
+        }
+    }
+
+    /// Goes on after `pause`.
+    pub(crate) fn resume(&mut self) {
+        self.is_paused.send_replace(false);
+        let mut connections = std::mem::take(&mut self.connections);
+        for (connection, known) in &mut connections {
+            let (reader, writer) = self.spawn(*connection, &known.stream, &known.outgoing);
+            (known.reader, known.writer) = (reader, writer);
+        }
+        self.connections = connections;
+        let mut listeners = std::mem::take(&mut self.listeners);
+        for (_, listener, task) in &mut listeners {
+            *task = self.spawn_accept(listener);
+        }
+        self.listeners = listeners;
+    }
+
+    /// The sockets that listen.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = (SocketAddrV4, RawFd)> {
+        let listeners = self.listeners.iter();
+        listeners.map(|(address, listener, _)| (*address, listener.as_raw_fd()))
+    }
+
+    /// A connection's socket, and what has not been written to it.
+    pub(crate) fn connection(&self, connection: ConnectionId) -> Option<(RawFd, Vec<u8>)> {
+        let known = self.connections.get(&connection)?;
+        let unsent = known.outgoing.queue.borrow();
+        let octets: Vec<&[u8]> = unsent.iter().map(|bytes| &bytes[..]).collect();
+        Some((known.stream.as_raw_fd(), octets.concat()))
     }
 
     /// Ends a connection after what has been queued. Nothing more is heard of it.
@@ -142,6 +256,8 @@ impl Transport {
         }
         if let Some(known) = self.connections.remove(&connection) {
             known.reader.abort();
+            known.outgoing.is_last.set(true);
+            known.outgoing.news.notify_one();
             self.closing.retain(|writer| !writer.is_finished());
             self.closing.push(known.writer);
         }
@@ -161,7 +277,8 @@ impl Transport {
 
 impl Drop for Transport {
     fn drop(&mut self) {
-        for task in self.listeners.iter().chain(self.connecting.values()) {
+        let listeners = self.listeners.iter().map(|(_, _, task)| task);
+        for task in listeners.chain(self.connecting.values()) {
             task.abort();
         }
     }
@@ -176,18 +293,46 @@ fn bind(address: SocketAddrV4) -> std::io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn accept(listener: TcpListener, inputs: mpsc::Sender<TransportInput>) {
+/// A task that is over.
+fn nothing() -> JoinHandle<()> {
+    tokio_uring::spawn(async {})
+}
+
+fn ready<T: AsRawFd>(socket: T) -> std::io::Result<Ready<T>> {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, for types whose descriptor changes; \
+        a socket's does not"
+    )]
+    AsyncFd::new(socket).map(Rc::new)
+}
+
+async fn accept(
+    listener: Ready<std::net::TcpListener>,
+    inputs: mpsc::Sender<TransportInput>,
+    mut is_paused: watch::Receiver<bool>,
+) {
     loop {
-        match listener.accept().await {
-            Ok((stream, SocketAddr::V4(peer))) => {
+        let ready = tokio::select! {
+            biased;
+            _ = is_paused.wait_for(|is_paused| *is_paused) => return,
+            ready = listener.readable() => ready,
+        };
+        let Ok(mut ready) = ready else { return };
+        match ready.try_io(|listener| listener.get_ref().accept()) {
+            Ok(Ok((stream, SocketAddr::V4(peer)))) => {
+                if stream.set_nonblocking(true).is_err() {
+                    continue;
+                }
+                let stream = TcpStream::from_std(stream);
                 let accepted = TransportInput::Accepted { stream, peer };
                 if inputs.send(accepted).await.is_err() {
                     return;
                 }
             }
-            Ok(_) => {}
+            Ok(Ok(_)) | Err(_) => {}
             // Out of descriptors, or the connection died while it waited: neither ends listening.
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }
@@ -206,21 +351,25 @@ async fn connect(server: SocketAddrV4, config: TransportConfig) -> std::io::Resu
         .map_err(|_| {
             std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within 20 seconds")
         })??;
-    // io_uring waits by itself only on blocking sockets.
-    let stream = stream.into_std()?;
-    stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
-    Ok(TcpStream::from_std(stream))
+    Ok(TcpStream::from_std(stream.into_std()?))
 }
 
 async fn read(
-    stream: Rc<TcpStream>,
+    stream: Ready<TcpStream>,
     connection: ConnectionId,
     inputs: mpsc::Sender<TransportInput>,
+    mut is_paused: watch::Receiver<bool>,
 ) {
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let (result, returned) = stream.read(buffer).await;
+        let ready = tokio::select! {
+            biased;
+            _ = is_paused.wait_for(|is_paused| *is_paused) => return,
+            ready = stream.readable() => ready,
+        };
+        let Ok(mut ready) = ready else { return };
+        let (result, returned) = stream.get_ref().read(buffer).await;
         buffer = returned;
         let input = match result {
             Ok(0) => TransportInput::Disconnected {
@@ -230,6 +379,10 @@ async fn read(
             Ok(length) => {
                 let bytes = Bytes::copy_from_slice(&buffer[..length]);
                 TransportInput::Bytes { connection, bytes }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                ready.clear_ready();
+                continue;
             }
             Err(error) => TransportInput::Disconnected {
                 connection,
@@ -243,11 +396,48 @@ async fn read(
     }
 }
 
-async fn write(stream: Rc<TcpStream>, mut queue: mpsc::Receiver<Bytes>) {
-    while let Some(bytes) = queue.recv().await {
-        if stream.write_all(bytes).await.0.is_err() {
-            break;
+async fn write(
+    stream: Ready<TcpStream>,
+    outgoing: Rc<Outgoing>,
+    mut is_paused: watch::Receiver<bool>,
+) {
+    loop {
+        let first = outgoing.queue.borrow().front().cloned();
+        let Some(bytes) = first else {
+            if outgoing.is_last.get() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                _ = is_paused.wait_for(|is_paused| *is_paused) => return,
+                () = outgoing.news.notified() => continue,
+            }
+        };
+        let ready = tokio::select! {
+            biased;
+            // The last words of a connection that is closed are nobody else's.
+            _ = is_paused.wait_for(|is_paused| *is_paused), if !outgoing.is_last.get() => return,
+            ready = stream.writable() => ready,
+        };
+        let Ok(mut ready) = ready else { return };
+        match stream.get_ref().write(bytes).submit().await.0 {
+            Ok(length) => outgoing.written(length),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ready.clear_ready(),
+            Err(_) => break,
         }
     }
-    let _ = stream.shutdown(std::net::Shutdown::Both);
+    let _ = stream.get_ref().shutdown(std::net::Shutdown::Both);
+}
+
+impl Outgoing {
+    /// Forgets so many octets of the first in the queue.
+    fn written(&self, length: usize) {
+        let mut queue = self.queue.borrow_mut();
+        if let Some(mut first) = queue.pop_front()
+            && length < first.len()
+        {
+            first.advance(length);
+            queue.push_front(first);
+        }
+    }
 }

@@ -118,6 +118,8 @@ pub struct Uring {
     counters: Arc<IoCounters>,
     has_read_multishot: bool,
     completed: Vec<cqueue::Entry>,
+    /// Nothing is taken in.
+    is_held: bool,
     is_receiving: bool,
     is_polling: bool,
     is_polling_tap: bool,
@@ -202,6 +204,7 @@ impl Uring {
             mailbox,
             counters,
             has_read_multishot: features.read_multishot,
+            is_held: false,
             is_receiving: false,
             is_polling: false,
             is_polling_tap: false,
@@ -236,7 +239,10 @@ impl Uring {
         self.memory.gre_buffers.publish();
         self.memory.reads.buffers().publish();
         let is_sweeping = self.is_busy && !self.is_ring_busy;
-        if !self.is_receiving && !is_sweeping && self.memory.gre_buffers.has_available() {
+        if !self.is_held
+            && !self.is_receiving
+            && !is_sweeping
+            && self.memory.gre_buffers.has_available() {
             let group = self.memory.gre_buffers.group();
             let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group).build();
             // SAFETY: it fills buffers of the group only, which the arena has lent.
@@ -250,7 +256,8 @@ impl Uring {
             unsafe { self.ring.push(entry, Token::Wake) };
             self.is_polling = true;
         }
-        while self.memory.reads.buffers().has_available()
+        while !self.is_held
+            && self.memory.reads.buffers().has_available()
             && let Some((device, fd)) = self.devices.begin_read()
         {
             self.read(device, Fd(fd));
@@ -714,7 +721,7 @@ impl Io for Uring {
         } else {
             BUSY_PACKETS
         };
-        self.is_busy = arrivals.gre.len() >= enough;
+        self.is_busy = !self.is_held && arrivals.gre.len() >= enough;
         reads.split(arena, arrivals, &self.counters);
         let (errors, errno) = self.receive_errors;
         if errors > limits::RECEIVE_ERRORS_MAX {
@@ -819,6 +826,37 @@ impl Io for Uring {
             let reads = Token::Read { device }.to_bits();
             self.cancel(CancelBuilder::user_data(reads).all());
         }
+    }
+
+    fn hold(&mut self, arrivals: &mut Arrivals) -> Result<(), IoError> {
+        self.is_held = true;
+        self.is_busy = false;
+        self.cancel(CancelBuilder::user_data(Token::Receive.to_bits()).all());
+        let devices: Vec<u16> = self.devices.reading().collect();
+        for device in devices {
+            let reads = Token::Read { device }.to_bits();
+            self.cancel(CancelBuilder::user_data(reads).all());
+        }
+        let mut rounds_left = CLOSE_ROUNDS;
+        let is_taking = |it: &Self| it.is_receiving || it.devices.reading().next().is_some();
+        while is_taking(self) && rounds_left > 0 {
+            let entered = self.ring.enter(1, Some(CLOSE_ROUND_NS));
+            entered.map_err(IoError::Ring)?;
+            self.reap(arrivals);
+            rounds_left -= 1;
+        }
+        let Memory { reads, arena, .. } = &mut *self.memory;
+        self.tap.take(arena, arrivals, &self.counters);
+        reads.split(arena, arrivals, &self.counters);
+        Ok(())
+    }
+
+    fn resume(&mut self) {
+        self.is_held = false;
+    }
+
+    fn collect(&mut self, index: u16, count: u16) -> bool {
+        gre_socket::listen(self.gre.as_fd(), index, count).is_ok()
     }
 
     fn close(&mut self) {
