@@ -18,9 +18,7 @@ use crate::snapshot::SessionSnapshot;
 
 /// The Call ID that *we* chose: it stands in the GRE key field of what the peer sends us
 /// (RFC 2637 4.1), and names the session everywhere in this program. 0 is valid.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CallId(pub u16);
 
 impl CallId {

@@ -166,7 +166,11 @@ impl Engine {
                 let connection = ConnectionId(self.accepted);
                 self.accepted += 1;
                 // What cannot be watched for want of memory is closed, as if it had not come.
-                if self.transport.adopt(connection, stream, Bytes::new()).is_ok() {
+                if self
+                    .transport
+                    .adopt(connection, stream, Bytes::new())
+                    .is_ok()
+                {
                     let event = Event::Accepted { connection, peer };
                     self.endpoint.handle(now, event);
                 }
@@ -234,7 +238,10 @@ impl Engine {
                     fast_path.hear_of_xdp(worker, interface, state);
                 }
             }
-            Notice::TunLost { .. } | Notice::Stopped => {}
+            Notice::TunLost { .. }
+            | Notice::Stopped
+            | Notice::Collecting
+            | Notice::Exported { .. } => {}
             Notice::Failed { reason } => tracing::error!("{reason}"),
         }
     }

@@ -34,10 +34,12 @@ use crate::wire::pptp::messages::{
 mod config;
 #[cfg(test)]
 mod promises;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use config::{CallPhase, CallStatus, EndpointConfig, Limits, Timers};
+pub use snapshot::EndpointSnapshot;
 
 /// What was passed over on control connections, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

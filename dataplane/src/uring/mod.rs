@@ -242,7 +242,8 @@ impl Uring {
         if !self.is_held
             && !self.is_receiving
             && !is_sweeping
-            && self.memory.gre_buffers.has_available() {
+            && self.memory.gre_buffers.has_available()
+        {
             let group = self.memory.gre_buffers.group();
             let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group).build();
             // SAFETY: it fills buffers of the group only, which the arena has lent.
