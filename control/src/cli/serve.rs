@@ -12,7 +12,8 @@ use crate::config::server::ServerConfig;
 use crate::driver::admin::Asked;
 use crate::driver::log::{Log, Terminal};
 use crate::driver::run_files::{self, AdminSocket};
-use crate::driver::{admin, runtime, server, signals};
+use crate::driver::server::takeover::{self, End, Phase, Sockets};
+use crate::driver::{admin, background, runtime, signals};
 
 /// Requests that may wait.
 const REQUESTS_MAX: usize = 16;
@@ -33,6 +34,15 @@ pub(super) struct Serve {
     /// Prepare the key streams of packets to come while nothing else is to be done; 390 kB a session.
     #[arg(long)]
     look_ahead: bool,
+    /// Go on with the sessions of the server that runs here, perhaps of another version; it ends.
+    #[arg(long)]
+    takeover: bool,
+    /// With --takeover: go to the background when it is done.
+    #[arg(long, requires = "takeover")]
+    background: bool,
+    /// Stop this process in a phase of the take-over, for tests.
+    #[arg(long, value_enum, requires = "takeover", hide = true)]
+    stop_at: Option<Phase>,
     /// Print a commented example of the TOML file and end.
     #[arg(long)]
     example: bool,
@@ -62,46 +72,114 @@ impl Serve {
             print_line(format_args!("{}: good", self.config.display()));
             return ExitCode::SUCCESS;
         }
-        match runtime::block_on(serve(config)) {
+        if self.background && !background::is_child() {
+            return background::run_beside()
+                .unwrap_or_else(|error| fail(format_args!("cannot start: {error}"), 1));
+        }
+        let served = async {
+            if self.takeover {
+                self.take_over(config).await
+            } else {
+                serve(config).await
+            }
+        };
+        match runtime::block_on(served) {
             Ok(code) => code,
             Err(error) => fail(error, 4),
         }
     }
+
+    async fn take_over(&self, config: ServerConfig) -> ExitCode {
+        let log = match open_log(&config) {
+            Ok(log) => log,
+            Err(message) => return fail(message, 1),
+        };
+        let path = run_files::takeover_socket();
+        let taken = match takeover::take(config, log, &path, self.stop_at).await {
+            Ok(taken) => taken,
+            Err(error) => return fail(&error, error.exit_status()),
+        };
+        if self.background {
+            background::start_session();
+            background::report_ready_beside();
+        }
+        let (requests, receiver) = mpsc::channel::<Asked>(REQUESTS_MAX);
+        let mut files = Vec::new();
+        match taken.admin() {
+            Ok(listener) => {
+                if let Ok(copy) = listener.try_clone() {
+                    files.push(AdminSocket::adopt(copy, &run_files::server_socket()));
+                }
+                tokio::task::spawn_local(admin::serve(listener, requests.clone()));
+            }
+            Err(error) => super::warn(format_args!("no admin socket: {error}")),
+        }
+        files.extend(taken.takeover().map(|copy| AdminSocket::adopt(copy, &path)));
+        let (first, _) = oneshot::channel();
+        tokio::task::spawn_local(signals::forward(requests, first));
+        let (ready, _) = oneshot::channel();
+        leave_files(taken.run(receiver, ready).await, files);
+        ExitCode::SUCCESS
+    }
+}
+
+/// The run files are the other process's when it has taken over.
+fn leave_files(end: End, files: Vec<AdminSocket>) {
+    if end == End::TakenOver {
+        files.into_iter().for_each(AdminSocket::leave);
+    }
+}
+
+fn open_log(config: &ServerConfig) -> Result<Log, String> {
+    let Some(path) = &config.log.file else {
+        return Ok(Log::new(Some(Terminal::Stdout)));
+    };
+    let log = Log::new(None).with_syslog().with_file(path);
+    log.map_err(|error| format!("cannot open the log {}: {error}", path.display()))
 }
 
 async fn serve(config: ServerConfig) -> ExitCode {
-    let socket = match AdminSocket::bind(&run_files::server_socket()) {
-        Ok(socket) => socket,
-        Err(error) => return fail(socket_refused(&error), 1),
+    let bind = |path: PathBuf| {
+        AdminSocket::bind(&path).map_err(|error| fail(socket_refused(&error, &path), 1))
     };
-    let log = match &config.log.file {
-        Some(path) => match Log::new(None).with_syslog().with_file(path) {
-            Ok(log) => log,
-            Err(error) => {
-                return fail(
-                    format_args!("cannot open the log {}: {error}", path.display()),
-                    1,
-                );
-            }
-        },
-        None => Log::new(Some(Terminal::Stdout)),
+    let (socket, takeover) = match (
+        bind(run_files::server_socket()),
+        bind(run_files::takeover_socket()),
+    ) {
+        (Ok(socket), Ok(takeover)) => (socket, takeover),
+        (Err(code), _) | (_, Err(code)) => return code,
+    };
+    let log = match open_log(&config) {
+        Ok(log) => log,
+        Err(message) => return fail(message, 1),
     };
     let (requests, receiver) = mpsc::channel::<Asked>(REQUESTS_MAX);
-    let Ok(listener) = socket.listener.try_clone() else {
+    let copies = (
+        socket.listener.try_clone(),
+        socket.listener.try_clone(),
+        takeover.listener.try_clone(),
+    );
+    let (Ok(listener), Ok(admin), Ok(for_takeover)) = copies else {
         return fail("out of descriptors", 1);
     };
     tokio::task::spawn_local(admin::serve(listener, requests.clone()));
     let (first, _) = oneshot::channel();
     tokio::task::spawn_local(signals::forward(requests, first));
     let (ready, _) = oneshot::channel();
-    match server::run(config, log, receiver, ready).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let sockets = Sockets {
+        admin,
+        takeover: for_takeover,
+    };
+    match takeover::run(config, log, receiver, ready, sockets).await {
+        Ok(end) => {
+            leave_files(end, vec![socket, takeover]);
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(&error, error.exit_status()),
     }
 }
 
-fn socket_refused(error: &std::io::Error) -> String {
-    let path = run_files::server_socket();
+fn socket_refused(error: &std::io::Error, path: &std::path::Path) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => "a server is already running: see pptp-fast status".into(),
         std::io::ErrorKind::PermissionDenied => format!(

@@ -239,6 +239,7 @@ impl<'a> Client<'a> {
                 sessions_max: 1,
                 fast_path: config.fast_path(),
                 look_ahead: config.look_ahead,
+                is_held: false,
             },
             Some(trace),
         )

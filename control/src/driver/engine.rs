@@ -24,6 +24,8 @@ use crate::config::fast_path::FastPathMode;
 use crate::proto::endpoint::{Endpoint, EndpointConfig};
 use crate::proto::{Action, ConnectionId, Event};
 
+pub(crate) mod handover;
+
 /// How often counters are looked at for signs of life.
 const LIFE_CHECK: Duration = Duration::from_secs(1);
 /// How soon a full command queue is tried again.

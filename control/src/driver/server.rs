@@ -2,16 +2,19 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::offload::TunFeatures;
 use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use self::takeover::{End, Sockets};
 use super::admin::{Answer, Asked, Request};
 use super::engine::{Direction, Engine, Trace};
 use super::host_error::HostError;
@@ -34,6 +37,7 @@ mod admission;
 mod hooks;
 mod link_local;
 mod status;
+pub mod takeover;
 
 /// How often idle and session time-outs are looked at.
 const LIMIT_CHECK: Duration = Duration::from_secs(1);
@@ -92,32 +96,12 @@ impl ServerError {
 pub async fn run(
     config: ServerConfig,
     log: Log,
-    mut requests: mpsc::Receiver<Asked>,
+    requests: mpsc::Receiver<Asked>,
     ready: oneshot::Sender<()>,
 ) -> Result<(), ServerError> {
     let mut server = Server::start(config, log).await?;
     let _ = ready.send(());
-    let mut limit_check = tokio::time::interval(LIMIT_CHECK);
-    let waiting = loop {
-        let actions = tokio::select! {
-            input = server.engine.next() => server.engine.handle(input),
-            _ = limit_check.tick() => server.check_limits(),
-            Some((request, answer)) = requests.recv() => {
-                let reply = match request {
-                    Request::Down | Request::HangUp => break answer,
-                    Request::Status => Answer::Server(server.status()),
-                    Request::ToggleDebug => server.toggle_debug(),
-                    // Each client's affair.
-                    Request::RenegotiateCompression => Answer::Done,
-                };
-                let _ = answer.send(reply);
-                continue;
-            }
-        };
-        server.perform(actions).await;
-    };
-    server.shut_down().await;
-    let _ = waiting.send(Answer::Ended);
+    server.work(requests).await;
     Ok(())
 }
 
@@ -125,6 +109,8 @@ pub async fn run(
 struct SharedTun {
     index: u32,
     name: String,
+    fd: Arc<OwnedFd>,
+    features: TunFeatures,
 }
 
 /// What the server remembers of one call beside what the endpoint does.
@@ -165,21 +151,63 @@ struct Server {
     sessions: HashMap<CallId, Session>,
     /// Of sessions that have ended while a script of theirs ran.
     scripts_running: Vec<Arc<Mutex<()>>>,
+    /// Those that go to a process that takes over.
+    sockets: Option<Sockets>,
 }
 
 impl Server {
-    async fn start(mut config: ServerConfig, log: Log) -> Result<Self, ServerError> {
+    async fn work(&mut self, mut requests: mpsc::Receiver<Asked>) -> End {
+        let mut successors = self.greet_successors();
+        let mut limit_check = tokio::time::interval(LIMIT_CHECK);
+        let waiting = loop {
+            let actions = tokio::select! {
+                input = self.engine.next() => self.engine.handle(input),
+                _ = limit_check.tick() => self.check_limits(),
+                Some((request, answer)) = requests.recv() => {
+                    let reply = match request {
+                        Request::Down | Request::HangUp => break answer,
+                        Request::Status => Answer::Server(self.status()),
+                        Request::ToggleDebug => self.toggle_debug(),
+                        // Each client's affair.
+                        Request::RenegotiateCompression => Answer::Done,
+                    };
+                    let _ = answer.send(reply);
+                    continue;
+                }
+                Some(successor) = successors.recv() => match self.hand_over(successor).await {
+                    Some(taken) => {
+                        self.leave(&taken).await;
+                        return End::TakenOver;
+                    }
+                    None => continue,
+                },
+            };
+            self.perform(actions).await;
+        };
+        self.shut_down().await;
+        let _ = waiting.send(Answer::Ended);
+        End::Down
+    }
+
+    /// A server without devices that does not listen. `takes_over`: its workers stand still, and
+    /// are so many.
+    fn assemble(
+        mut config: ServerConfig,
+        log: Log,
+        takes_over: Option<u16>,
+    ) -> Result<Self, ServerError> {
         refuse_unsupported(&config)?;
         link_local::choose(&mut config);
         privileges::check().map_err(HostError::from)?;
         let workers = WorkersConfig {
-            count: worker_count(&config),
+            count: takes_over.unwrap_or_else(|| worker_count(&config)),
             split_directions: config.split_directions,
             local: None,
             mark: None,
             sessions_max: config.limits.sessions_max as usize,
             fast_path: config.fast_path,
             look_ahead: config.look_ahead,
+            is_held: takes_over.is_some(),
         };
         let endpoint = endpoint_config(&config);
         let debug = Rc::new(Cell::new(config.log.debug));
@@ -187,7 +215,7 @@ impl Server {
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)
             .map_err(HostError::from)?;
         let pool = config.address_pool();
-        let mut server = Self {
+        Ok(Self {
             config,
             engine,
             netlink: Netlink::open().map_err(HostError::from)?,
@@ -197,7 +225,12 @@ impl Server {
             tuns: Vec::new(),
             sessions: HashMap::new(),
             scripts_running: Vec::new(),
-        };
+            sockets: None,
+        })
+    }
+
+    async fn start(config: ServerConfig, log: Log) -> Result<Self, ServerError> {
+        let mut server = Self::assemble(config, log, None)?;
         server.open_tuns().await?;
         server.listen().await?;
         server.write_pid_file()?;
@@ -233,22 +266,32 @@ impl Server {
                 .await?;
             self.add_link_local(index).await;
             let tun = TunId(u32::from(worker));
+            let fd = Arc::new(OwnedFd::from(fd));
             let attach = Command::AttachTun {
                 tun,
-                fd: fd.into(),
+                fd: Arc::clone(&fd),
                 features,
                 owner: None,
                 role: Role::Both,
             };
             // The device of the calls that this worker receives.
             self.engine.command(CallId(worker), attach);
-            self.tuns.push(SharedTun { index, name });
+            self.tuns.push(SharedTun {
+                index,
+                name,
+                fd,
+                features,
+            });
         }
         Ok(())
     }
 
     async fn listen(&mut self) -> Result<(), ServerError> {
-        for address in self.config.listen.clone() {
+        self.listen_on(self.config.listen.clone()).await
+    }
+
+    async fn listen_on(&mut self, addresses: Vec<SocketAddrV4>) -> Result<(), ServerError> {
+        for address in addresses {
             let mut tries = 0;
             while let Err(error) = self.engine.listen(address) {
                 let is_busy = error.kind() == std::io::ErrorKind::AddrInUse;
@@ -325,7 +368,8 @@ impl Server {
         }
     }
 
-    async fn network_up(&mut self, call_id: CallId, network: Network) {
+    /// Lets IP through.
+    fn open_network(&mut self, call_id: CallId, network: &Network) {
         let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         let spec = NetworkSpec {
             tun: TunId(worker as u32),
@@ -346,6 +390,11 @@ impl Server {
         let mtu = Some(network.mtu);
         self.engine
             .command(call_id, Command::ClampMss { call_id, mtu });
+    }
+
+    async fn network_up(&mut self, call_id: CallId, network: Network) {
+        self.open_network(call_id, &network);
+        let worker = usize::from(call_id.receiver(self.engine.workers.count()));
         let index = self.tuns[worker].index;
         if let LocalAddresses::PerSession(_) = self.config.local {
             let added = self
@@ -473,6 +522,7 @@ impl Server {
             let detach = Command::DetachTun { tun };
             self.engine.command(CallId(worker), detach);
         }
+        self.tuns.clear();
         self.engine.stop(limit).await;
         self.wait_for_scripts(limit).await;
         if let Some(path) = &self.config.pid_file {

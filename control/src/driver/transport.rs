@@ -235,6 +235,15 @@ impl Transport {
         self.listeners = listeners;
     }
 
+    /// Forgets these connections, and the sockets that listen, without a word to anybody: they are
+    /// another process's. Only while paused.
+    pub(crate) fn let_go(&mut self, connections: impl Iterator<Item = ConnectionId>) {
+        self.listeners.clear();
+        for connection in connections {
+            self.connections.remove(&connection);
+        }
+    }
+
     /// The sockets that listen.
     pub(crate) fn listeners(&self) -> impl Iterator<Item = (SocketAddrV4, RawFd)> {
         let listeners = self.listeners.iter();

@@ -40,6 +40,8 @@ pub(crate) struct WorkersConfig {
     pub fast_path: FastPathMode,
     /// Whether the workers prepare key streams.
     pub look_ahead: bool,
+    /// Whether they stand still at first (`Command::Resume`).
+    pub is_held: bool,
 }
 
 /// All workers of this process.
@@ -74,6 +76,7 @@ impl Workers {
                 pin_to: processors.get(usize::from(index)).copied(),
                 is_urgent: true,
                 look_ahead: config.look_ahead,
+                is_held: config.is_held,
                 local: config.local,
                 mark: config.mark,
                 wants_packet_ring: config.fast_path == FastPathMode::Auto,

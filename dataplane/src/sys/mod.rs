@@ -1,9 +1,11 @@
 //! What the kernel gives beside the ring: devices, sockets, processors, wake-ups.
 
 pub mod affinity;
+pub mod fd_passing;
 pub mod gre_socket;
 pub mod packet_ring;
 pub mod packet_socket;
+pub mod pidfd;
 pub mod priority;
 pub mod probe;
 pub(crate) mod resident;

@@ -16,7 +16,7 @@ use crate::proto::{ConnectionId, Time};
 pub(in crate::proto) struct CallSnapshot {
     pub(in crate::proto) call_id: CallId,
     pub(in crate::proto) connection: ConnectionId,
-    peer_call_id: Option<u16>,
+    pub(in crate::proto) peer_call_id: Option<u16>,
     installed_at: Time,
     network: Network,
     peer_name: Option<String>,

@@ -3,6 +3,7 @@
 //! Whatever is still negotiated is not carried. A connection that carries no call yet is closed by
 //! the old process; a call beside an established one on the same connection is ended by the new.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 
 use dataplane::program::CallId;
@@ -39,9 +40,10 @@ impl EndpointSnapshot {
         self.connections.iter().map(|carried| carried.id)
     }
 
-    /// The calls that are carried.
-    pub fn calls(&self) -> impl Iterator<Item = CallId> {
-        self.calls.iter().map(|call| call.call_id)
+    /// The calls that are carried: ours, and the other end's.
+    pub fn calls(&self) -> impl Iterator<Item = (CallId, Option<u16>)> {
+        let calls = self.calls.iter();
+        calls.map(|call| (call.call_id, call.peer_call_id))
     }
 }
 
@@ -126,9 +128,10 @@ impl Endpoint {
     /// The last words to the connections that another process has not taken over: a call that is
     /// still negotiated ends, and the peer may call again.
     pub fn farewells(&self, taken: &EndpointSnapshot) -> Vec<(ConnectionId, bytes::Bytes)> {
+        let taken: BTreeSet<ConnectionId> = taken.connections().collect();
         let mut words = Vec::new();
         for (id, entry) in &self.connections {
-            if !entry.connection.is_established() || taken.connections().any(|other| other == *id) {
+            if !entry.connection.is_established() || taken.contains(id) {
                 continue;
             }
             let calls = entry.calls.iter().map(|call_id| end_of_call(*call_id));

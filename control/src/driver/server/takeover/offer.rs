@@ -1,0 +1,301 @@
+//! The side of the old process: greets new ones, tells all that it knows, and stands still.
+
+use std::collections::HashSet;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use dataplane::program::{CallId, Notice};
+use dataplane::snapshot::Hidden;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+
+use super::channel::Channel;
+use super::leave;
+use super::state::{
+    ConnectionState, Descriptor, NetworkState, SessionState, State, ToNew, ToOld, TunState, Unheard,
+};
+use super::{FORMAT, LEAD, READY_LIMIT, STANDSTILL_LIMIT, WORD_LIMIT};
+use crate::driver::engine::Input;
+use crate::driver::engine::handover::Exported;
+use crate::driver::server::Server;
+use crate::driver::transport::TransportInput;
+use crate::proto::endpoint::EndpointSnapshot;
+
+/// Why the old process goes on.
+struct Refusal {
+    reason: String,
+    /// It stood still.
+    is_still: bool,
+    lead: u32,
+}
+
+impl Refusal {
+    fn new(reason: impl ToString, is_still: bool) -> Self {
+        Self {
+            reason: reason.to_string(),
+            is_still,
+            lead: 0,
+        }
+    }
+}
+
+/// Greets new processes for ever. Those whose workers stand by are passed on.
+pub(super) async fn greet(listener: UnixListener, workers: u16, ready: mpsc::Sender<Channel>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Whoever is not root's is not answered.
+                if let Ok(channel) = Channel::new(stream) {
+                    tokio::task::spawn_local(greet_one(channel, workers, ready.clone()));
+                }
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn greet_one(channel: Channel, workers: u16, ready: mpsc::Sender<Channel>) {
+    let answer = match channel.receive(WORD_LIMIT).await {
+        Ok((ToOld::Hello { format: FORMAT }, _)) => ToNew::Offer {
+            workers,
+            pid: std::process::id(),
+        },
+        Ok((ToOld::Hello { format }, _)) => ToNew::Refused {
+            reason: format!(
+                "it hands over in format {FORMAT}, and this version takes over in format {format}: \
+                 restart the service instead, which ends its sessions"
+            ),
+        },
+        _ => return,
+    };
+    if channel.send(&answer, &[]).await.is_ok()
+        && let Ok((ToOld::Ready, _)) = channel.receive(READY_LIMIT).await
+    {
+        let _ = ready.send(channel).await;
+    }
+}
+
+impl Server {
+    /// Lets new processes ask. What comes out has workers that stand by.
+    pub(in crate::driver::server) fn greet_successors(&self) -> mpsc::Receiver<Channel> {
+        let (ready, channels) = mpsc::channel(1);
+        let listener = self.sockets.as_ref().and_then(|sockets| {
+            let listener = sockets.takeover.try_clone().ok()?;
+            UnixListener::from_std(listener).ok()
+        });
+        if let Some(listener) = listener {
+            let workers = self.engine.workers.count();
+            tokio::task::spawn_local(greet(listener, workers, ready));
+        }
+        channels
+    }
+
+    /// Hands over. When that comes to nothing, everything goes on as before.
+    pub(in crate::driver::server) async fn hand_over(
+        &mut self,
+        channel: Channel,
+    ) -> Option<EndpointSnapshot> {
+        let pid = channel.peer().pid;
+        self.log
+            .line(&format!("Process {pid} asks to take over the sessions"));
+        let mut unheard = Vec::new();
+        self.engine.rest_fast_path();
+        let refusal = match self.offer(&channel, &mut unheard).await {
+            Ok(taken) => {
+                leave::tell_supervisor(pid);
+                self.log
+                    .line(&format!("Process {pid} has taken over the sessions"));
+                return Some(taken);
+            }
+            Err(refusal) => refusal,
+        };
+        let words = format!("Process {pid} has not taken over: {}", refusal.reason);
+        self.log.line(&words);
+        // If it does not hear that: it does not go on as long as this process lives.
+        let cancelled = ToNew::Cancelled {
+            reason: refusal.reason,
+        };
+        let sending = channel.send(&cancelled, &[]);
+        let _ = tokio::time::timeout(Duration::from_millis(100), sending).await;
+        drop(channel);
+        if refusal.is_still {
+            self.engine.go_on(refusal.lead);
+        }
+        self.engine.resume_fast_path();
+        for input in unheard {
+            let actions = self.engine.handle(input);
+            self.perform(actions).await;
+        }
+        None
+    }
+
+    async fn offer(
+        &mut self,
+        channel: &Channel,
+        unheard: &mut Vec<Input>,
+    ) -> Result<EndpointSnapshot, Refusal> {
+        let mut sent = HashSet::new();
+        self.tell(channel, false, &mut sent, unheard).await?;
+        let word = channel.receive(WORD_LIMIT).await;
+        expect(word, |word| matches!(word, ToOld::Accepted)).map_err(|e| Refusal::new(e, false))?;
+
+        self.engine.pause_transport(unheard).await;
+        let taken = self.tell(channel, true, &mut sent, unheard).await?;
+        let word = channel.receive(STANDSTILL_LIMIT).await;
+        expect(word, |word| matches!(word, ToOld::Taken)).map_err(|e| Refusal::new(e, true))?;
+
+        let go = channel.send(&ToNew::Go, &[]).await;
+        go.map_err(|error| Refusal::new(error, true))?;
+        // From here on only its end can bring the sessions back.
+        let word = channel.receive(Duration::MAX).await;
+        expect(word, |word| matches!(word, ToOld::Running)).map_err(|reason| Refusal {
+            reason,
+            is_still: true,
+            lead: LEAD,
+        })?;
+        Ok(taken)
+    }
+
+    /// Tells everything; with `is_last` it stands still before.
+    async fn tell(
+        &mut self,
+        channel: &Channel,
+        is_last: bool,
+        sent: &mut HashSet<Descriptor>,
+        unheard: &mut Vec<Input>,
+    ) -> Result<EndpointSnapshot, Refusal> {
+        let exported = self.engine.export(is_last, unheard).await;
+        let exported = exported.ok_or_else(|| Refusal::new("a worker does not answer", is_last))?;
+        let (mut state, descriptors) = self.state(exported, sent);
+        state.is_last = is_last;
+        state.unheard = unheard.iter().filter_map(told).collect();
+        let endpoint = state.endpoint.clone();
+        let limit = if is_last {
+            STANDSTILL_LIMIT
+        } else {
+            WORD_LIMIT
+        };
+        let message = ToNew::State(Box::new(state));
+        let sending = tokio::time::timeout(limit, channel.send(&message, &descriptors));
+        match sending.await {
+            Ok(Ok(())) => Ok(endpoint),
+            Ok(Err(error)) => Err(Refusal::new(error, is_last)),
+            Err(_) => Err(Refusal::new("it does not listen", is_last)),
+        }
+    }
+
+    fn state(&self, mut exported: Exported, sent: &mut HashSet<Descriptor>) -> (State, Vec<RawFd>) {
+        let (endpoint, now, accepted) = self.engine.snapshot();
+        let (mut names, mut descriptors) = (Vec::new(), Vec::new());
+        let mut carry = |name: Descriptor, descriptor: RawFd| {
+            if sent.insert(name) {
+                names.push(name);
+                descriptors.push(descriptor);
+            }
+        };
+        for (address, listener) in self.engine.listeners() {
+            carry(Descriptor::Listener(address), listener);
+        }
+        if let Some(sockets) = &self.sockets {
+            carry(Descriptor::Admin, sockets.admin.as_raw_fd());
+            carry(Descriptor::Takeover, sockets.takeover.as_raw_fd());
+        }
+        let mut tuns = Vec::new();
+        for (tun, shared) in (0..).zip(&self.tuns) {
+            carry(Descriptor::Tun(tun), shared.fd.as_raw_fd());
+            tuns.push(TunState {
+                tun,
+                index: shared.index,
+                name: shared.name.clone(),
+                features: shared.features,
+            });
+        }
+        let mut connections = Vec::new();
+        for connection in endpoint.connections() {
+            if let Some((socket, unsent)) = self.engine.connection(connection) {
+                carry(Descriptor::Connection(connection), socket);
+                connections.push(ConnectionState { connection, unsent });
+            }
+        }
+        let told = |(call_id, peer_call_id)| {
+            self.session_state(call_id, peer_call_id, exported.remove(&call_id)?)
+        };
+        let state = State {
+            is_last: false,
+            descriptors: names,
+            now,
+            accepted,
+            identifier: self.config.link.ipv6.and_then(|ipv6| ipv6.local),
+            tuns,
+            sessions: endpoint.calls().filter_map(told).collect(),
+            endpoint,
+            connections,
+            unheard: Vec::new(),
+        };
+        (state, descriptors)
+    }
+
+    fn session_state(
+        &self,
+        call_id: CallId,
+        peer_call_id: Option<u16>,
+        dataplane: dataplane::snapshot::SessionSnapshot,
+    ) -> Option<SessionState> {
+        let session = self.sessions.get(&call_id)?;
+        let standing = session.network.as_ref()?;
+        Some(SessionState {
+            call_id,
+            peer_call_id,
+            peer: session.peer.parse().ok()?,
+            user: session.user.clone(),
+            address: session.address,
+            age_ms: session.since.map_or(0, age_ms),
+            network: NetworkState {
+                agreed: standing.agreed.clone(),
+                ipv6: standing.ipv6,
+                age_ms: age_ms(standing.since),
+                packets: standing.packets,
+                quiet_ms: age_ms(standing.busy_at),
+            },
+            counters: self.engine.counters(call_id)?.values(),
+            dataplane,
+        })
+    }
+}
+
+fn age_ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the new process must hear of; the rest is of no use there.
+fn told(input: &Input) -> Option<Unheard> {
+    Some(match input {
+        Input::Transport(TransportInput::Bytes { connection, bytes }) => {
+            Unheard::Bytes(*connection, bytes.to_vec())
+        }
+        Input::Transport(TransportInput::Disconnected { connection, error }) => {
+            Unheard::Disconnected(*connection, error.clone())
+        }
+        Input::Notice(Notice::Punt { call_id, frame }) => {
+            Unheard::Frame(*call_id, Hidden::new(frame))
+        }
+        Input::Notice(Notice::ResetNeeded { call_id }) => Unheard::ResetNeeded(*call_id),
+        Input::Notice(Notice::MppeLost { call_id }) => Unheard::MppeLost(*call_id),
+        _ => return None,
+    })
+}
+
+/// Whether the new process says what it is to say; else why it does not.
+fn expect(
+    word: std::io::Result<(ToOld, Vec<std::os::fd::OwnedFd>)>,
+    is_it: impl Fn(&ToOld) -> bool,
+) -> Result<(), String> {
+    match word {
+        Ok((word, _)) if is_it(&word) => Ok(()),
+        Ok(_) => Err("it says something else than it should".to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Err("it has ended".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
