@@ -142,12 +142,13 @@ async fn serve(config: ServerConfig) -> ExitCode {
     let bind = |path: PathBuf| {
         AdminSocket::bind(&path).map_err(|error| fail(socket_refused(&error, &path), 1))
     };
-    let (socket, takeover) = match (
-        bind(run_files::server_socket()),
-        bind(run_files::takeover_socket()),
-    ) {
-        (Ok(socket), Ok(takeover)) => (socket, takeover),
-        (Err(code), _) | (_, Err(code)) => return code,
+    let socket = match bind(run_files::server_socket()) {
+        Ok(socket) => socket,
+        Err(code) => return code,
+    };
+    let takeover = match bind(run_files::takeover_socket()) {
+        Ok(socket) => socket,
+        Err(code) => return code,
     };
     let log = match open_log(&config) {
         Ok(log) => log,

@@ -167,26 +167,13 @@ impl Engine {
             TransportInput::Accepted { stream, peer } => {
                 let connection = ConnectionId(self.accepted);
                 self.accepted += 1;
-                // What cannot be watched for want of memory is closed, as if it had not come.
-                if self
-                    .transport
-                    .adopt(connection, stream, Bytes::new())
-                    .is_ok()
-                {
-                    let event = Event::Accepted { connection, peer };
-                    self.endpoint.handle(now, event);
-                }
+                self.transport.adopt(connection, stream, Bytes::new());
+                self.endpoint
+                    .handle(now, Event::Accepted { connection, peer });
             }
             TransportInput::Connected { connection, stream } => {
-                let adopted = self.transport.adopt(connection, stream, Bytes::new());
-                let event = match adopted {
-                    Ok(()) => Event::Connected { connection },
-                    Err(error) => Event::Disconnected {
-                        connection,
-                        error: Some(error.to_string()),
-                    },
-                };
-                self.endpoint.handle(now, event);
+                self.transport.adopt(connection, stream, Bytes::new());
+                self.endpoint.handle(now, Event::Connected { connection });
             }
             TransportInput::Bytes { connection, bytes } if self.transport.knows(connection) => {
                 self.endpoint.handle(

@@ -3,9 +3,9 @@
 //! Each connection has a task that reads and one that writes; both speak to the control loop
 //! through bounded queues, so that a slow or hostile peer costs a fixed amount of memory.
 //!
-//! Nothing is left to the ring that might take long: a task waits until the socket is ready, and
-//! only then reads or writes. So it can be stopped where it waits, and no octet is lost, when the
-//! sockets go over to another process.
+//! A task waits until the socket is ready, and only then reads or writes, in one call that does not
+//! wait. So it can be stopped where it waits, and no octet is lost, when the sockets go over to
+//! another process. (A read that the ring has in flight could still take octets after that.)
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -15,10 +15,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_uring::net::TcpStream;
 
 use crate::proto::ConnectionId;
 
@@ -60,11 +59,8 @@ pub(crate) struct TransportConfig {
     pub mark: Option<u32>,
 }
 
-/// A socket, and how to wait until it is ready. It does not block.
-type Ready<T> = Rc<AsyncFd<T>>;
-
 struct Connection {
-    stream: Ready<TcpStream>,
+    stream: Rc<TcpStream>,
     outgoing: Rc<Outgoing>,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
@@ -87,7 +83,7 @@ pub(crate) struct Transport {
     /// Writers of closed connections that may still have something to write.
     closing: Vec<JoinHandle<()>>,
     inputs: mpsc::Sender<TransportInput>,
-    listeners: Vec<(SocketAddrV4, Ready<std::net::TcpListener>, JoinHandle<()>)>,
+    listeners: Vec<(SocketAddrV4, Rc<TcpListener>, JoinHandle<()>)>,
     is_paused: watch::Sender<bool>,
 }
 
@@ -118,13 +114,13 @@ impl Transport {
         listener: std::net::TcpListener,
     ) -> std::io::Result<()> {
         listener.set_nonblocking(true)?;
-        let listener = ready(listener)?;
+        let listener = Rc::new(TcpListener::from_std(listener)?);
         let task = self.spawn_accept(&listener);
         self.listeners.push((address, listener, task));
         Ok(())
     }
 
-    fn spawn_accept(&self, listener: &Ready<std::net::TcpListener>) -> JoinHandle<()> {
+    fn spawn_accept(&self, listener: &Rc<TcpListener>) -> JoinHandle<()> {
         let (inputs, is_paused) = (self.inputs.clone(), self.is_paused.subscribe());
         tokio_uring::spawn(accept(Rc::clone(listener), inputs, is_paused))
     }
@@ -146,19 +142,10 @@ impl Transport {
         self.connecting.insert(connection, task);
     }
 
-    /// Starts to read from and write to `stream`, which must not block, under the name
-    /// `connection`.
-    ///
-    /// # Errors
-    /// The kernel cannot watch it.
-    pub(crate) fn adopt(
-        &mut self,
-        connection: ConnectionId,
-        stream: TcpStream,
-        unsent: Bytes,
-    ) -> std::io::Result<()> {
+    /// Starts to read from and write to `stream` under the name `connection`; first `unsent`.
+    pub(crate) fn adopt(&mut self, connection: ConnectionId, stream: TcpStream, unsent: Bytes) {
         self.connecting.remove(&connection);
-        let (stream, outgoing) = (ready(stream)?, Rc::new(Outgoing::default()));
+        let (stream, outgoing) = (Rc::new(stream), Rc::new(Outgoing::default()));
         if !unsent.is_empty() {
             outgoing.queue.borrow_mut().push_back(unsent);
         }
@@ -172,13 +159,12 @@ impl Transport {
                 writer,
             },
         );
-        Ok(())
     }
 
     fn spawn(
         &self,
         connection: ConnectionId,
-        stream: &Ready<TcpStream>,
+        stream: &Rc<TcpStream>,
         outgoing: &Rc<Outgoing>,
     ) -> (JoinHandle<()>, JoinHandle<()>) {
         let (inputs, is_paused) = (self.inputs.clone(), self.is_paused.subscribe());
@@ -307,41 +293,27 @@ fn nothing() -> JoinHandle<()> {
     tokio_uring::spawn(async {})
 }
 
-fn ready<T: AsRawFd>(socket: T) -> std::io::Result<Ready<T>> {
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe, for types whose descriptor changes; \
-        a socket's does not"
-    )]
-    AsyncFd::new(socket).map(Rc::new)
-}
-
 async fn accept(
-    listener: Ready<std::net::TcpListener>,
+    listener: Rc<TcpListener>,
     inputs: mpsc::Sender<TransportInput>,
     mut is_paused: watch::Receiver<bool>,
 ) {
     loop {
-        let ready = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             _ = is_paused.wait_for(|is_paused| *is_paused) => return,
-            ready = listener.readable() => ready,
+            accepted = listener.accept() => accepted,
         };
-        let Ok(mut ready) = ready else { return };
-        match ready.try_io(|listener| listener.get_ref().accept()) {
-            Ok(Ok((stream, SocketAddr::V4(peer)))) => {
-                if stream.set_nonblocking(true).is_err() {
-                    continue;
-                }
-                let stream = TcpStream::from_std(stream);
+        match accepted {
+            Ok((stream, SocketAddr::V4(peer))) => {
                 let accepted = TransportInput::Accepted { stream, peer };
                 if inputs.send(accepted).await.is_err() {
                     return;
                 }
             }
-            Ok(Ok(_)) | Err(_) => {}
+            Ok(_) => {}
             // Out of descriptors, or the connection died while it waited: neither ends listening.
-            Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }
@@ -361,26 +333,23 @@ async fn connect(server: SocketAddrV4, config: TransportConfig) -> std::io::Resu
             std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within 20 seconds")
         })??;
     stream.set_nodelay(true)?;
-    Ok(TcpStream::from_std(stream.into_std()?))
+    Ok(stream)
 }
 
 async fn read(
-    stream: Ready<TcpStream>,
+    stream: Rc<TcpStream>,
     connection: ConnectionId,
     inputs: mpsc::Sender<TransportInput>,
     mut is_paused: watch::Receiver<bool>,
 ) {
-    let mut buffer = vec![0; READ_BYTES];
     loop {
         let ready = tokio::select! {
             biased;
             _ = is_paused.wait_for(|is_paused| *is_paused) => return,
             ready = stream.readable() => ready,
         };
-        let Ok(mut ready) = ready else { return };
-        let (result, returned) = stream.get_ref().read(buffer).await;
-        buffer = returned;
-        let input = match result {
+        let mut buffer = [0; READ_BYTES];
+        let input = match ready.and_then(|()| stream.try_read(&mut buffer)) {
             Ok(0) => TransportInput::Disconnected {
                 connection,
                 error: None,
@@ -389,10 +358,7 @@ async fn read(
                 let bytes = Bytes::copy_from_slice(&buffer[..length]);
                 TransportInput::Bytes { connection, bytes }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                ready.clear_ready();
-                continue;
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(error) => TransportInput::Disconnected {
                 connection,
                 error: Some(error.to_string()),
@@ -406,7 +372,7 @@ async fn read(
 }
 
 async fn write(
-    stream: Ready<TcpStream>,
+    stream: Rc<TcpStream>,
     outgoing: Rc<Outgoing>,
     mut is_paused: watch::Receiver<bool>,
 ) {
@@ -428,14 +394,13 @@ async fn write(
             _ = is_paused.wait_for(|is_paused| *is_paused), if !outgoing.is_last.get() => return,
             ready = stream.writable() => ready,
         };
-        let Ok(mut ready) = ready else { return };
-        match stream.get_ref().write(bytes).submit().await.0 {
+        match ready.and_then(|()| stream.try_write(&bytes)) {
             Ok(length) => outgoing.written(length),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ready.clear_ready(),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => break,
         }
     }
-    let _ = stream.get_ref().shutdown(std::net::Shutdown::Both);
+    let _ = socket2::SockRef::from(&*stream).shutdown(std::net::Shutdown::Both);
 }
 
 impl Outgoing {

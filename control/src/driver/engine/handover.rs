@@ -9,7 +9,7 @@ use std::time::Duration;
 use dataplane::counters::SessionCounters;
 use dataplane::program::{CallId, Command, Notice, Role, SessionSpec};
 use dataplane::snapshot::SessionSnapshot;
-use tokio_uring::net::TcpStream;
+use tokio::net::TcpStream;
 
 use super::{Engine, Input, Session};
 use crate::driver::clock::Clock;
@@ -208,8 +208,9 @@ impl Engine {
         stream: OwnedFd,
         unsent: Vec<u8>,
     ) -> std::io::Result<()> {
-        let stream = TcpStream::from_std(stream.into());
-        self.transport.adopt(connection, stream, unsent.into())
+        let stream = TcpStream::from_std(stream.into())?;
+        self.transport.adopt(connection, stream, unsent.into());
+        Ok(())
     }
 
     /// Installs a session where another process had left it.
