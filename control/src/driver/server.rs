@@ -175,8 +175,8 @@ impl Server {
                     continue;
                 }
                 Some(successor) = successors.recv() => match self.hand_over(successor).await {
-                    Some(taken) => {
-                        self.leave(&taken).await;
+                    Some((taken, channel)) => {
+                        self.leave(&taken, channel).await;
                         return End::TakenOver;
                     }
                     None => continue,
@@ -266,7 +266,7 @@ impl Server {
                 .await?;
             self.add_link_local(index).await;
             let tun = TunId(u32::from(worker));
-            let fd = Arc::new(OwnedFd::from(fd));
+            let fd = Arc::new(fd);
             let attach = Command::AttachTun {
                 tun,
                 fd: Arc::clone(&fd),

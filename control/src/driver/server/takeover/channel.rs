@@ -180,7 +180,7 @@ mod tests {
             let (ours, theirs) = pair();
             let long = "x".repeat(3 * CHUNK_LEN);
             let files: Vec<_> = (0..3 * DESCRIPTORS_MAX + 1)
-                .map(|_| nix::unistd::dup(std::io::stderr()).expect("a descriptor"))
+                .map(|_| nix::unistd::dup(io::stderr()).expect("a descriptor"))
                 .collect();
             let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
             let limit = Duration::from_secs(10);

@@ -6,6 +6,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use super::channel::Channel;
 use crate::driver::server::Server;
 use crate::proto::endpoint::EndpointSnapshot;
 
@@ -14,10 +15,16 @@ const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
 
 impl Server {
     /// Ends what the new process has not taken.
-    pub(in crate::driver::server) async fn leave(&mut self, taken: &EndpointSnapshot) {
+    pub(in crate::driver::server) async fn leave(
+        &mut self,
+        taken: &EndpointSnapshot,
+        channel: Channel,
+    ) {
         self.engine.let_go(taken);
         self.tuns.clear();
         self.engine.stop(FAREWELL_LIMIT).await;
+        // The AF_XDP sockets are closed.
+        drop(channel);
         // They are this process's children; who waits for a turn has it here.
         let sessions = std::mem::take(&mut self.sessions);
         for session in sessions.into_values() {

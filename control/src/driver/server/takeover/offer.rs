@@ -90,11 +90,12 @@ impl Server {
         channels
     }
 
-    /// Hands over. When that comes to nothing, everything goes on as before.
+    /// Hands over; then the new process waits until `channel`, which comes back, is closed. When it
+    /// comes to nothing, everything goes on as before.
     pub(in crate::driver::server) async fn hand_over(
         &mut self,
         channel: Channel,
-    ) -> Option<EndpointSnapshot> {
+    ) -> Option<(EndpointSnapshot, Channel)> {
         let pid = channel.peer().pid;
         self.log
             .line(&format!("Process {pid} asks to take over the sessions"));
@@ -105,7 +106,7 @@ impl Server {
                 leave::tell_supervisor(pid);
                 self.log
                     .line(&format!("Process {pid} has taken over the sessions"));
-                return Some(taken);
+                return Some((taken, channel));
             }
             Err(refusal) => refusal,
         };
