@@ -29,6 +29,9 @@ pub trait Io: Slots {
     /// slots of their own, so that data cannot take them all.
     fn take_slot(&mut self) -> Option<Slot>;
 
+    /// A slot for a packet that a session holds, and that did not come from the network.
+    fn take_kept_slot(&mut self) -> Option<Slot>;
+
     /// Gives a slot back.
     fn release(&mut self, slot: Slot);
 

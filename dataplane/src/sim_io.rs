@@ -235,6 +235,10 @@ impl Io for SimIo {
         self.control_free.pop()
     }
 
+    fn take_kept_slot(&mut self) -> Option<Slot> {
+        self.receive_free.pop()
+    }
+
     fn release(&mut self, slot: Slot) {
         let free = if slot.0 < self.control_first {
             &mut self.receive_free

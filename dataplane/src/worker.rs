@@ -361,7 +361,7 @@ impl<I: Io> Worker<I> {
                 if octets.len() > room {
                     return None;
                 }
-                let slot = io.take_slot()?;
+                let slot = io.take_kept_slot()?;
                 let frame = Frame::new(slot, limits::HEADROOM_BYTES as u16, octets.len() as u16);
                 frame.bytes_mut(io).copy_from_slice(octets);
                 Some(frame)

@@ -743,6 +743,10 @@ impl Io for Uring {
         self.control_free.pop()
     }
 
+    fn take_kept_slot(&mut self) -> Option<Slot> {
+        self.kept_free.pop()
+    }
+
     fn release(&mut self, slot: Slot) {
         let control_first = 2 * self.receive_slots;
         if self.memory.arena.is_of_ring(slot) {
