@@ -221,6 +221,10 @@ fn sort(
         if matches!(reason, DropReason::Duplicate | DropReason::Late) {
             counters.late_or_duplicate.add(1);
         }
+        if reason == DropReason::SequenceJump {
+            // Perhaps the gap is one that no key leads across.
+            sessions.note_trouble(call_id, now_ms);
+        }
     }
     result.map(|()| Sorted::Kept)
 }
@@ -291,9 +295,13 @@ fn is_jump_true(
     match encrypted {
         Some(ppp) if decryptor.is_stateless() => {
             let packet = &bytes[ppp.len..];
-            MppeHeader::parse(packet).is_some_and(|header| {
+            let vouched = MppeHeader::parse(packet).is_some_and(|header| {
                 decryptor.vouch(header, &packet[mppe::HEADER_LEN..], sequence, now_ms)
-            })
+            });
+            if !vouched {
+                decryptor.fail(now_ms);
+            }
+            vouched
         }
         _ => session
             .window

@@ -8,7 +8,7 @@ use dataplane::decap::{Batch, Verdict, decap, release_expired};
 use dataplane::encap::{Outgoing, acknowledge, encap};
 use dataplane::frame::{Frame, Slot, Slots, VecArena};
 use dataplane::limits::{
-    BATCH_PACKETS, HEADROOM_BYTES, REORDER_TIMEOUT_MS, RESET_REQUEST_INTERVAL_MS, SLOT_BYTES,
+    BATCH_PACKETS, HEADROOM_BYTES, KEYS_SKIPPED_MAX, MPPE_LOST_MS, REORDER_TIMEOUT_MS, RESET_REQUEST_INTERVAL_MS, SLOT_BYTES,
 };
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::program::{CallId, Ipv6Spec, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};
@@ -422,6 +422,24 @@ fn an_outage_of_more_than_a_round_of_counts_is_survived() {
         assert_eq!(delivered, after, "after {lost}");
         assert_eq!(b.counters.lost.get(), u64::from(lost));
     }
+}
+
+#[test]
+fn an_outage_that_cannot_be_caught_up_with_is_called_lost() {
+    let mppe = mppe(KeyStrength::Bits128, KeyMode::Stateless);
+    let (mut a, mut b) = (End::new(B, Some(&mppe)), End::new(A, Some(&mppe)));
+    assert_eq!(b.receive(&a.send(&[inner(0)]), 0).len(), 1);
+    let lost = KEYS_SKIPPED_MAX + 1;
+    let group: Vec<_> = (0..32).map(inner).collect();
+    for _ in 0..=lost / 32 {
+        a.send(&group);
+    }
+    for now_ms in (1000..=MPPE_LOST_MS).step_by(100) {
+        assert_eq!(b.table.next_notice(), None, "before {now_ms} ms");
+        assert_eq!(b.receive(&a.send(&[inner(1)]), now_ms).len(), 0);
+    }
+    assert_eq!(b.table.next_notice(), Some(SessionNotice::MppeLost(CALL)));
+    b.finish();
 }
 
 #[test]
