@@ -8,7 +8,8 @@ use dataplane::decap::{Batch, Verdict, decap, release_expired};
 use dataplane::encap::{Outgoing, acknowledge, encap};
 use dataplane::frame::{Frame, Slot, Slots, VecArena};
 use dataplane::limits::{
-    BATCH_PACKETS, HEADROOM_BYTES, KEYS_SKIPPED_MAX, MPPE_LOST_MS, REORDER_TIMEOUT_MS, RESET_REQUEST_INTERVAL_MS, SLOT_BYTES,
+    BATCH_PACKETS, HEADROOM_BYTES, KEYS_SKIPPED_MAX, MPPE_LOST_MS, REORDER_TIMEOUT_MS,
+    RESET_REQUEST_INTERVAL_MS, SLOT_BYTES,
 };
 use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::program::{CallId, Ipv6Spec, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};

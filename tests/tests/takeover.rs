@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use control::wire::pptp::messages::StartControlConnectionRequest;
+use control::wire::pptp::{Message, Text, next_message};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sim::lab::{Lab, Running, Side, ready};
+use sim::lab::{Lab, Running, SERVER, Side, ready};
 use sim::tunnel::{SERVER_OPTIONS, assert_bare, assert_pings, text};
 
 /// The server's address in every tunnel.
@@ -250,7 +252,12 @@ fn outlives_three(server_options: &str, client_options: &str, cipher: &str) {
     assert!(octets > 1 << 20, "{octets} octets in all");
     assert!(pause < 3000.0, "{pause} ms without an answer");
 
-    // Echoes, and the end of a session, are the new process's affair.
+    // New sessions, and the end of the old ones, are the new process's affair.
+    let down = lab.run(Side::Client, &["down", "idle"]);
+    assert!(down.status.success(), "{}", text(&down));
+    server.wait_for("ended:", 10);
+    let up = lab.run(Side::Client, &["up", "idle"]);
+    assert!(up.status.success(), "{}", text(&up));
     for name in ["busy", "idle"] {
         let down = lab.run(Side::Client, &["down", name]);
         assert!(down.status.success(), "{}", text(&down));
@@ -281,11 +288,8 @@ fn a_transfer_and_an_idle_session_outlive_three_take_overs() {
 
 #[test]
 fn stateful_keys_outlive_three_take_overs() {
-    outlives_three(
-        "mppe-stateful\n",
-        "mppe-stateful\n",
-        "MPPE 128-bit stateful",
-    );
+    let option = "mppe-prefer-stateful\n";
+    outlives_three(option, option, "MPPE 128-bit stateful");
 }
 
 /// A server is killed at every moment of the take-over from which on the new one has its sessions.
@@ -362,6 +366,50 @@ fn a_new_process_that_sleeps_is_left_alone() {
     assert!(printed.contains("the running server goes on"), "{printed}");
     assert_pings(&lab, Side::Client, SERVER_INNER);
     assert_eq!(sessions(&lab)[0]["pid"], old.id());
+}
+
+/// Who is still negotiating is told of the end, and can call again at once.
+#[test]
+fn a_connection_without_a_session_ends_in_order() {
+    if !ready() {
+        return;
+    }
+    let (lab, conf) = configured("", "");
+    let mut old = serve(&lab, &conf);
+    let (greeted, is_greeted) = std::sync::mpsc::channel();
+    let client = lab.in_namespace(Side::Client, move || {
+        let mut stream = TcpStream::connect((SERVER, 1723)).expect("the server listens");
+        let patience = Duration::from_secs(20);
+        stream.set_read_timeout(Some(patience)).expect("a time");
+        let request = StartControlConnectionRequest {
+            version: 0x0100,
+            framing: 1,
+            bearer: 1,
+            maximum_channels: 0,
+            firmware_revision: 0,
+            host_name: Text::new("half"),
+            vendor_name: Text::EMPTY,
+        };
+        let octets = Message::from(request).to_bytes();
+        stream.write_all(&octets).expect("it is sent");
+        let mut reply = [0; 156];
+        stream.read_exact(&mut reply).expect("a reply");
+        greeted.send(()).expect("someone waits");
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).expect("an end in order");
+        let last = next_message(&rest).expect("a message").map(|it| it.0);
+        assert!(
+            matches!(last, Some(Message::StopControlConnectionRequest(_))),
+            "{last:?}"
+        );
+    });
+    is_greeted.recv().expect("it is greeted");
+    let mut new = take_over(&lab, &conf, &[]);
+    new.wait_for("Taken over from process", 20);
+    client.join().expect("it was told");
+    assert_eq!(old.wait(20).0, 0);
+    dial(&lab);
+    assert_pings(&lab, Side::Client, SERVER_INNER);
 }
 
 #[test]

@@ -69,6 +69,7 @@ async fn greet_one(channel: Channel, workers: u16, ready: mpsc::Sender<Channel>)
         _ => return,
     };
     if channel.send(&answer, &[]).await.is_ok()
+        && matches!(answer, ToNew::Offer { .. })
         && let Ok((ToOld::Ready, _)) = channel.receive(READY_LIMIT).await
     {
         let _ = ready.send(channel).await;
