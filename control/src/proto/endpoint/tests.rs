@@ -217,8 +217,7 @@ impl Script {
         assert_eq!(self.endpoint.connection_count(), 0);
         assert_eq!(self.endpoint.calls().count(), 0);
         assert_eq!(self.endpoint.poll_timeout(), None);
-        assert!(self.endpoint.half_open.is_empty());
-        assert!(self.endpoint.connections_by_peer.is_empty());
+        assert!(self.endpoint.gate.is_empty());
     }
 }
 
