@@ -14,6 +14,7 @@ use crate::wire::pptp::messages::{
 use crate::wire::pptp::{PROTOCOL_VERSION, Text, next_message};
 
 mod endings;
+mod limits;
 
 pub(super) const PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 7), 1723);
 const INBOUND: ConnectionId = ConnectionId(0);
