@@ -212,7 +212,7 @@ fn a_users_second_session_replaces_the_first_or_is_refused() {
     let (_, log) = first.wait(10);
     assert!(log.contains("Replaced by a new session"), "{log}");
     let stop = radius.record(&["Acct-Status-Type = Stop", id], 5);
-    assert_eq!(value(&stop, "Acct-Terminate-Cause"), Some("Admin-Reset"));
+    assert_eq!(value(&stop, "Acct-Terminate-Cause"), Some("Port-Preempted"));
     assert_pings(&lab, Side::Client, "192.168.254.230");
     let deadline = std::time::Instant::now() + Duration::from_secs(5);
     let lines = || std::fs::read_to_string(&told).unwrap_or_default();

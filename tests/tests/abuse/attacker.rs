@@ -12,27 +12,27 @@ use sim::lab::{Lab, Side};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// The server's address on the attacker's side.
-pub const TARGET: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 1);
+pub(crate) const TARGET: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 1);
 /// The client whose tunnel stands, whom the attacker pretends to be.
-pub const VICTIM: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub(crate) const VICTIM: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// Where the victim's server is, for whoever pretends to be the victim.
-pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const GATEWAY: &str = "10.79.0.2";
 const GRE: i32 = 47;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One of the attacker's addresses.
-pub const fn source(net: u8, host: u8) -> Ipv4Addr {
+pub(crate) const fn source(net: u8, host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 78, net, host)
 }
 
 /// The attacker's network namespace, joined to the server's.
-pub struct Attacker {
+pub(crate) struct Attacker {
     namespace: String,
 }
 
 impl Attacker {
-    pub fn new(lab: &Lab) -> Self {
+    pub(crate) fn new(lab: &Lab) -> Self {
         let namespace = format!("pf-{}-evil", std::process::id());
         let attacker = Self { namespace };
         let name = &attacker.namespace;
@@ -69,7 +69,7 @@ impl Attacker {
     }
 
     /// Does harm in a thread of its own.
-    pub fn starts<T: Send + 'static>(
+    pub(crate) fn starts<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
@@ -95,7 +95,7 @@ fn ip(words: &str) {
 }
 
 /// A TCP connection from one of the attacker's addresses.
-pub fn connect(from: Ipv4Addr) -> Option<TcpStream> {
+pub(crate) fn connect(from: Ipv4Addr) -> Option<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).ok()?;
     socket.bind(&SocketAddrV4::new(from, 0).into()).ok()?;
     let server = SocketAddr::V4(SocketAddrV4::new(TARGET, 1723));
@@ -106,7 +106,7 @@ pub fn connect(from: Ipv4Addr) -> Option<TcpStream> {
 }
 
 /// A control message: header (RFC 2637 2.1) and fields.
-pub fn message(kind: u16, fields: &[u8]) -> Vec<u8> {
+pub(crate) fn message(kind: u16, fields: &[u8]) -> Vec<u8> {
     let len = u16::try_from(12 + fields.len()).expect("short");
     let mut octets = len.to_be_bytes().to_vec();
     octets.extend([0, 1, 0x1A, 0x2B, 0x3C, 0x4D]);
@@ -117,14 +117,14 @@ pub fn message(kind: u16, fields: &[u8]) -> Vec<u8> {
 }
 
 /// Start-Control-Connection-Request, 156 octets.
-pub fn start_request() -> Vec<u8> {
+pub(crate) fn start_request() -> Vec<u8> {
     let mut fields = vec![1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, 1];
     fields.resize(144, b'x');
     message(1, &fields)
 }
 
 /// Outgoing-Call-Request, 168 octets.
-pub fn call_request(call_id: u16) -> Vec<u8> {
+pub(crate) fn call_request(call_id: u16) -> Vec<u8> {
     let mut fields = call_id.to_be_bytes().to_vec();
     fields.extend([0, 1, 0, 0, 1, 44, 5, 0xF5, 0xE1, 0, 0, 0, 0, 3, 0, 0, 0, 3]);
     fields.extend([0, 64, 0, 0, 0, 0, 0, 0]);
@@ -133,12 +133,12 @@ pub fn call_request(call_id: u16) -> Vec<u8> {
 }
 
 /// Echo-Request.
-pub fn echo_request() -> Vec<u8> {
+pub(crate) fn echo_request() -> Vec<u8> {
     message(5, &[1, 2, 3, 4])
 }
 
 /// A PPP frame of a control protocol.
-pub fn frame(protocol: u16, code: u8, id: u8, data: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(protocol: u16, code: u8, id: u8, data: &[u8]) -> Vec<u8> {
     let mut octets = vec![0xFF, 3];
     octets.extend(protocol.to_be_bytes());
     octets.extend([code, id]);
@@ -147,12 +147,12 @@ pub fn frame(protocol: u16, code: u8, id: u8, data: &[u8]) -> Vec<u8> {
     octets
 }
 
-pub const LCP: u16 = 0xC021;
+pub(crate) const LCP: u16 = 0xC021;
 const PAP: u16 = 0xC023;
-pub const CHAP: u16 = 0xC223;
+pub(crate) const CHAP: u16 = 0xC223;
 
 /// A GRE packet (RFC 2637 4.1) with a sequence number.
-pub fn gre(call_id: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn gre(call_id: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let mut octets = vec![0x30, 0x01, 0x88, 0x0B];
     octets.extend(u16::try_from(payload.len()).expect("short").to_be_bytes());
     octets.extend(call_id.to_be_bytes());
@@ -162,7 +162,7 @@ pub fn gre(call_id: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A raw socket for GRE from one of the attacker's addresses to the server.
-pub fn gre_socket(from: Ipv4Addr) -> Option<Socket> {
+pub(crate) fn gre_socket(from: Ipv4Addr) -> Option<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(GRE))).ok()?;
     socket.bind(&SocketAddrV4::new(from, 0).into()).ok()?;
     let server = SockAddr::from(SocketAddrV4::new(TARGET, 0));
@@ -172,13 +172,13 @@ pub fn gre_socket(from: Ipv4Addr) -> Option<Socket> {
 }
 
 /// A raw socket for packets whose IP header is given.
-pub fn spoofing_socket() -> Option<Socket> {
+pub(crate) fn spoofing_socket() -> Option<Socket> {
     let raw = Protocol::from(nix::libc::IPPROTO_RAW);
     Socket::new(Domain::IPV4, Type::RAW, Some(raw)).ok()
 }
 
 /// Sends `payload` as protocol 47 from the victim to its server.
-pub fn send_as_victim(socket: &Socket, payload: &[u8]) {
+pub(crate) fn send_as_victim(socket: &Socket, payload: &[u8]) {
     let len = u16::try_from(20 + payload.len()).expect("short");
     let mut packet = vec![0x45, 0];
     packet.extend(len.to_be_bytes());
@@ -192,8 +192,9 @@ pub fn send_as_victim(socket: &Socket, payload: &[u8]) {
 }
 
 /// Somebody who calls, and goes as far as is told.
-pub struct Caller {
-    pub tcp: TcpStream,
+pub(crate) struct Caller {
+    /// The call ends with it.
+    _control: TcpStream,
     gre: Socket,
     call_id: u16,
     sequence: u32,
@@ -201,7 +202,7 @@ pub struct Caller {
 
 impl Caller {
     /// As far as an established call; `None` when it is refused.
-    pub fn call(from: Ipv4Addr) -> Option<Self> {
+    pub(crate) fn call(from: Ipv4Addr) -> Option<Self> {
         let gre = gre_socket(from)?;
         let mut tcp = connect(from)?;
         tcp.write_all(&start_request()).ok()?;
@@ -212,21 +213,21 @@ impl Caller {
         tcp.read_exact(&mut reply).ok()?;
         let is_connected = reply[16] == 1;
         is_connected.then_some(Self {
-            tcp,
+            _control: tcp,
             gre,
             call_id: u16::from_be_bytes([reply[12], reply[13]]),
             sequence: 0,
         })
     }
 
-    pub fn send(&mut self, frame: &[u8]) {
+    pub(crate) fn send(&mut self, frame: &[u8]) {
         let packet = gre(self.call_id, self.sequence, frame);
         self.sequence += 1;
         let _ = self.gre.send(&packet);
     }
 
     /// The next PPP frame that comes.
-    pub fn receive(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn receive(&mut self) -> Option<Vec<u8>> {
         let mut packet = [0; 2048];
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -244,7 +245,7 @@ impl Caller {
     }
 
     /// Opens LCP, with PAP as the proof that is to be given when `wants_pap`.
-    pub fn open_lcp(&mut self, wants_pap: bool) -> bool {
+    pub(crate) fn open_lcp(&mut self, wants_pap: bool) -> bool {
         self.send(&frame(LCP, 1, 1, &[]));
         let (mut ours, mut theirs, mut has_asked) = (false, false, !wants_pap);
         while !(ours && theirs) {
@@ -270,7 +271,7 @@ impl Caller {
     }
 
     /// Gives a wrong proof under this name; whether that was answered with a Failure.
-    pub fn fails_to_log_in(&mut self, name: &str) -> bool {
+    pub(crate) fn fails_to_log_in(&mut self, name: &str) -> bool {
         while let Some(heard) = self.receive() {
             match heard.get(..6) {
                 Some([0xFF, 3, 0xC2, 0x23, 1, id]) => {
@@ -287,7 +288,7 @@ impl Caller {
     }
 
     /// Proves by PAP who it is.
-    pub fn log_in(&mut self, name: &str, password: &str) -> bool {
+    pub(crate) fn log_in(&mut self, name: &str, password: &str) -> bool {
         let mut data = vec![u8::try_from(name.len()).expect("short")];
         data.extend(name.as_bytes());
         data.push(u8::try_from(password.len()).expect("short"));
