@@ -197,7 +197,12 @@ fn a_users_second_session_replaces_the_first_or_is_refused() {
         let reload = lab.run(Side::Server, &["reload"]);
         assert_eq!(reload.status.code(), Some(0), "{}", text(&reload));
     };
-    client(&lab, "tom", "tom123", &format!("{}{MPPE}", only("mschap-v2")));
+    client(
+        &lab,
+        "tom",
+        "tom123",
+        &format!("{}{MPPE}", only("mschap-v2")),
+    );
     let peer = std::fs::read_to_string(lab.dir.path().join("ppp/peers/test2")).expect("a file");
     lab.write("ppp/peers/again", &peer);
 

@@ -521,6 +521,7 @@ impl Server {
             }
         };
         let _ = tokio::time::timeout(limit, orderly).await;
+        self.sum_all_refusals_up();
         self.account_rest();
         let _ = tokio::time::timeout(limit, Radius::close(&mut self.radius)).await;
         for worker in 0..self.tuns.len() as u16 {

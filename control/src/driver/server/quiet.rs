@@ -99,29 +99,22 @@ impl Quiet {
         self.notices.retain(|(peer, refusal), notice| {
             let is_over = is_over(notice.since, NOTICE_MS);
             if is_over && notice.more > 0 {
-                let (more, seconds) = (notice.more, NOTICE_MS / 1000);
-                lines.push(format!(
-                    "[{peer}] {more} times more in {seconds} s: {refusal}"
-                ));
+                lines.push(format!("[{peer}] {} times more: {refusal}", notice.more));
             }
             !is_over
         });
         if !self.others.is_empty() && is_over(self.others_since, NOTICE_MS) {
             let others = std::mem::take(&mut self.others);
-            let counts = others
-                .iter()
-                .map(|(it, count)| format!("{} {count}", it.name()));
-            let counts: Vec<_> = counts.collect();
-            let counts = counts.join(", ");
-            lines.push(format!("refused from other sources, by reason: {counts}"));
+            let counts = others.iter();
+            let counts = counts.map(|(it, count)| format!("{} {count}", it.name()));
+            let counts = counts.collect::<Vec<_>>().join(", ");
+            lines.push(format!("turned away from other sources: {counts}"));
         }
         if is_over(self.calls.since, CALLS_MS) {
-            let calls = std::mem::take(&mut self.calls);
-            if calls.left_out > 0 {
-                let (left_out, seconds) = (calls.left_out, CALLS_MS / 1000);
+            let left_out = std::mem::take(&mut self.calls).left_out;
+            if left_out > 0 {
                 lines.push(format!(
-                    "{left_out} lines in {seconds} s about calls that nobody logged in with were \
-                     left out"
+                    "{left_out} lines about calls that nobody logged in with were left out"
                 ));
             }
         }
@@ -144,7 +137,7 @@ mod tests {
             assert!(!quiet.may_notice(Time(9), PEER, Refusal::NotPptp));
         }
         assert!(quiet.sum_up(Time(60_004)).is_empty());
-        let expected = format!("[192.0.2.1] 1000 times more in 60 s: {}", Refusal::NotPptp);
+        let expected = format!("[192.0.2.1] 1000 times more: {}", Refusal::NotPptp);
         assert_eq!(quiet.sum_up(Time(60_005)), [expected]);
         assert!(quiet.may_notice(Time(60_005), PEER, Refusal::NotPptp));
     }
@@ -164,8 +157,8 @@ mod tests {
         assert_eq!(
             sums,
             [
-                "refused from other sources, by reason: source_denied 99936",
-                "99400 lines in 10 s about calls that nobody logged in with were left out"
+                "turned away from other sources: source_denied 99936",
+                "99400 lines about calls that nobody logged in with were left out"
             ]
         );
         assert!(quiet.sum_up(Time(200_000)).is_empty());

@@ -10,6 +10,7 @@ use super::quiet::Quiet;
 use super::{Action, Server};
 use crate::config::server::ServerConfig;
 use crate::driver::clock::Clock;
+use crate::proto::Time;
 use crate::proto::auth::{AuthRequest, Verdict};
 use crate::proto::backoff::Backoff;
 use crate::proto::ending::Ending;
@@ -65,6 +66,13 @@ impl Server {
     /// Writes down what was left out a while ago.
     pub(super) fn sum_refusals_up(&mut self) {
         for line in self.refusals.quiet.sum_up(self.refusals.clock.now()) {
+            self.log.line(&line);
+        }
+    }
+
+    /// The same, whether or not it was a while ago: the server ends.
+    pub(super) fn sum_all_refusals_up(&mut self) {
+        for line in self.refusals.quiet.sum_up(Time(u64::MAX)) {
             self.log.line(&line);
         }
     }
