@@ -36,8 +36,8 @@ const FORGED_BEAT: Duration = Duration::from_millis(1);
 
 /// What the attacks may cost at their height and for good. At the height there are no more than 64
 /// connections and 24 calls of strangers, a few kilobytes each; what stays are the tables of
-/// back-off (at most 2 x 8192 + 16384 entries of some hundred octets, of which this test fills few)
-/// and what allocators keep.
+/// back-off (at most 2 x 8192 + 16384 entries of some hundred octets, of which this test fills few),
+/// and what the allocator keeps of the peak for each of its threads.
 const MEMORY_BYTES_MAX: u64 = 12 << 20;
 /// 64 first lines and as many counts a minute, 600 lines about calls in ten seconds; the attacks
 /// take twenty.
@@ -311,9 +311,12 @@ impl Sampler {
     }
 }
 
+/// What a stranger does from one address until some moment; how often, or how far, it came.
+type Attack = fn(Ipv4Addr, Instant) -> usize;
+
 /// Strangers that go a part of the way, a different one each, and stay there; how far they came.
 fn slowly(attacker: &Attacker) -> BTreeMap<&'static str, usize> {
-    let kinds: [(&'static str, u8, fn(Ipv4Addr, Instant) -> usize); 8] = [
+    let kinds: [(&'static str, u8, Attack); 8] = [
         ("silent", 2, |from, until| {
             let silent: Vec<_> = (0..4).filter_map(|_| connect(from)).collect();
             sleep_until(until);
