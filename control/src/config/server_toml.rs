@@ -18,7 +18,7 @@ use super::operation::{LogFormat, MetricsSection, OperationConfig};
 use super::pools::{LeasesSection, PoolSection};
 use super::secrets::FileSecrets;
 use super::server::{LISTEN_ANY, Limits, ServerConfig, SingleSession, Timeouts, WELCOME};
-use super::{PPTP_PORT, radius, source};
+use super::{PPTP_PORT, radius, source, traffic};
 
 /// A complete file with every key and its meaning.
 pub const EXAMPLE: &str = include_str!("example-server.toml");
@@ -90,6 +90,8 @@ struct File {
     dataplane: Dataplane,
     #[serde(default)]
     radius: radius::Section,
+    #[serde(default)]
+    traffic: traffic::Section,
     #[serde(default)]
     scripts: Scripts,
     #[serde(default)]
@@ -468,6 +470,7 @@ impl File {
             radius,
             ipparam: self.scripts.ipparam,
             proxy_arp: self.ppp.proxy_arp,
+            traffic: self.traffic.config(),
             scripts_dir: self.scripts.dir,
             pid_file: self.process.pid_file,
             vrf: self.listen.vrf,

@@ -80,10 +80,13 @@ impl Server {
         &mut self,
         call_id: CallId,
         request_id: u32,
-        attributes: SessionAttributes,
+        mut attributes: SessionAttributes,
         proof: Option<MsChapProof>,
         message: String,
     ) -> Vec<Action> {
+        if !self.settle_rates(call_id, &mut attributes) {
+            return self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN));
+        }
         let others = match self.config.single_session {
             // Nobody asks: looking at all sessions for each that comes would take long with many.
             SingleSession::Allow => Vec::new(),
