@@ -63,6 +63,14 @@ pub struct HostConfig {
     pub nat: Nat,
 }
 
+impl HostConfig {
+    /// There have to be rules of nftables.
+    #[must_use]
+    pub const fn needs_table(&self) -> bool {
+        !self.client_to_client || !matches!(self.nat, Nat::Off)
+    }
+}
+
 impl Default for HostConfig {
     fn default() -> Self {
         Self {

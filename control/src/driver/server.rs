@@ -543,6 +543,12 @@ const fn refuse_unsupported(config: &ServerConfig) -> Result<(), ServerError> {
     if config.vrf.is_some() {
         return Err(ServerError::Unsupported("listening in a VRF"));
     }
+    // Packets of a VRF seem to come from it, not from the tunnel.
+    if config.interface_vrf.is_some() && config.traffic.host.needs_table() {
+        return Err(ServerError::Unsupported(
+            "nat or client_to_client = false together with a VRF for tunnels",
+        ));
+    }
     Ok(())
 }
 

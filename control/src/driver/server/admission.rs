@@ -116,8 +116,12 @@ impl Server {
             actions.extend(self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN)));
             return actions;
         };
+        let is_limited_anew = self.is_limited_anew(call_id, &attributes);
         if let Some(session) = self.sessions.get_mut(&call_id) {
             session.attributes = attributes;
+        }
+        if is_limited_anew {
+            self.set_limits(call_id, true);
         }
         let verdict = Verdict::Accept {
             proof,

@@ -24,7 +24,8 @@
 //! tables are there, a connection is translated once all the same.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rtnetlink::sys::Socket;
@@ -132,16 +133,16 @@ impl Forwarding {
         if !is_wanted && !was_left {
             return Ok(None);
         }
-        let mut switch = File::options()
+        let switch = File::options()
             .read(true)
             .write(true)
             .open(IP_FORWARD)
             .map_err(HostRulesError::Forwarding)?;
-        let is_on = read_switch(&mut switch).map_err(HostRulesError::Forwarding)?;
+        let is_on = read_switch(&switch).map_err(HostRulesError::Forwarding)?;
         if is_on && !was_left {
             return Ok(None);
         }
-        let mut this = Self {
+        let this = Self {
             switch,
             record: Some(path.clone()),
         };
@@ -150,9 +151,7 @@ impl Forwarding {
             return Ok(None);
         }
         write_record(&path).map_err(|cause| HostRulesError::Record { path, cause })?;
-        this.switch
-            .write_all(b"1\n")
-            .map_err(HostRulesError::Forwarding)?;
+        turn_switch(&this.switch, b"1\n").map_err(HostRulesError::Forwarding)?;
         Ok(Some(this))
     }
 }
@@ -161,7 +160,7 @@ impl Drop for Forwarding {
     fn drop(&mut self) {
         if let Some(record) = self.record.take() {
             // The file was opened in its namespace, and means that for ever.
-            let restored = self.switch.write_all(b"0\n");
+            let restored = turn_switch(&self.switch, b"0\n");
             if restored.is_ok() {
                 let _ = fs::remove_file(record);
             }
@@ -169,9 +168,14 @@ impl Drop for Forwarding {
     }
 }
 
-fn read_switch(switch: &mut File) -> io::Result<bool> {
+/// The kernel passes over what is not written at the beginning (`kernel.sysctl_writes_strict`).
+fn turn_switch(switch: &File, to: &[u8]) -> io::Result<()> {
+    switch.write_all_at(to, 0)
+}
+
+fn read_switch(switch: &File) -> io::Result<bool> {
     let mut octets = [0; 8];
-    let len = switch.read(&mut octets)?;
+    let len = switch.read_at(&mut octets, 0)?;
     Ok(octets
         .get(..len)
         .is_some_and(|octets| !octets.starts_with(b"0")))
@@ -194,7 +198,7 @@ struct Table {
 impl Table {
     /// `None` when nothing needs it.
     fn open(host: &HostConfig) -> io::Result<Option<Self>> {
-        if host.client_to_client && host.nat == Nat::Off {
+        if !host.needs_table() {
             return Ok(None);
         }
         let (socket, port) = message::open()?;

@@ -55,6 +55,15 @@ impl Server {
         self.engine.command(call_id, command);
     }
 
+    /// Whether a session that stands may carry more or less with these attributes, which it gets
+    /// when its client has proved itself once more.
+    pub(super) fn is_limited_anew(&self, call_id: CallId, attributes: &SessionAttributes) -> bool {
+        let session = self.sessions.get(&call_id);
+        let before = session.filter(|session| session.network.is_some());
+        let limits = |attributes| limits_of(attributes, &self.config.traffic);
+        before.is_some_and(|before| limits(&before.attributes) != limits(attributes))
+    }
+
     /// Changes what a session may carry, as far as a request says so; its attributes have changed
     /// already.
     pub(super) fn change_limits(&mut self, call_id: CallId, change: &Change) {
