@@ -6,7 +6,9 @@ use std::net::UdpSocket;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use dataplane::rate_limit::burst_bytes;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use sim::freeradius::{FreeRadius, SECRET, freeradius_ready, radclient, value};
 use sim::lab::{Lab, Running, Side, binary, ready};
@@ -190,14 +192,21 @@ const DATAGRAM: usize = PACKET - 28;
 const RUN_UP: Duration = Duration::from_millis(600);
 const WINDOW: Duration = Duration::from_millis(1_500);
 
-/// Sends about 10 Mbit/s through the tunnel of a client; what arrives of it in a window, as bits a
-/// second of IP packets.
+/// Offered, in packets a second: about 20 Mbit/s.
+const OFFERED: f64 = 2_000.0;
+
+/// Sends more through the tunnel of a client than may pass; what arrives of it in a window, as bits
+/// a second of IP packets.
 fn received_bps(lab: &Lab, from: (Side, &'static str), to: (Side, &'static str)) -> f64 {
     let sender = lab.in_namespace(from.0, move || {
         let socket = UdpSocket::bind((from.1, 0)).expect("an address of the tunnel");
-        let until = Instant::now() + RUN_UP + WINDOW + Duration::from_millis(300);
-        while Instant::now() < until {
-            let _ = socket.send_to(&[7; DATAGRAM], (to.1, PORT));
+        let (begun, mut sent) = (Instant::now(), 0.0);
+        while begun.elapsed() < RUN_UP + WINDOW + Duration::from_millis(300) {
+            // What a busy machine has kept this thread from sending is made up for.
+            while sent < begun.elapsed().as_secs_f64() * OFFERED {
+                let _ = socket.send_to(&[7; DATAGRAM], (to.1, PORT));
+                sent += 1.0;
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
     });
@@ -205,6 +214,8 @@ fn received_bps(lab: &Lab, from: (Side, &'static str), to: (Side, &'static str))
         let socket = UdpSocket::bind((to.1, PORT)).expect("an address of the tunnel");
         let timeout = Some(Duration::from_millis(50));
         socket.set_read_timeout(timeout).expect("a time-out");
+        // What came before the window does not wait for it.
+        setsockopt(&socket, sockopt::RcvBuf, &32_768).expect("a small queue");
         let begun = Instant::now();
         let (mut packets, mut octets) = (0, [0; 2_000]);
         while begun.elapsed() < RUN_UP + WINDOW {
@@ -217,11 +228,22 @@ fn received_bps(lab: &Lab, from: (Side, &'static str), to: (Side, &'static str))
     receiver.join().expect("the receiver ends")
 }
 
-/// Generous: the exact rate is proved with a given clock, where the bucket is.
+/// The rate is kept: exceeded by no more than a burst, and reached in one of three tries, since a
+/// machine that is busy with other things may carry less. The exact rate is proved with a given
+/// clock, where the bucket is.
 #[track_caller]
-fn assert_about(bps: f64, due: f64) {
-    let ratio = bps / due;
-    assert!((0.7..1.2).contains(&ratio), "{bps} bit/s instead of {due}");
+fn assert_limited(lab: &Lab, from: (Side, &'static str), to: (Side, &'static str), due_bps: f64) {
+    let mut ratios = Vec::new();
+    while ratios.len() < 3 && ratios.last().is_none_or(|ratio| *ratio < 0.7) {
+        let ratio = received_bps(lab, from, to) / due_bps;
+        // After a pause of this machine's, a burst passes within the window.
+        let burst_bits = burst_bytes(due_bps as u64) as f64 * 8.0;
+        let most = 1.1 + burst_bits / (due_bps * WINDOW.as_secs_f64());
+        assert!(ratio < most, "{ratio} times {due_bps} bit/s");
+        ratios.push(ratio);
+    }
+    let reached = ratios.last().is_some_and(|ratio| *ratio >= 0.7);
+    assert!(reached, "{ratios:?} times {due_bps} bit/s");
 }
 
 /// The fifth column of chap-secrets limits each direction for itself; what is more is dropped and
@@ -232,15 +254,15 @@ fn a_secrets_fifth_column_limits_both_directions() {
         return;
     }
     let lab = Lab::new();
-    let config = configure(&lab, "3000/1000", false, "");
+    let config = configure(&lab, "4000/2500", false, "");
     let mut server = serve(&lab, &config);
     up(&lab, "mia");
-    server.wait_for("rate limit 3000/1000 kbit/s (down/up)", 5);
-    assert_eq!(rate_limit(&lab), "3000/1000");
+    server.wait_for("rate limit 4000/2500 kbit/s (down/up)", 5);
+    assert_eq!(rate_limit(&lab), "4000/2500");
     let (server_end, client_end) = ((Side::Server, LOCAL), (Side::Client, MIA));
-    assert_about(received_bps(&lab, server_end, client_end), 3_000_000.0);
-    assert_about(received_bps(&lab, client_end, server_end), 1_000_000.0);
-    assert!(drops(&lab, "rate_limited") > 500);
+    assert_limited(&lab, server_end, client_end, 4_000_000.0);
+    assert_limited(&lab, client_end, server_end, 2_500_000.0);
+    assert!(drops(&lab, "rate_limited") > 100);
     // The tunnel carries on; so do echoes of LCP.
     std::thread::sleep(Duration::from_millis(100));
     assert_pings(&lab, Side::Client, LOCAL);
@@ -288,10 +310,7 @@ fn radius_sets_changes_and_ends_what_a_session_carries() {
     assert!(changed.contains("CoA-ACK"), "{changed}");
     assert_eq!(rate_limit(&lab), "4000/2000");
     let client_end = (Side::Client, "10.50.0.4");
-    assert_about(
-        received_bps(&lab, (Side::Server, LOCAL), client_end),
-        4_000_000.0,
-    );
+    assert_limited(&lab, (Side::Server, LOCAL), client_end, 4_000_000.0);
     let spent = change("Mikrotik-Total-Limit = 100000");
     assert!(spent.contains("CoA-ACK"), "{spent}");
     assert!(pings(&lab, Side::Client, LOCAL).is_err());
