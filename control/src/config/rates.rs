@@ -161,13 +161,17 @@ fn pair(word: &str, read: fn(&str) -> Option<u64>) -> Option<Pair> {
 
 /// `64k`, `2M`, `128000`.
 fn bits(text: &str) -> Option<u64> {
-    let unit = match text.as_bytes().last()? {
-        b'k' | b'K' => 1_000,
-        b'm' | b'M' => 1_000_000,
-        b'g' | b'G' => 1_000_000_000,
-        _ => return number(text),
-    };
-    number(&text[..text.len() - 1])?.checked_mul(unit)
+    const UNITS: [([char; 2], u64); 3] = [
+        (['k', 'K'], 1_000),
+        (['m', 'M'], 1_000_000),
+        (['g', 'G'], 1_000_000_000),
+    ];
+    for (suffix, unit) in UNITS {
+        if let Some(digits) = text.strip_suffix(suffix) {
+            return number(digits)?.checked_mul(unit);
+        }
+    }
+    number(text)
 }
 
 /// `8`, `8s`.
