@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +31,8 @@ pub(super) fn answer() -> io::Result<()> {
     let runtime = { runtime }.enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
+        // Streams have it from the listener.
+        set_congestion_control(&listener);
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
         socket2::SockRef::from(&socket).set_recv_buffer_size(8 << 20)?;
         tokio::spawn(echo(socket));
@@ -38,17 +41,16 @@ pub(super) fn answer() -> io::Result<()> {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            set_congestion_control(&stream);
             // A broken stream is the other end's to report.
             tokio::spawn(async move { serve(stream).await.ok() });
         }
     })
 }
 
-/// Both ends do this, so that figures of different machines compare. A kernel without it keeps what
-/// it has.
-pub(super) fn set_congestion_control(stream: &TcpStream) {
-    let _ = socket2::SockRef::from(stream).set_tcp_congestion(CONGESTION_CONTROL);
+/// Both ends do this, so that figures of different machines compare; before there is a connection,
+/// since who has begun to pace goes on. A kernel without it keeps what it has.
+pub(super) fn set_congestion_control(socket: &impl AsFd) {
+    let _ = socket2::SockRef::from(socket).set_tcp_congestion(CONGESTION_CONTROL);
 }
 
 async fn echo(socket: UdpSocket) {
