@@ -21,6 +21,7 @@ use super::transport::{Transport, TransportConfig, TransportInput};
 use super::workers::{Workers, WorkersConfig};
 use crate::config::fast_path::FastPathMode;
 use crate::proto::auth::Verdict;
+use crate::proto::ending::Ending;
 use crate::proto::endpoint::{CallStatus, ControlCounters, Endpoint, EndpointConfig, Limits};
 use crate::proto::link::LinkConfig;
 use crate::proto::refusal::{Refusal, RefusalCounts};
@@ -308,6 +309,10 @@ impl Engine {
             }
             Notice::MppeLost { call_id } => {
                 self.endpoint.handle(now, Event::MppeLost { call_id });
+            }
+            Notice::QuotaSpent { call_id } => {
+                let reason = Ending::TrafficLimit.to_string();
+                self.endpoint.handle(now, Event::HangUp { call_id, reason });
             }
             Notice::XdpSocket {
                 worker,
