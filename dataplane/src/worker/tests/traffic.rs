@@ -7,6 +7,7 @@ const PACKET: usize = 1_000;
 
 fn limit(bench: &Bench, limits: TrafficLimits) {
     let call_id = CallId(1);
+    let limits = Box::new(limits);
     bench.post(Command::SetLimits { call_id, limits });
 }
 
