@@ -117,7 +117,10 @@ fn commands(number: u8, peer: u8, counters: &Arc<SessionCounters>) -> [Command; 
             role: Role::Both,
         },
         Command::OpenNetwork { call_id, network },
-        Command::SetLimits { call_id, limits },
+        Command::SetLimits {
+            call_id,
+            limits: Box::new(limits),
+        },
     ]
 }
 
