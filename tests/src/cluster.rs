@@ -52,6 +52,12 @@ modules {
         require_encryption = yes
         require_strong = yes
     }
+    always ok {
+        rcode = ok
+    }
+    always reject {
+        rcode = reject
+    }
     $INCLUDE mods-enabled/
 }
 $INCLUDE sites-enabled/
@@ -319,7 +325,8 @@ impl Cluster {
     /// When nft fails.
     #[must_use]
     pub fn sources(&self, id: u8, protocol: &str) -> Vec<String> {
-        let words = ["-j", "list", "set", "ip", "seen", protocol];
+        let set = format!("from_{protocol}");
+        let words = ["-j", "list", "set", "ip", "seen", &set];
         let mut command = self.command(&node(id), "nft");
         let output = command.args(words).output().expect("nft starts");
         let listed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -413,12 +420,12 @@ impl Cluster {
         let rules = self.write(
             "seen.nft",
             "table ip seen {\n\
-             set tcp { type ipv4_addr; size 256; flags dynamic; }\n\
-             set gre { type ipv4_addr; size 256; flags dynamic; }\n\
+             set from_tcp { type ipv4_addr; size 256; flags dynamic; }\n\
+             set from_gre { type ipv4_addr; size 256; flags dynamic; }\n\
              chain input {\n\
              type filter hook input priority 0\n\
-             ip daddr 203.0.113.10 tcp dport 1723 add @tcp { ip saddr }\n\
-             ip daddr 203.0.113.10 ip protocol gre add @gre { ip saddr }\n\
+             ip daddr 203.0.113.10 tcp dport 1723 add @from_tcp { ip saddr }\n\
+             ip daddr 203.0.113.10 ip protocol gre add @from_gre { ip saddr }\n\
              }\n}\n",
         );
         let mut command = self.command(node, "nft");

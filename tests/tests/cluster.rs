@@ -210,3 +210,44 @@ fn nftables_steers_around_a_node_that_drains_and_one_that_was_killed() {
     assert_eq!(places[&back].node, 3);
     assert_nothing_was_lost(undisturbed);
 }
+
+#[test]
+fn a_resilient_group_of_next_hops_does_the_same() {
+    let settings = [("MODE=nftables", "MODE=ecmp"), ("IDLE_S=120", "IDLE_S=2")];
+    let Some(mut lab) = Started::new(&settings, &[21, 22, 23, 24, 25, 26]) else {
+        return;
+    };
+    let before = lab.all_on(&NODES);
+    lab.assert_addresses_are_one_pools(&before);
+    lab.assert_both_protocols_stay_together(&before);
+    // The kernel's hash has a seed of its own: whoever has clients may be the one that goes.
+    let mut busy = NODES.into_iter().filter(|id| !on(&before, *id).is_empty());
+    let drained = busy.next().expect("somebody is somewhere");
+    let dead = busy.next().expect("not all at one node");
+    let others: Vec<u8> = NODES.into_iter().filter(|id| *id != dead).collect();
+
+    // The machine of a node is gone: nothing says goodbye, and its clients miss its echoes.
+    let kept = before.iter().filter(|(_, place)| place.node != dead);
+    let undisturbed = lab.pings(kept.map(|(user, _)| user.clone()));
+    lab.cluster.ip(&format!("node{dead}"), "link set eth0 down");
+    lab.servers.remove(&dead).expect("a node").signal(Signal::SIGKILL);
+    lab.wait_for_node(dead, "down");
+    let after = lab.all_on(&others);
+    lab.assert_addresses_are_one_pools(&after);
+    for user in undisturbed.keys() {
+        assert_eq!(after[user], before[user]);
+    }
+    assert_nothing_was_lost(undisturbed);
+
+    // A node drains: who is there stays, until he comes again.
+    let last = *others.iter().find(|id| **id != drained).expect("a third");
+    let moved = on(&after, drained)[0].clone();
+    let undisturbed = lab.pings(after.keys().filter(|user| **user != moved).cloned());
+    let _ = lab.cluster.operate(drained, "drain");
+    lab.wait_for_node(drained, "draining");
+    let terminate = format!("sessions terminate --user {moved}");
+    let _ = lab.cluster.operate(drained, &terminate);
+    let places = lab.all_on_and(&others, |places| places[&moved].node == last);
+    lab.assert_addresses_are_one_pools(&places);
+    assert_nothing_was_lost(undisturbed);
+}
