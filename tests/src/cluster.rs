@@ -202,7 +202,8 @@ impl Cluster {
         let output = Command::new("sqlite3")
             .args(["-cmd", ".timeout 5000"])
             .arg(self.database())
-            .arg(statement)
+            // A comment at the start would be an option.
+            .arg(format!(" {statement}"))
             .output()
             .expect("sqlite3 starts");
         let printed = text(&output);

@@ -33,7 +33,7 @@ impl Started {
         let users = octets.iter().map(|&octet| user(octet));
         let clients = users.map(|user| (user.clone(), cluster.call(&user)));
         let clients = clients.collect();
-        let started = Self {
+        let mut started = Self {
             clients,
             balancer,
             servers: BTreeMap::from(servers),
@@ -46,14 +46,14 @@ impl Started {
 
     /// Where everybody is, once everybody is on one of these nodes.
     #[track_caller]
-    fn all_on(&self, nodes: &[u8]) -> BTreeMap<String, Place> {
+    fn all_on(&mut self, nodes: &[u8]) -> BTreeMap<String, Place> {
         self.all_on_and(nodes, |_| true)
     }
 
     /// The same, once that holds as well.
     #[track_caller]
     fn all_on_and(
-        &self,
+        &mut self,
         nodes: &[u8],
         holds: impl Fn(&BTreeMap<String, Place>) -> bool,
     ) -> BTreeMap<String, Place> {
@@ -63,13 +63,22 @@ impl Started {
             if places.len() == self.clients.len() && holds(&places) {
                 return places;
             }
-            let rows = self.cluster.sql(LEASES);
-            assert!(
-                Instant::now() < deadline,
-                "on {nodes:?} are only {places:#?}\n{rows:#?}"
-            );
+            if Instant::now() > deadline {
+                let printed = self.words_of_clients();
+                panic!("on {nodes:?} are only {places:#?}\n{printed}");
+            }
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// Ends all clients: what they have printed.
+    fn words_of_clients(&mut self) -> String {
+        let clients = self.clients.iter_mut();
+        let words = clients.map(|(user, client)| {
+            client.signal(Signal::SIGKILL);
+            format!("--- {user}\n{}\n", client.wait(5).1)
+        });
+        words.collect()
     }
 
     /// No address is out twice, each is one of the pool, and the database says the same.
@@ -175,10 +184,10 @@ fn nftables_steers_around_a_node_that_drains_and_one_that_was_killed() {
     let (status, printed) = lab.servers.get_mut(&2).expect("node 2").wait(10);
     assert_eq!(status, 0, "{printed}");
     lab.wait_for_node(2, "down");
-    lab.assert_addresses_are_one_pools(&lab.all_on(&[1, 3]));
+    let places = lab.all_on(&[1, 3]);
+    lab.assert_addresses_are_one_pools(&places);
 
     // Node 3 is killed. What it had given is not free, until it says that it has started again.
-    let places = lab.all_on(&[1, 3]);
     let killed = on(&places, 3);
     lab.servers.remove(&3).expect("node 3").signal(Signal::SIGKILL);
     lab.wait_for_node(3, "down");
