@@ -40,7 +40,12 @@ mod up;
     name = "pptp-fast",
     version,
     arg_required_else_help = true,
-    propagate_version = true
+    propagate_version = true,
+    after_help = "Examples:\n  pptp-fast demo\n  \
+        pptp-fast up --server vpn.example.net --user mia --password-file mia.password\n  \
+        pptp-fast doctor vpn.example.net\n  \
+        pptp-fast setup\n  \
+        pptp-fast serve --config /etc/pptp-fast/server.toml"
 )]
 struct Arguments {
     #[command(subcommand)]
