@@ -514,6 +514,7 @@ fn lcp_config(options: &PppdOptions) -> LcpConfig {
     }
 }
 
+        echo_adaptive: options.echo_adaptive,
 fn mppe_config(options: &PppdOptions) -> Result<Option<MppeConfig>, ConfigError> {
     let MppeOptions {
         bits_40,

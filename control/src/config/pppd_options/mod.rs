@@ -246,6 +246,8 @@ pub struct PppdOptions {
     pub chap_interval_s: u32,
     /// `chap-timeout`.
     pub auth_timeout_s: u32,
+    /// `lcp-echo-adaptive`.
+    pub echo_adaptive: bool,
     /// `local` of `local:remote`.
     pub local_address: Option<Ipv4Addr>,
     /// `remote` of `local:remote`.
@@ -356,6 +358,7 @@ impl Default for PppdOptions {
             auth_timeout_s: 60,
             local_address: None,
             remote_address: None,
+            echo_adaptive: false,
             accept_local: false,
             accept_remote: false,
             ipv6: Ipv6Options::default(),
