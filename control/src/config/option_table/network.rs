@@ -10,7 +10,6 @@ use crate::wire::ipv6cp::InterfaceIdentifier;
 
 const NO_VJ: &str = "Van Jacobson compression is never negotiated";
 const NO_COMPRESSION: &str = "no compression is ever negotiated, only MPPE";
-const NO_IPV6_ROUTE: &str = "no default route for IPv6 is set; ipv6-up can set one";
 const NO_PERSISTENT: &str = "interface identifiers are drawn, or given with ipv6";
 const ONE_TIMER: &str = "one restart timer serves all protocols: lcp-restart";
 const ONE_COUNTER: &str = "one counter serves all protocols: that of lcp";
@@ -102,10 +101,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
     flag("ipv6cp-accept-local", |o, _| o.ipv6.accept_local = true),
     flag("ipv6cp-accept-remote", |o, _| o.ipv6.accept_remote = true),
     flag("ipv6cp-use-ipaddr", |o, _| o.ipv6.use_ip_addresses = true),
-    harmless("defaultroute6", Takes::Nothing, NO_IPV6_ROUTE),
-    harmless("nodefaultroute6", Takes::Nothing, NO_IPV6_ROUTE).in_group("defaultroute6"),
-    harmless("-defaultroute6", Takes::Nothing, NO_IPV6_ROUTE).in_group("defaultroute6"),
-    harmless("defaultroute6-metric", METRIC, NO_IPV6_ROUTE),
+    flag("defaultroute6", |o, _| o.ipv6.default_route = true),
+    flag("nodefaultroute6", |o, _| o.ipv6.default_route = false).in_group("defaultroute6"),
+    flag("-defaultroute6", |o, _| o.ipv6.default_route = false).in_group("defaultroute6"),
+    value("defaultroute6-metric", METRIC, |o, v| {
+        o.ipv6.default_route_metric = u32::try_from(v.number).ok();
+    }),
     harmless("ipv6cp-use-persistent", Takes::Nothing, NO_PERSISTENT),
     harmless(
         "ipv6cp-use-remotenumber",

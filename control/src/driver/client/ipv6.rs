@@ -26,7 +26,23 @@ impl Client<'_> {
         let ipv6 = Some(Ipv6Spec { peer });
         self.engine
             .command(call_id, Command::SetIpv6 { call_id, ipv6 });
+        self.set_default_route6().await;
         self.start_ipv6_script(Script::Ipv6Up, None);
+    }
+
+    /// `defaultroute6`. The server has an IPv4 address, so nothing has to stay outside.
+    async fn set_default_route6(&self) {
+        let Some(metric) = self.config.default_route6 else {
+            return;
+        };
+        let table = self.routes.table();
+        let added = self.netlink.add_default_route6(self.index, metric, table);
+        match added.await {
+            Ok(()) => self.log.line("Route: ::/0 added"),
+            Err(error) => self.log.line(&format!(
+                "{error}: where there is one, give this one a defaultroute6-metric"
+            )),
+        }
     }
 
     /// IPv6 alone ends.
@@ -44,6 +60,12 @@ impl Client<'_> {
         self.netlink.remove_link_local(self.index, local).await;
         if self.config.persist.demand {
             ipv6::permit(&self.interface, false);
+        }
+        if let Some(metric) = self.config.default_route6 {
+            let table = self.routes.table();
+            self.netlink
+                .remove_default_route6(self.index, metric, table)
+                .await;
         }
     }
 
