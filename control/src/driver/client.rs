@@ -44,6 +44,7 @@ mod requests;
 mod routes;
 mod setup;
 mod status;
+mod verify;
 
 pub use leftovers::repair;
 
@@ -361,6 +362,11 @@ impl<'a> Client<'a> {
                     actions.extend(more);
                 }
                 Action::NetworkDown { .. } => self.network_down().await,
+                Action::Authenticate {
+                    call_id,
+                    request_id,
+                    request,
+                } => actions.extend(self.verify(*call_id, *request_id, request)),
                 Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6).await,
                 Action::Ipv6Down { .. } => self.ipv6_down().await,
                 Action::Ended { ending, .. } | Action::DialFailed { ending, .. } => {
