@@ -47,7 +47,11 @@ impl Client<'_> {
 
     /// IPv6 alone ends.
     pub(super) async fn ipv6_down(&mut self) {
-        self.start_ipv6_script(Script::Ipv6Down, None);
+        let carried = self.network.as_ref().map(|standing| {
+            let (sent, received) = self.octets();
+            (standing.since.elapsed().as_secs(), sent, received)
+        });
+        self.start_ipv6_script(Script::Ipv6Down, carried);
         let standing = self.network.as_mut();
         if let Some(agreed) = standing.and_then(|standing| standing.ipv6.take()) {
             self.forget_link_local(agreed).await;
@@ -57,15 +61,15 @@ impl Client<'_> {
     /// Takes the address of this end away; on demand, IPv6 waits with it for the next call.
     pub(super) async fn forget_link_local(&self, agreed: Ipv6Network) {
         let local = agreed.local.link_local();
-        self.netlink.remove_link_local(self.index, local).await;
-        if self.config.persist.demand {
-            ipv6::permit(&self.interface, false);
-        }
         if let Some(metric) = self.config.default_route6 {
             let table = self.routes.table();
             self.netlink
                 .remove_default_route6(self.index, metric, table)
                 .await;
+        }
+        self.netlink.remove_link_local(self.index, local).await;
+        if self.config.persist.demand {
+            ipv6::permit(&self.interface, false);
         }
     }
 
@@ -73,9 +77,7 @@ impl Client<'_> {
     pub(super) fn start_ipv6_script(&self, script: Script, carried: Option<(u64, u64, u64)>) {
         let standing = self.network.as_ref().filter(|it| it.ipv6.is_some());
         if let Some(standing) = standing {
-            let mut facts = self.facts(Some(&standing.agreed), carried);
-            facts.ipv6 = standing.ipv6;
-            self.scripts.start(script, &facts, &self.log);
+            self.start_script(script, Some(&standing.agreed), carried);
         }
     }
 }
