@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # variables are shared with the files sourced beside it
-# pppd's scripts, run by pppd itself and then by us from the same files: in the same order, with the
+# pppd's scripts and its dump, by pppd itself and then by us from the same files: in the same order, with the
 # same arguments and environment. Sourced by `lib/case`.
 
 # The server proves who it is, too: so auth-up and auth-down are run.
@@ -22,7 +22,9 @@ scripts_as_pppd() {
         scripts_client_up "$who"
         wait_for 20 "$who's ipv6-up" in_end client grep -q ^ipv6-up /var/log/told
         client_down "$who"
+        [[ $who == ours ]] || cp "$results/client.log" "$results/pppd.dump"
         [[ $who == pppd ]] || in_end client cat /var/log/ours.log >"$results/client.log"
+        what_was_dumped <"$results/$who.dump" >"$results/dump-$who"
         wait_for 20 "the scripts to end" scripts_have_ended
         in_end client cat /var/log/told >"$results/told-$who.raw"
         what_was_told <"$results/told-$who.raw" >"$results/told-$who"
@@ -31,6 +33,8 @@ scripts_as_pppd() {
     diff -u "$results/told-pppd" "$results/told-ours" ||
         complain "arguments or environment are not pppd's (above)"
     diff -u "$results/order-pppd" "$results/order-ours" || complain "the order is not pppd's (above)"
+    diff -u "$results/dump-pppd" "$results/dump-ours" || complain "dump is not pppd's (above)"
+    [[ -s $results/dump-ours ]] || complain "there is no dump"
     [[ $(wc -l <"$results/order-ours") == 6 ]] || complain "not every script has been run"
     server_down pptpd
 }
@@ -40,8 +44,8 @@ scripts_client_up() {
     if [[ $1 == pppd ]]; then
         client_up pppd
     else
-        in_end client timeout 90 pptp-fast up test2 --logfile /var/log/ours.log ||
-            fail "pptp-fast up: exit status $?"
+        in_end client timeout 90 pptp-fast up test2 --logfile /var/log/ours.log \
+            >"$results/ours.dump" || fail "pptp-fast up: exit status $?"
     fi
 }
 
@@ -74,6 +78,9 @@ what_was_told() {
         awk '/^(auth|ip|ipv6)-/ { script = $0 } { print script ": " $0 }' |
         grep -Ev '^ip-(pre-)?up: LL|^ipv6-up: (IP|DNS|USEPEERDNS)|^.*: $' | sort
 }
+
+# What `dump` prints, but for where the log goes, and for options of which pppd 2.4.9 prints no name.
+what_was_dumped() { grep '# (from ' | grep -Ev '^(nodetach|logf(d|ile) .*|lock|modem)?[[:space:]]+#'; }
 
 # pppd starts ipv6-up whenever IPV6CP is done; the others have their places.
 order_of_scripts() {
