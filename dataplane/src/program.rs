@@ -223,7 +223,7 @@ pub enum Command {
         /// Session.
         call_id: CallId,
         /// Instead of what was before.
-        limits: TrafficLimits,
+        limits: Box<TrafficLimits>,
     },
     /// From now on the session's packets go to this next hop, through the AF_XDP socket of its
     /// interface or else the packet socket; `None`, as at the start, is the raw socket, where the
@@ -385,8 +385,11 @@ impl Command {
             }
             // Each half keeps its own rate, and both the quotas.
             Self::SetLimits { call_id, limits } => {
-                let half = || Self::SetLimits { call_id, limits };
-                both(half(), half())
+                let receive = Self::SetLimits {
+                    call_id,
+                    limits: limits.clone(),
+                };
+                both(receive, Self::SetLimits { call_id, limits })
             }
             // Acknowledgments take the same way as data.
             Self::SetNextHop { call_id, next_hop } => {
@@ -508,7 +511,7 @@ mod tests {
         assert_eq!(halves(Command::EndCapture { call_id }), (true, true));
         let mtu = Some(1_400);
         assert_eq!(halves(Command::ClampMss { call_id, mtu }), (true, true));
-        let limits = TrafficLimits::NONE;
+        let limits = Box::new(TrafficLimits::NONE);
         assert_eq!(halves(Command::SetLimits { call_id, limits }), (true, true));
         let next_hop = None;
         let set_next_hop = Command::SetNextHop { call_id, next_hop };
