@@ -341,6 +341,6 @@ fn lcp_and_the_network_layers_have_times_of_their_own() {
     pair.wire = Box::new(move |from, frame| (from == CALLEE || !is_lcp(&frame)).then_some(frame));
     let again = Bytes::from_static(&[0xFF, 3, 0xC0, 0x21, 1, 99, 0, 4]);
     pair.in_flight.push_back((pair.now, CALLEE, again));
-    pair.run_for(12_000);
+    pair.run_for(15_000);
     assert_eq!(*pair.ending(CALLEE), Ending::NegotiationFailed("LCP"));
 }
