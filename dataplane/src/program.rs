@@ -385,11 +385,11 @@ impl Command {
             }
             // Each half keeps its own rate, and both the quotas.
             Self::SetLimits { call_id, limits } => {
-                let receive = Self::SetLimits {
+                let half = || Self::SetLimits {
                     call_id,
                     limits: limits.clone(),
                 };
-                both(receive, Self::SetLimits { call_id, limits })
+                both(half(), half())
             }
             // Acknowledgments take the same way as data.
             Self::SetNextHop { call_id, next_hop } => {

@@ -12,6 +12,7 @@
 //! client         ClientConfig: what `up` needs
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
+//! access         its sections on who may connect, and how often log-ins may fail
 //! traffic        its section on traffic        -> TrafficConfig
 //! rates          rate limits in everyone's grammar -> RateLimit
 //! radius         its section on RADIUS         -> RadiusConfig
@@ -25,6 +26,7 @@
 //! Nothing here reads the environment, the clock or the network. The directory that pppd knows as
 //! `/etc/ppp` is always an argument.
 
+mod access;
 pub(crate) mod address_spec;
 pub mod check;
 pub mod client;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::proto::auth::AuthMethods;
+use crate::proto::backoff::BackoffConfig;
 use crate::proto::pool::AddressRanges;
 
 use super::address_spec::parse_list;
@@ -15,7 +16,8 @@ use super::operation::OperationConfig;
 use super::pools::{LeasesConfig, PoolConfig};
 use super::pppd_options::PppdOptions;
 use super::server::{
-    LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
+    LISTEN_ANY, Limits, LocalAddresses, PHASE_TIMEOUT_MS, ServerConfig, SingleSession, Timeouts,
+    WELCOME,
 };
 use super::traffic::TrafficConfig;
 use super::{PPTP_PORT, radius_client, source};
@@ -216,6 +218,8 @@ impl PptpdConf {
         link.secrets = Arc::<super::FileSecrets>::clone(&secrets);
         // A server that proves itself to a stranger would answer his challenges.
         link.allow = AuthMethods::NONE;
+        link.lcp.lcp_timeout_ms = PHASE_TIMEOUT_MS;
+        link.lcp.network_timeout_ms = PHASE_TIMEOUT_MS;
         if options.auth.is_none() {
             link.require = AuthMethods::ALL;
         }
@@ -258,6 +262,8 @@ impl PptpdConf {
                 ..Timeouts::default()
             },
             single_session: SingleSession::Allow,
+            access: Arc::default(),
+            backoff: BackoffConfig::default(),
             radius: radius_client::configured(&options)?,
             ipparam: self.ipparam,
             proxy_arp: options.proxy_arp,

@@ -22,8 +22,10 @@ use super::workers::{Workers, WorkersConfig};
 use crate::config::fast_path::FastPathMode;
 use crate::proto::auth::Verdict;
 use crate::proto::ending::Ending;
-use crate::proto::endpoint::{CallStatus, ControlCounters, Endpoint, EndpointConfig};
+use crate::proto::endpoint::{CallStatus, ControlCounters, Endpoint, EndpointConfig, Limits};
 use crate::proto::link::LinkConfig;
+use crate::proto::refusal::{Refusal, RefusalCounts};
+use crate::proto::sources::Access;
 use crate::proto::{Action, ConnectionId, Event};
 
 /// How often counters are looked at for signs of life.
@@ -60,6 +62,8 @@ struct Session {
     counters: Arc<SessionCounters>,
     /// `gre_received` at the last look.
     seen: u64,
+    /// Those of the network layer.
+    seen_packets: u64,
 }
 
 /// Endpoint, transport and workers as one.
@@ -148,6 +152,26 @@ impl Engine {
         self.endpoint.set_link(link);
     }
 
+    /// See [`Endpoint::set_access`].
+    pub(crate) fn set_access(&mut self, access: Arc<Access>) {
+        self.endpoint.set_access(access);
+    }
+
+    /// See [`Endpoint::set_limits`].
+    pub(crate) const fn set_limits(&mut self, limits: Limits) {
+        self.endpoint.set_limits(limits);
+    }
+
+    /// See [`Endpoint::refusal_counts`].
+    pub(crate) const fn refusal_counts(&self) -> &RefusalCounts {
+        self.endpoint.refusal_counts()
+    }
+
+    /// See [`Endpoint::next_refusal`].
+    pub(crate) fn next_refusal(&mut self) -> Option<(Ipv4Addr, Refusal)> {
+        self.endpoint.next_refusal()
+    }
+
     /// See [`Endpoint::call`].
     pub(crate) fn call(&self, call_id: CallId) -> Option<CallStatus> {
         self.endpoint.call(call_id)
@@ -232,6 +256,8 @@ impl Engine {
     fn handle_transport(&mut self, input: TransportInput) -> Vec<Action> {
         let now = self.clock.now();
         match input {
+            // Dropped, and with it closed, before anything is made for it.
+            TransportInput::Accepted { peer, .. } if self.endpoint.turns_away(*peer.ip()) => {}
             TransportInput::Accepted { stream, peer } => {
                 let connection = ConnectionId(self.accepted);
                 self.accepted += 1;
@@ -310,8 +336,13 @@ impl Engine {
             let received = session.counters.gre_received.get();
             if received != session.seen {
                 session.seen = received;
-                self.endpoint
-                    .handle(now, Event::Alive { call_id: *call_id });
+                let packets = session.counters.received_packets.get();
+                let before = std::mem::replace(&mut session.seen_packets, packets);
+                let alive = Event::Alive {
+                    call_id: *call_id,
+                    has_traffic: packets != before,
+                };
+                self.endpoint.handle(now, alive);
             }
         }
     }
@@ -345,7 +376,12 @@ impl Engine {
                     role: Role::Both,
                     counters: Arc::clone(&counters),
                 };
-                self.sessions.insert(call_id, Session { counters, seen: 0 });
+                let session = Session {
+                    counters,
+                    seen: 0,
+                    seen_packets: 0,
+                };
+                self.sessions.insert(call_id, session);
                 self.command(call_id, Command::Install(spec));
                 if let Ok(fast_path) = &mut self.fast_path {
                     fast_path.watch(call_id, peer, source.or(self.local));

@@ -48,7 +48,9 @@ mod network;
 mod observe;
 mod operate;
 mod proxy_arp;
+mod quiet;
 mod radius;
+mod refusals;
 mod reload;
 pub mod snapshot;
 mod status;
@@ -61,6 +63,7 @@ use leases::Leases;
 use network::{Held, SharedTun, Way};
 use observe::Observer;
 use operate::Operation;
+use refusals::Refusals;
 use reload::Reloading;
 
 /// How often idle and session time-outs are looked at.
@@ -276,6 +279,7 @@ struct Server {
     /// Of sessions that have ended while a script of theirs ran.
     scripts_running: Vec<Arc<Mutex<()>>>,
     observer: Observer,
+    refusals: Refusals,
     operation: Operation,
     host_rules: HostRules,
     proxy_arp: Option<ProxyArp>,
@@ -307,8 +311,10 @@ impl Server {
         let trace = Some(trace_to(log.clone(), Rc::clone(&debug)));
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)
             .map_err(HostError::from)?;
+        let refusals = Refusals::new(&config);
         let mut server = Self {
             config,
+            refusals,
             engine,
             kernel,
             log,
@@ -324,6 +330,7 @@ impl Server {
             host_rules,
             proxy_arp: None,
         };
+        server.engine.set_access(Arc::clone(&server.config.access));
         server.open_tuns().await?;
         server.open_proxy_arp();
         server.open_radius()?;
@@ -423,16 +430,20 @@ impl Server {
             }
             self.engine.perform(action);
         }
+        self.hear_refusals();
     }
 
-    fn say(&self, call_id: CallId, text: &str) {
+    fn say(&mut self, call_id: CallId, text: &str) {
+        if !self.may_say(call_id) {
+            return;
+        }
         let session = self.sessions.get(&call_id);
         let peer = session.map_or("?", |session| session.peer.as_str());
         let prefix = format!("[{peer} call {}]", call_id.0);
         self.log.session_line(call_id.0, "line", &prefix, text);
     }
 
-    fn report(&self, call_id: CallId, report: &Report) {
+    fn report(&mut self, call_id: CallId, report: &Report) {
         match report {
             Report::Line(line) | Report::CipherUp(line) => self.say(call_id, line),
             Report::PeerAuthenticated(_) => self.start_script(Script::AuthUp, call_id, None),
@@ -442,6 +453,7 @@ impl Server {
 
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
+        self.count_stalled(call_id, ending);
         self.account_stop(call_id, ending);
         let proved = self.sessions.get(&call_id);
         if proved.is_some_and(|session| !session.attributes.user.is_empty()) {
@@ -461,6 +473,7 @@ impl Server {
     fn check_limits(&mut self) -> Vec<Action> {
         self.forget_captures();
         self.observer.tidy();
+        self.sum_refusals_up();
         let mut actions = self.release_overdue();
         actions.extend(self.end_overdue());
         actions
@@ -519,6 +532,7 @@ impl Server {
             }
         };
         let _ = tokio::time::timeout(limit, orderly).await;
+        self.sum_all_refusals_up();
         self.account_rest();
         self.stop_answering_all_arp();
         let _ = tokio::time::timeout(limit, Radius::close(&mut self.radius)).await;
@@ -563,24 +577,37 @@ fn worker_count(config: &ServerConfig) -> u16 {
 }
 
 fn endpoint_config(config: &ServerConfig) -> EndpointConfig {
-    let limits = &config.limits;
     EndpointConfig {
         host_name: config.link.name.clone(),
         link: Some(Arc::new(config.link.clone())),
-        limits: Limits {
-            connections_max: limits.sessions_max as usize + limits.half_open_max as usize,
-            connections_per_peer_max: limits.connections_per_peer_max as usize,
-            half_open_max: limits.half_open_max as usize,
-            calls_max: limits.sessions_max as usize,
-            calls_per_connection_max: limits.calls_per_connection_max as usize,
-        },
+        limits: endpoint_limits(config),
         timers: Timers {
             start_ms: config.timeouts.first_message_ms,
+            idle_ms: config.timeouts.first_call_ms,
             echo_idle_ms: config.timeouts.echo_interval_ms,
             echo_wait_ms: config.timeouts.echo_wait_ms,
             ..Timers::default()
         },
         ..EndpointConfig::default()
+    }
+}
+
+fn endpoint_limits(config: &ServerConfig) -> Limits {
+    let limits = &config.limits;
+    let per_connection = limits.calls_per_connection_max as usize;
+    let of_connections = (limits.connections_per_peer_max as usize).saturating_mul(per_connection);
+    let or = |given: Option<u32>, default| given.map_or(default, |given| given as usize);
+    Limits {
+        connections_max: limits.sessions_max as usize + limits.half_open_max as usize,
+        connections_per_peer_max: limits.connections_per_peer_max as usize,
+        half_open_max: limits.half_open_max as usize,
+        half_open_per_peer_max: or(limits.half_open_per_peer_max, usize::MAX),
+        calls_max: limits.sessions_max as usize,
+        calls_per_connection_max: per_connection,
+        calls_per_peer_max: or(limits.sessions_per_peer_max, of_connections),
+        half_open_calls_max: limits.half_open_calls_max as usize,
+        half_open_calls_per_peer_max: or(limits.half_open_calls_per_peer_max, of_connections),
+        peer_prefix_len: limits.peer_prefix_len,
     }
 }
 

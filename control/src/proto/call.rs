@@ -187,6 +187,10 @@ impl Call {
         self.connection
     }
 
+    pub(super) const fn peer(&self) -> Ipv4Addr {
+        self.peer
+    }
+
     pub(super) const fn peer_call_id(&self) -> Option<u16> {
         self.peer_call_id
     }
@@ -346,8 +350,8 @@ impl Call {
     }
 
     /// Packets came from the peer.
-    pub(super) fn handle_alive(&mut self, now: Time) {
-        self.with_link(now, |link| link.handle_alive(now));
+    pub(super) fn handle_alive(&mut self, now: Time, has_traffic: bool) {
+        self.with_link(now, |link| link.handle_alive(now, has_traffic));
     }
 
     /// The stateful decryptor lost its place.

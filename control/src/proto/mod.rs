@@ -90,6 +90,8 @@ pub enum Event<'a> {
     Alive {
         /// Session.
         call_id: CallId,
+        /// Packets of the network layer are among them.
+        has_traffic: bool,
     },
     /// Answer to `Action::Authenticate`.
     Verdict {
@@ -164,7 +166,7 @@ pub enum Action {
     /// Program the worker that owns the call. Never `Install`, `AttachTun`, `DetachTun`, `Stop`,
     /// `OpenNetwork`, `CloseNetwork` or `SetIpv6`: those follow from other actions.
     Dataplane(Command),
-    /// Ask the secrets whether the peer is who it says (server).
+    /// Ask the secrets whether the peer is who it says.
     Authenticate {
         /// Session.
         call_id: CallId,
@@ -272,6 +274,7 @@ impl Action {
 
 pub mod auth;
 pub mod automaton;
+pub mod backoff;
 pub mod call;
 pub mod call_ids;
 pub mod connection;
@@ -281,6 +284,8 @@ pub mod link;
 pub mod pool;
 pub mod pools;
 pub mod radius;
+pub mod refusal;
+pub mod sources;
 
 mod ccp;
 mod change_password;
@@ -289,6 +294,7 @@ mod eap;
 mod ipcp;
 mod ipv6cp;
 mod lcp;
+pub(crate) mod lru;
 mod negotiation;
 mod outbox;
 mod pap;

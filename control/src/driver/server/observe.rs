@@ -268,7 +268,9 @@ impl Server {
                     facts.call_id = call_id.0;
                     facts.peer = peer.to_string();
                 });
-                self.log.event(call_id.0, "call", Map::new());
+                if self.may_say(*call_id) {
+                    self.log.event(call_id.0, "call", Map::new());
+                }
             }
             Action::Authenticate { call_id, .. } => {
                 self.observer.log_in(*call_id, Login::Presented);
@@ -293,7 +295,9 @@ impl Server {
                 let mut said = self.carried(*call_id);
                 said.insert("cause".to_owned(), json!(cause(ending)));
                 said.insert("reason".to_owned(), json!(ending.to_string()));
-                self.log.event(call_id.0, "ended", said);
+                if self.may_say(*call_id) {
+                    self.log.event(call_id.0, "ended", said);
+                }
                 self.observer.gone = Some(*call_id);
             }
             _ => {}

@@ -202,6 +202,7 @@ impl Server {
                 connections: self.engine.connection_count(),
                 is_draining: self.operation.is_draining,
                 control: self.engine.control_counters(),
+                refused: self.refusal_counts(),
                 pools: self.pool_records(),
             }),
             SnapshotPart::Share(share) => Snapshot::Share(self.share(share)),

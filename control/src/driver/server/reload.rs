@@ -114,6 +114,7 @@ impl Server {
 
     fn adopt(&mut self, new: ServerConfig) -> Reloaded {
         let needs_restart = differences(&self.config, &new);
+        self.reconfigure_admission(&new);
         let old = &mut self.config;
         let mut link = new.link;
         // The devices have it since the start.
@@ -163,7 +164,11 @@ fn differences(old: &ServerConfig, new: &ServerConfig) -> Vec<String> {
             (old.split_directions, old.look_ahead) != (new.split_directions, new.look_ahead)
                 || old.fast_path != new.fast_path,
         ),
-        ("limits", old.limits != new.limits),
+        (
+            "how many sessions there may be, or which addresses count as one",
+            (old.limits.sessions_max, old.limits.peer_prefix_len)
+                != (new.limits.sessions_max, new.limits.peer_prefix_len),
+        ),
         (
             "client_to_client, forwarding, nat or proxy_arp",
             (&old.traffic.host, old.proxy_arp) != (&new.traffic.host, new.proxy_arp),

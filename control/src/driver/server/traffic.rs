@@ -19,7 +19,11 @@ use crate::proto::radius::Change;
 impl Server {
     /// Works out how fast who comes in may be. False when it is to be turned away, since nobody can
     /// tell.
-    pub(super) fn settle_rates(&self, call_id: CallId, attributes: &mut SessionAttributes) -> bool {
+    pub(super) fn settle_rates(
+        &mut self,
+        call_id: CallId,
+        attributes: &mut SessionAttributes,
+    ) -> bool {
         match rates_of(attributes) {
             Ok(rates) => {
                 attributes.rates = rates.or(attributes.rates);

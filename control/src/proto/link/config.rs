@@ -58,6 +58,8 @@ pub struct LcpConfig {
     pub max_failure: u32,
     /// Between LCP Echo-Requests; 0 sends none.
     pub echo_interval_ms: u64,
+    /// No Echo-Request when packets have come since the last one was due.
+    pub echo_adaptive: bool,
     /// Unanswered Echo-Requests until the link is dead; 0 never.
     pub echo_failure: u32,
     /// From one CHAP Challenge that the peer has met to the next (`chap-interval`); 0 never.
@@ -66,6 +68,11 @@ pub struct LcpConfig {
     pub auth_timeout_ms: u64,
     /// For the whole way from call to network; 0 is no limit.
     pub setup_timeout_ms: u64,
+    /// For LCP, each time that it negotiates; 0 is no limit.
+    pub lcp_timeout_ms: u64,
+    /// From authentication to an open network, and for each time that it is closed while the link
+    /// stands; 0 is no limit.
+    pub network_timeout_ms: u64,
 }
 
 impl Default for LcpConfig {
@@ -82,10 +89,13 @@ impl Default for LcpConfig {
             max_terminate: 2,
             max_failure: 10,
             echo_interval_ms: 30_000,
+            echo_adaptive: false,
             echo_failure: 4,
             chap_interval_ms: 0,
             auth_timeout_ms: 60_000,
             setup_timeout_ms: 90_000,
+            lcp_timeout_ms: 0,
+            network_timeout_ms: 0,
         }
     }
 }

@@ -129,7 +129,10 @@ impl Server {
         }
         match (packet.code(), pending.request.method) {
             (Code::ACCESS_ACCEPT, _) => match answer.accepted() {
-                Ok(accepted) => self.accept_by_radius(call_id, request_id, accepted),
+                Ok(accepted) => {
+                    self.remember_log_in(call_id, &pending.request.peer_name);
+                    self.accept_by_radius(call_id, request_id, accepted)
+                }
                 Err(why) => {
                     self.say(call_id, why);
                     self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN))
@@ -155,7 +158,7 @@ impl Server {
                     code: code.unwrap_or(WRONG_NAME_OR_PASSWORD),
                     message: words.unwrap_or(message),
                 };
-                self.tell_verdict(call_id, request_id, verdict)
+                self.turn_away(call_id, request_id, &pending.request.peer_name, verdict)
             }
         }
     }
