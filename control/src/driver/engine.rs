@@ -367,7 +367,10 @@ impl Engine {
                 connection,
             } => {
                 let counters = Arc::new(SessionCounters::default());
-                let source = self.sources.remove(&connection);
+                let mut source = self.sources.remove(&connection);
+                if source.or(self.local).is_none() {
+                    source = self.transport.outer_source(connection, peer);
+                }
                 let spec = SessionSpec {
                     call_id,
                     peer,

@@ -23,6 +23,7 @@ pub(crate) mod name_servers;
 pub mod namespace;
 pub mod netlink;
 mod nftables;
+mod outer_source;
 mod placement;
 pub mod privileges;
 mod programs;

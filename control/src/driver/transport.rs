@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_uring::net::{TcpListener, TcpStream};
 
+use super::outer_source;
 use crate::proto::ConnectionId;
 
 /// Octets read at a time: twice the longest control message (220 octets) and change.
@@ -199,6 +200,16 @@ impl Transport {
     /// Whether `connection` is still ours: late news of a closed one is not passed on.
     pub(crate) fn knows(&self, connection: ConnectionId) -> bool {
         self.connections.contains_key(&connection) || self.connecting.contains_key(&connection)
+    }
+
+    /// From where GRE to the peer of a connection has to go out, unless the routes choose it.
+    pub(crate) fn outer_source(
+        &self,
+        connection: ConnectionId,
+        peer: Ipv4Addr,
+    ) -> Option<Ipv4Addr> {
+        let known = self.connections.get(&connection)?;
+        outer_source::needed(known.stream.as_raw_fd(), peer)
     }
 
     /// Waits until what was queued on closed connections has gone out, or `limit` has passed.

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # variables are shared with the files sourced beside it
-# pppd's scripts and its dump, by pppd itself and then by us from the same files: in the same order, with the
-# same arguments and environment. Sourced by `lib/case`.
+# pppd's scripts and its dump, by pppd itself and then by us from the same files: the same order, arguments,
+# environment and words. Sourced by `lib/case`.
 
 # The server proves who it is, too: so auth-up and auth-down are run.
 scripts_as_pppd() {

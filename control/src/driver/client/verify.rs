@@ -23,7 +23,9 @@ impl Client<'_> {
         let (peer, own) = (&request.peer_name, &request.our_name);
         // Who calls itself by our own name may be sending back what we have answered.
         let is_other = peer != own;
-        let secret = is_other.then(|| link.secrets.find(peer, own, pap)).flatten();
+        let secret = is_other
+            .then(|| link.secrets.find(peer, own, pap))
+            .flatten();
         let verdict = match auth::verify(request, secret.as_ref()) {
             Ok(proof) => Verdict::Accept {
                 proof,
