@@ -59,6 +59,7 @@ mod punt_budget;
 mod sequence;
 pub mod session;
 pub mod sim_io;
+pub mod snapshot;
 pub mod sys;
 pub mod uring;
 pub mod wire;

@@ -12,12 +12,13 @@ use rtnetlink::packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteScope,
 };
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use serde::{Deserialize, Serialize};
 
 /// Of link-local addresses.
 const LINK_LOCAL_PREFIX_LEN: u8 = 64;
 
 /// An IPv4 route through a device, in the table that the writer has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RouteVia {
     /// Index of the device.
     pub index: u32,
