@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,7 +13,8 @@ use control::wire::pptp::messages::StartControlConnectionRequest;
 use control::wire::pptp::{Message, Text, next_message};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sim::lab::{Lab, Running, SERVER, Side, ready};
+use sim::freeradius::{FreeRadius, SECRET, freeradius_ready, radclient, value};
+use sim::lab::{Lab, Running, SERVER, Side, binary, ready};
 use sim::tunnel::{SERVER_OPTIONS, assert_bare, assert_pings, text};
 
 /// The server's address in every tunnel.
@@ -437,4 +438,171 @@ fn another_format_is_refused_and_the_old_process_goes_on() {
     socket.read_to_string(&mut answer).expect("words");
     assert!(answer.contains("takes over in format 999"), "{answer}");
     assert_pings(&lab, Side::Client, SERVER_INNER);
+}
+
+/// A TOML file for `serve`, whose inner addresses are 192.168.254.231 to 240.
+fn toml(lab: &Lab, name: &str, more: &str) -> String {
+    let conf = format!(
+        "[auth]\nname = \"zidler\"\nrequire = [\"mschap-v2\"]\n\
+         [mppe]\nmode = \"require\"\n\
+         [pool]\nlocal = \"{SERVER_INNER}\"\nremote = \"192.168.254.231-240\"\n{more}"
+    );
+    lab.write(name, &conf).display().to_string()
+}
+
+/// One object a session, as the server that answers now tells it.
+fn rows(lab: &Lab) -> Vec<Value> {
+    let listed = lab.run(Side::Server, &["sessions", "list", "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap_or_default();
+    let rows = listed["sessions"].as_array().cloned();
+    rows.unwrap_or_else(|| panic!("no sessions in {listed}"))
+}
+
+/// RADIUS servers do not notice the change: the session's accounting goes on, orders are obeyed, the
+/// network behind the client stays routed to it, and its route goes when it ends.
+#[test]
+fn accounting_goes_on_where_it_was() {
+    if !freeradius_ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let radius = FreeRadius::start(&lab, "127.0.0.1");
+    lab.write("ppp/radius-secret", &format!("{SECRET}\n"));
+    lab.write("ppp/chap-secrets", "mia zidler mia123 *\n");
+    let peer = format!("name mia\n# Server IP: 10.77.0.1\n{CLIENT_OPTIONS}");
+    lab.write("ppp/peers/mia", &peer);
+    let conf = toml(
+        &lab,
+        "server.toml",
+        "[radius]\nnas_identifier = \"pptp-1\"\ninterim_s = 10\n\
+         [[radius.servers]]\naddress = \"127.0.0.1\"\nsecret_file = \"radius-secret\"\n\
+         [radius.dynamic]\nlisten = \"127.0.0.1:3799\"\n\
+         clients = [{ address = \"127.0.0.1\", secret_file = \"radius-secret\" }]\n",
+    );
+    let mut old = serve(&lab, &conf);
+    let up = lab.run(Side::Client, &["up", "mia"]);
+    assert!(up.status.success(), "{}", text(&up));
+    lab.ip(Side::Client, "address add 172.16.5.1/32 dev lo");
+    let start = radius.record(&["Acct-Status-Type = Start"], 5);
+    let session = value(&start, "Acct-Session-Id").expect("a name");
+    let before = rows(&lab);
+
+    let mut new = take_over(&lab, &conf, &[]);
+    println!("{}", new.wait_for("Taken over from process", 20));
+    assert_eq!(old.wait(20).0, 0);
+    let after = rows(&lab);
+    for key in ["sid", "user", "called", "ip", "interface", "setup"] {
+        assert_eq!(after[0][key], before[0][key], "{key}");
+    }
+    assert_pings(&lab, Side::Server, "172.16.5.1");
+    let _ = radius.record(&["Acct-Status-Type = Interim-Update", session], 15);
+    let outcome = radclient(&lab, "disconnect", &format!("Acct-Session-Id = {session}"));
+    assert!(outcome.contains("Disconnect-ACK"), "{outcome}");
+    new.wait_for("ended:", 10);
+    let stop = radius.record(&["Acct-Status-Type = Stop", session], 5);
+    assert!(stop.contains("Class = 0x676f6c64"), "{stop}");
+    let lasted = value(&stop, "Acct-Session-Time").and_then(|seconds| seconds.parse().ok());
+    assert!(lasted.unwrap_or(0_u64) >= 1, "{stop}");
+    assert!(!lab.routes(Side::Server).contains("172.16.5.0/24"));
+    let count = |kind: &str| {
+        let kind = format!("Acct-Status-Type = {kind}");
+        let records = radius.records();
+        records.iter().filter(|it| it.contains(&kind)).count()
+    };
+    assert_eq!((count("Start"), count("Stop")), (1, 1));
+    assert_eq!((count("Accounting-On"), count("Accounting-Off")), (1, 0));
+}
+
+/// Each session's own interface goes over, a server that drains goes on draining, and the new
+/// process keeps the lease file: whoever comes after it finds each user's address there.
+#[test]
+fn interfaces_leases_and_draining_are_carried() {
+    if !ready() {
+        return;
+    }
+    let (lab, _) = configured("", "");
+    let own = "[dataplane]\ninterface = \"per-session\"\n";
+    let conf = toml(&lab, "own.toml", own);
+    let elsewhere = toml(&lab, "shared.toml", "");
+    let mut old = serve(&lab, &conf);
+    dial(&lab);
+    let before = identities(&sessions(&lab));
+    assert_ne!(before[0], before[1], "each has its own interface");
+
+    // Devices stay where they are, so a process that would put them elsewhere is refused.
+    let (code, printed) = take_over(&lab, &elsewhere, &[]).wait(20);
+    assert_eq!(code, 2, "{printed}");
+    assert!(printed.contains("dataplane.interface has changed"), "{printed}");
+
+    let mut new = take_over(&lab, &conf, &[]);
+    println!("{}", new.wait_for("Taken over from process", 20));
+    assert_eq!(old.wait(20).0, 0);
+    assert_eq!(identities(&sessions(&lab)), before);
+    assert_pings(&lab, Side::Client, SERVER_INNER);
+
+    let addresses = |lab: &Lab| -> Vec<Value> {
+        let all = sessions(lab);
+        all.iter().map(|session| session["peer_ip"].clone()).collect()
+    };
+    let had = addresses(&lab);
+    new.signal(Signal::SIGKILL);
+    new.wait(10);
+    for name in ["busy", "idle"] {
+        let _ = lab.run(Side::Client, &["down", name]);
+    }
+    let mut third = serve(&lab, &conf);
+    dial(&lab);
+    assert_eq!(addresses(&lab), had);
+
+    let drain = lab.run(Side::Server, &["drain"]);
+    assert!(drain.status.success(), "{}", text(&drain));
+    let mut fourth = take_over(&lab, &conf, &[]);
+    println!("{}", fourth.wait_for("Taken over from process", 20));
+    assert_eq!(third.wait(20).0, 0);
+    for name in ["busy", "idle"] {
+        let down = lab.run(Side::Client, &["down", name]);
+        assert!(down.status.success(), "{}", text(&down));
+    }
+    let (code, printed) = fourth.wait(20);
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("No calls are left"), "{printed}");
+    assert_bare(&lab, Side::Server);
+}
+
+/// systemd is told of the new main process by the old one, and hears from the new one that it is
+/// alive, though that was started without a word of a watchdog.
+#[test]
+fn the_new_process_is_the_service() {
+    if !ready() {
+        return;
+    }
+    let (lab, conf) = configured("", "");
+    let path = lab.dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    let patience = Duration::from_secs(10);
+    manager.set_read_timeout(Some(patience)).expect("a time");
+    let hear_until = |wanted: &str| {
+        let (mut heard, mut octets) = (Vec::new(), [0; 1024]);
+        while !heard.iter().any(|line| line == wanted) {
+            let length = manager.recv(&mut octets);
+            let length = length.unwrap_or_else(|error| panic!("no {wanted}: {error}, {heard:?}"));
+            let words = String::from_utf8_lossy(&octets[..length]);
+            heard.push(words.trim_end().to_owned());
+        }
+        heard
+    };
+    let mut command = lab.command(Side::Server, binary());
+    command.args(["serve", "--config", &conf]);
+    command.env("NOTIFY_SOCKET", &path);
+    command.env("WATCHDOG_USEC", "400000");
+    let mut old = Running::start(&mut command);
+    hear_until("READY=1");
+    hear_until("WATCHDOG=1");
+    let new = take_over(&lab, &conf, &[]);
+    let heard = hear_until(&format!("MAINPID={}", new.id()));
+    assert!(!heard.contains(&"STOPPING=1".to_owned()), "{heard:?}");
+    assert_eq!(old.wait(20).0, 0);
+    hear_until("WATCHDOG=1");
+    let heard = hear_until("WATCHDOG=1");
+    assert!(!heard.contains(&"STOPPING=1".to_owned()), "{heard:?}");
 }

@@ -23,8 +23,8 @@
 //! - The new one goes on without `Go` only when the old one has ended, which the kernel says: with
 //!   the last `State` that it has. After the first one packets may have been sent, so it leaves out
 //!   `LEAD` numbers and keys; the peers take that for loss.
-//! - After `Go` the old one goes on only when the new one has ended before `Running`. It may have
-//!   sent packets: the same lead.
+//! - After `Go` the old one goes on only when the new one has ended before `Running`, for which it
+//!   sees itself when the new one hangs. It may have sent packets: the same lead.
 //!
 //! What arrives while both stand still waits in the GRE sockets of the new process and in the
 //! devices. GRE that both have seen is recognised by its number. Sessions that are still negotiated

@@ -1,11 +1,14 @@
 //! The side of the old process: greets new ones, tells all that it knows, and stands still.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use dataplane::program::{CallId, Notice};
 use dataplane::snapshot::Hidden;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
@@ -41,6 +44,8 @@ impl Refusal {
     }
 }
 
+/// For the new process to go on once it may; one that hangs then is ended.
+const RUNNING_LIMIT: Duration = Duration::from_secs(10);
 /// For the kernel and the lease file to do what they are at.
 const HELD_LIMIT: Duration = Duration::from_millis(500);
 
@@ -167,7 +172,12 @@ impl Server {
         let go = channel.send(&ToNew::Go, &[]).await;
         go.map_err(|error| Refusal::new(error, true))?;
         // From here on only its end can bring the sessions back.
-        let word = channel.receive(Duration::MAX).await;
+        let mut word = channel.receive(RUNNING_LIMIT).await;
+        if matches!(&word, Err(error) if error.kind() == ErrorKind::TimedOut) {
+            // It has the connection open, so the number is its own still.
+            let _ = kill(Pid::from_raw(channel.peer().pid), Signal::SIGKILL);
+            word = channel.receive(Duration::MAX).await;
+        }
         expect(word, |word| matches!(word, ToOld::Running)).map_err(|reason| Refusal {
             reason,
             is_still: true,
@@ -348,7 +358,7 @@ fn expect(
     match word {
         Ok((word, _)) if is_it(&word) => Ok(()),
         Ok(_) => Err("it says something else than it should".to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
             Err("it has ended".to_owned())
         }
         Err(error) => Err(error.to_string()),
