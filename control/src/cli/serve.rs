@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use nix::unistd::Gid;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use super::{fail, host_name, ppp_directory, print_line};
 use crate::config::fast_path::FastPathMode;
@@ -121,33 +122,38 @@ impl Serve {
             Err(error) => return fail(format_args!("out of descriptors: {error}"), 1),
         };
         let admin = AdminSocket::adopt(admin, &run_files::server_socket());
-        let requests = attend(&admin, group, &log);
+        let (requests, desk) = attend(&admin, group, &log);
         let (ready, _) = oneshot::channel();
-        let end = taken.run(requests, ready).await;
+        let end = taken.run(requests, ready, desk).await;
         leave_files(end, [admin, AdminSocket::adopt(takeover, &path)]);
         ExitCode::SUCCESS
     }
 }
 
-/// Serves the admin socket, and signals: what they ask for comes out.
-fn attend(socket: &AdminSocket, group: Option<Gid>, log: &Log) -> mpsc::Receiver<Asked> {
+/// Serves the admin socket, and signals: what they ask for comes out, and who serves the socket.
+fn attend(
+    socket: &AdminSocket,
+    group: Option<Gid>,
+    log: &Log,
+) -> (mpsc::Receiver<Asked>, Option<AbortHandle>) {
     let (requests, receiver) = mpsc::channel::<Asked>(REQUESTS_MAX);
     if let Some(group) = group
         && let Err(error) = socket.share_with(group)
     {
         log.line(&format!("the admin socket is root's alone: {error}"));
     }
+    let mut task = None;
     match socket.listener.try_clone() {
         Ok(listener) => {
             let policy = admin::Policy { group };
             let desk = admin::serve_to(listener, requests.clone(), policy, log.clone());
-            tokio::task::spawn_local(desk);
+            task = Some(tokio::task::spawn_local(desk).abort_handle());
         }
         Err(error) => log.line(&format!("nobody is heard on the admin socket: {error}")),
     }
     let (first, _) = oneshot::channel();
     tokio::task::spawn_local(signals::forward(requests, first));
-    receiver
+    (receiver, task)
 }
 
 /// The run files are the other process's when it has taken over.
@@ -178,12 +184,10 @@ async fn serve(config: ServerConfig, journal: bool) -> ExitCode {
         return fail("out of descriptors", 1);
     };
     let group = server::admin_group(&config.operation.admin_group);
-    let requests = attend(&socket, group, &log);
+    let (requests, desk) = attend(&socket, group, &log);
     let (ready, _) = oneshot::channel();
-    let sockets = Sockets {
-        admin,
-        takeover: for_takeover,
-    };
+    let mut sockets = Sockets::new(admin, for_takeover);
+    sockets.desk = desk;
     match takeover::run(config, log, requests, ready, sockets).await {
         Ok(end) => {
             leave_files(end, [socket, takeover]);

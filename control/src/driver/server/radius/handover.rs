@@ -129,6 +129,7 @@ impl Radius {
         if let Some(accounting) = &mut self.accounting {
             accounting.let_go();
         }
+        self.sockets.ignore_orders();
         for call_id in taken {
             self.calls.remove(&call_id);
         }

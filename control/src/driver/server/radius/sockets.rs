@@ -39,6 +39,7 @@ pub(super) struct Sockets {
     datagrams: mpsc::Receiver<Datagram>,
     sender: mpsc::Sender<Datagram>,
     readers: Vec<JoinHandle<()>>,
+    orders_reader: Option<JoinHandle<()>>,
 }
 
 impl Sockets {
@@ -68,15 +69,24 @@ impl Sockets {
             datagrams,
             sender,
             readers,
+            orders_reader: None,
         })
     }
 
     /// Orders come to this socket.
     pub(super) fn hear_orders(&mut self, socket: UdpSocket) -> std::io::Result<()> {
         let reader = listen(&socket, Purpose::Dynamic, &self.sender)?;
-        self.readers.push(reader);
+        self.orders_reader = Some(reader);
         self.dynamic = Some(socket);
         Ok(())
+    }
+
+    /// Orders come to another process.
+    pub(super) fn ignore_orders(&mut self) {
+        if let Some(reader) = self.orders_reader.take() {
+            reader.abort();
+        }
+        self.dynamic = None;
     }
 
     /// The socket that orders come to.
@@ -132,7 +142,7 @@ impl Sockets {
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        for reader in &self.readers {
+        for reader in self.readers.iter().chain(&self.orders_reader) {
             reader.abort();
         }
     }

@@ -26,6 +26,9 @@ impl Server {
         taken: &EndpointSnapshot,
         channel: Channel,
     ) {
+        if let Some(sockets) = &self.sockets {
+            sockets.let_go();
+        }
         self.engine.let_go(taken);
         let taken: HashSet<CallId> = taken.calls().map(|(call_id, _)| call_id).collect();
         if let Some(radius) = &mut self.radius {

@@ -40,6 +40,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 pub use self::take::{Phase, Taken, TakeoverError, take};
 use super::{Server, ServerError};
@@ -62,13 +63,38 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// For the new process to take everything while tunnels stand still.
 const STANDSTILL_LIMIT: Duration = Duration::from_secs(3);
 
-/// Sockets that belong to the service and not to a process.
+/// Sockets that belong to the service and not to a process. Who serves them is stopped when they
+/// are another process's.
 #[derive(Debug)]
 pub struct Sockets {
     /// The admin socket.
     pub admin: UnixListener,
     /// Where a new process asks to take over.
     pub takeover: UnixListener,
+    /// Who serves the admin socket.
+    pub desk: Option<AbortHandle>,
+    /// Who greets new processes.
+    pub(super) porter: Option<AbortHandle>,
+}
+
+impl Sockets {
+    /// Both, as they were bound or have come from another process.
+    #[must_use]
+    pub const fn new(admin: UnixListener, takeover: UnixListener) -> Self {
+        Self {
+            admin,
+            takeover,
+            desk: None,
+            porter: None,
+        }
+    }
+
+    /// Whoever comes waits for the other process from now on.
+    fn let_go(&self) {
+        for task in [&self.desk, &self.porter].into_iter().flatten() {
+            task.abort();
+        }
+    }
 }
 
 /// How a server has ended.

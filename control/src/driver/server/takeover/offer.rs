@@ -96,7 +96,7 @@ async fn greet_one(channel: Channel, offer: Offer, ready: mpsc::Sender<Channel>)
 
 impl Server {
     /// Lets new processes ask. What comes out has workers that stand by.
-    pub(in crate::driver::server) fn greet_successors(&self) -> mpsc::Receiver<Channel> {
+    pub(in crate::driver::server) fn greet_successors(&mut self) -> mpsc::Receiver<Channel> {
         let (ready, channels) = mpsc::channel(1);
         let listener = self.sockets.as_ref().and_then(|sockets| {
             let listener = sockets.takeover.try_clone().ok()?;
@@ -107,7 +107,10 @@ impl Server {
                 workers: self.engine.workers.count(),
                 place: PlaceState::of(&self.config),
             };
-            tokio::task::spawn_local(greet(listener, offer, ready));
+            let task = tokio::task::spawn_local(greet(listener, offer, ready));
+            if let Some(sockets) = &mut self.sockets {
+                sockets.porter = Some(task.abort_handle());
+            }
         }
         channels
     }

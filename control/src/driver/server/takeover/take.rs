@@ -11,6 +11,7 @@ use dataplane::sys::pidfd::Pidfd;
 use nix::sys::signal::{Signal, raise};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use super::channel::Channel;
 use super::state::{Descriptor, PlaceState, SessionState, State, ToNew, ToOld, Unheard};
@@ -107,8 +108,19 @@ impl Taken {
         }
     }
 
-    /// Runs it as [`super::run`] does.
-    pub async fn run(mut self, requests: mpsc::Receiver<Asked>, ready: oneshot::Sender<()>) -> End {
+    /// Runs it as [`super::run`] does. `desk` serves the admin socket.
+    pub async fn run(
+        mut self,
+        requests: mpsc::Receiver<Asked>,
+        ready: oneshot::Sender<()>,
+        desk: Option<AbortHandle>,
+    ) -> End {
+        if let Some(sockets) = &mut self.server.sockets {
+            sockets.desk = desk;
+        }
+        if let Err(error) = privileges::give_up() {
+            self.server.log.line(&error.to_string());
+        }
         let scrapes = self.server.serve_metrics().unwrap_or_else(|error| {
             self.server.log.line(&error.to_string());
             mpsc::channel(1).1
@@ -364,7 +376,7 @@ impl Server {
         let (admin, takeover) = (listener(Descriptor::Admin), listener(Descriptor::Takeover));
         self.sockets = admin
             .zip(takeover)
-            .map(|(admin, takeover)| Sockets { admin, takeover });
+            .map(|(admin, takeover)| Sockets::new(admin, takeover));
         if !self.engine.collect().await {
             return Err(abandoned("a worker of the new process has not taken all"));
         }
@@ -480,9 +492,6 @@ impl Server {
             self.engine.watch(call_id, peer);
         }
         self.engine.resume_fast_path();
-        if let Err(error) = privileges::give_up() {
-            self.log.line(&error.to_string());
-        }
     }
 }
 
