@@ -8,6 +8,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::unistd::{Pid, gettid};
 
 use crate::counters::WorkerCounters;
 use crate::impairment::{Impaired, Impairment};
@@ -131,10 +132,17 @@ pub struct WorkerHandle {
     io_counters: Arc<IoCounters>,
     gate: Option<GateResult>,
     thread: Option<JoinHandle<()>>,
+    thread_id: Pid,
 }
 
 /// What becomes of the wish for a packet ring: control's end of it, or why there is none, in words.
 pub type GateResult = Result<Gate, String>;
+
+/// What a worker says of itself when it has opened everything.
+struct Ready {
+    gate: Option<GateResult>,
+    thread_id: Pid,
+}
 
 /// Starts a worker: opens its GRE socket and its ring in the network namespace of the calling
 /// thread, and runs it in a thread named `pptp-worker-N`, which takes no signal.
@@ -153,6 +161,7 @@ pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
         io_counters: Arc::default(),
         gate: None,
         thread: None,
+        thread_id: Pid::from_raw(0),
     };
     let (counters, io_counters) = (handle.counters(), handle.io_counters());
     let (started, has_started) = sync_channel(1);
@@ -162,8 +171,10 @@ pub fn spawn(config: WorkerConfig) -> Result<WorkerHandle, StartError> {
     // When it could not start it is on its way out; dropping the handle waits for that.
     let silent = "its thread ended before it had said whether it could start";
     let has_started = has_started.recv();
-    handle.gate = has_started
+    let ready = has_started
         .unwrap_or_else(|_| Err(resource("start the worker")(io::Error::other(silent))))?;
+    handle.gate = ready.gate;
+    handle.thread_id = ready.thread_id;
     Ok(handle)
 }
 
@@ -172,6 +183,12 @@ impl WorkerHandle {
     #[must_use]
     pub fn index(&self) -> u16 {
         self.index
+    }
+
+    /// Its thread, for the kernel.
+    #[must_use]
+    pub fn thread_id(&self) -> Pid {
+        self.thread_id
     }
 
     /// Queues a command and wakes the worker. Commands take effect in this order.
@@ -289,7 +306,7 @@ fn run(
     mailbox: &Arc<Mailbox>,
     counters: Arc<WorkerCounters>,
     io_counters: Arc<IoCounters>,
-    started: &SyncSender<Result<Option<GateResult>, StartError>>,
+    started: &SyncSender<Result<Ready, StartError>>,
 ) {
     let helper = config.look_ahead.then(|| Helper::start(config));
     let opened = open(config, mailbox, &io_counters).and_then(|it| {
@@ -313,7 +330,8 @@ fn run(
     };
     let goodbye = Goodbye(Arc::clone(mailbox));
     let workshop = helper.as_ref().map(|helper| Arc::clone(&helper.workshop));
-    let _ = started.send(Ok(gate));
+    let thread_id = gettid();
+    let _ = started.send(Ok(Ready { gate, thread_id }));
     let mailbox = Arc::clone(mailbox);
     let is_held = config.is_held;
     if config.impairment.is_none() {

@@ -23,6 +23,7 @@ pub(crate) mod name_servers;
 pub mod namespace;
 pub mod netlink;
 mod nftables;
+mod placement;
 pub mod privileges;
 mod programs;
 pub mod run_files;

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::fast_path::Senders;
-use super::privileges;
+use super::{placement, privileges};
 use crate::config::fast_path::FastPathMode;
 
 /// Notices that may wait for the control loop; more stay in the workers' own bounded queues.
@@ -70,7 +70,8 @@ pub(crate) struct Workers {
     /// them, oldest first. They keep their order also between workers: what permits the peer to
     /// send must not overtake what prepares another worker to receive it.
     waiting: VecDeque<(usize, Command)>,
-    readers: Vec<JoinHandle<()>>,
+    /// Read notices, and look after where a worker runs.
+    tasks: Vec<JoinHandle<()>>,
     gates: Result<Vec<Gate>, String>,
 }
 
@@ -83,7 +84,7 @@ impl Workers {
             handles: Vec::new(),
             is_split: config.split_directions && config.count > 1,
             waiting: VecDeque::new(),
-            readers: Vec::new(),
+            tasks: Vec::new(),
             gates: Ok(Vec::new()),
         };
         let processors = processors(config.count);
@@ -105,6 +106,10 @@ impl Workers {
                 ..WorkerConfig::default()
             })?;
             workers.keep_gate(handle.take_gate());
+            if processors.is_empty() {
+                let task = placement::watch(handle.thread_id());
+                workers.tasks.push(tokio_uring::spawn(task));
+            }
             let handle = Rc::new(handle);
             let wake =
                 handle
@@ -115,7 +120,7 @@ impl Workers {
                         source,
                     })?;
             let task = read_notices(Rc::downgrade(&handle), wake, notices.clone());
-            workers.readers.push(tokio_uring::spawn(task));
+            workers.tasks.push(tokio_uring::spawn(task));
             workers.handles.push(handle);
         }
         Ok((workers, receiver))
@@ -204,7 +209,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        for task in &self.readers {
+        for task in &self.tasks {
             task.abort();
         }
     }

@@ -1,4 +1,4 @@
-//! Pins a thread to a processor.
+//! Pins a thread to a processor, or moves one.
 
 use std::io;
 
@@ -35,16 +35,51 @@ pub fn pin_current_thread(cpu: usize) -> Result<(), AffinityError> {
 /// Processors that the calling thread may run on, counted from 0; none when the kernel does not say.
 #[must_use]
 pub fn permitted_processors() -> Vec<usize> {
-    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+    processors_of(Pid::from_raw(0))
+}
+
+/// Processors that this thread may run on, likewise.
+#[must_use]
+pub fn processors_of(thread: Pid) -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(thread) else {
         return Vec::new();
     };
     let is_permitted = |cpu: &usize| set.is_set(*cpu).unwrap_or(false);
     (0..CpuSet::count()).filter(is_permitted).collect()
 }
 
+/// Puts a thread on processor `cpu` now; afterwards it may run where it could before.
+///
+/// # Errors
+/// The thread is gone, or may not run there.
+pub fn move_thread(thread: Pid, cpu: usize) -> io::Result<()> {
+    let permitted = sched_getaffinity(thread)?;
+    if !permitted.is_set(cpu)? {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut only = CpuSet::new();
+    only.set(cpu)?;
+    sched_setaffinity(thread, &only)?;
+    sched_setaffinity(thread, &permitted)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::unistd::gettid;
+
+    #[test]
+    fn a_moved_thread_may_run_where_it_could_before() {
+        let permitted = permitted_processors();
+        for cpu in &permitted {
+            move_thread(gettid(), *cpu).unwrap();
+            assert_eq!(processors_of(gettid()), permitted);
+        }
+        let outside = permitted.last().unwrap() + 1;
+        assert!(move_thread(gettid(), outside).is_err());
+        assert_eq!(permitted_processors(), permitted);
+    }
 
     #[test]
     fn a_processor_that_does_not_exist_is_an_error_that_names_it() {

@@ -138,6 +138,7 @@ impl FastPath {
 
     /// Watches the way to `peer`, from `local` when that is a particular address.
     pub(crate) fn watch(&mut self, call_id: CallId, peer: Ipv4Addr, local: Option<Ipv4Addr>) {
+        self.forget(call_id);
         let watched = Watched {
             peer,
             local,
@@ -151,10 +152,15 @@ impl FastPath {
 
     /// The session has ended.
     pub(crate) fn forget(&mut self, call_id: CallId) {
-        self.sessions.remove(&call_id);
+        let watched = self.sessions.remove(&call_id);
         let is_of_it = |command: &Command| matches!(command, Command::SetNextHop { call_id: id, .. } if *id == call_id);
         self.orders.retain(|(_, command)| !is_of_it(command));
-        self.arrange_receive(false);
+        if let Some(watched) = watched
+            && let Ok(place) = &watched.place
+        {
+            self.receive.leave(place, watched.call(call_id));
+            self.receive.arrange(false);
+        }
     }
 
     /// A worker has said what has become of its AF_XDP socket.
@@ -236,7 +242,7 @@ impl FastPath {
             self.reconsider(|_, _| true, is_all);
         }
         if is_all {
-            self.arrange_receive(true);
+            self.receive.arrange(true);
             self.xdp.hope(|_| true);
             self.close_unused_sockets();
         }
@@ -287,8 +293,17 @@ impl FastPath {
                 watched.route = route.map_err(|error| error.to_string());
             }
             let (decision, place) = survey.decide(&mut self.kernel, &self.host, watched);
-            has_moved |= place != watched.place;
-            watched.place = place;
+            if place != watched.place {
+                has_moved = true;
+                let call = watched.call(*call_id);
+                if let Ok(place) = &watched.place {
+                    self.receive.leave(place, call);
+                }
+                if let Ok(place) = &place {
+                    self.receive.enter(place, call);
+                }
+                watched.place = place;
+            }
             let (before, after) = (watched.decision.next_hop(), decision.next_hop());
             watched.decision = decision;
             let worker = self.senders.worker(*call_id);
@@ -302,21 +317,8 @@ impl FastPath {
         survey.keep_alive(&mut self.kernel);
         self.open_sockets(places);
         if has_moved {
-            self.arrange_receive(false);
+            self.receive.arrange(false);
         }
-    }
-
-    /// Receives every session through the packet rings that may be.
-    fn arrange_receive(&mut self, is_retry: bool) {
-        let (mut places, mut calls) = (Vec::new(), HashSet::new());
-        for (&call_id, watched) in &self.sessions {
-            if let Ok(place) = &watched.place {
-                places.push(place.clone());
-                let peer = watched.peer;
-                calls.insert(Call { peer, call_id });
-            }
-        }
-        self.receive.arrange(places, calls, is_retry);
     }
 
     fn sockets_of_use(&self) -> impl Iterator<Item = Seat> {
@@ -350,6 +352,12 @@ impl FastPath {
 }
 
 impl Watched {
+    /// As the rule at the ingress tells it.
+    const fn call(&self, call_id: CallId) -> Call {
+        let peer = self.peer;
+        Call { peer, call_id }
+    }
+
     /// A session without a route may get one through any interface.
     fn leaves_through(&self, interface: u32) -> bool {
         let route = self.route.as_ref();

@@ -4,7 +4,7 @@
 //! The rings are opened before the rule is made, and the rule goes before they are closed: a packet
 //! in between comes twice, by ring and raw socket, which its sequence number shows; none is lost.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use dataplane::sys::packet_ring::{Gate, PLACES_MAX, Place};
@@ -17,12 +17,23 @@ pub(super) type NamedPlace = (Place, String);
 /// The rings of all workers.
 pub(super) struct Receive {
     gates: Vec<Gate>,
+    /// From where calls come, and how many.
+    wanted: BTreeMap<NamedPlace, usize>,
     /// What is let in, in order.
     places: Vec<NamedPlace>,
     calls: HashSet<Call>,
+    /// What the rule does not know yet, oldest first: a look at every call whenever one comes would
+    /// make ten thousand of them wait for each other.
+    changes: Vec<Change>,
     rule: Option<IngressDrop>,
     /// Why there are no rings, or no rule.
     refusal: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Comes(Call),
+    Goes(Call),
 }
 
 impl Receive {
@@ -34,8 +45,10 @@ impl Receive {
         };
         Self {
             gates,
+            wanted: BTreeMap::new(),
             places: Vec::new(),
             calls: HashSet::new(),
+            changes: Vec::new(),
             rule: None,
             refusal,
         }
@@ -48,42 +61,66 @@ impl Receive {
         (!is_open).then(|| self.refusal.clone().unwrap_or_else(too_many))
     }
 
-    /// Receives these calls through the rings from now on, from these places, as many of them as
-    /// may be. What was refused before is tried again only for other places, or with `is_retry`.
-    pub(super) fn arrange(
-        &mut self,
-        mut places: Vec<NamedPlace>,
-        calls: HashSet<Call>,
-        is_retry: bool,
-    ) {
+    /// A call comes from this place, at the next [`Self::arrange`].
+    pub(super) fn enter(&mut self, place: &NamedPlace, call: Call) {
+        *self.wanted.entry(place.clone()).or_default() += 1;
+        if self.calls.insert(call) {
+            self.change(Change::Comes(call));
+        }
+    }
+
+    /// It comes from there no more.
+    pub(super) fn leave(&mut self, place: &NamedPlace, call: Call) {
+        if let Some(calls) = self.wanted.get_mut(place) {
+            *calls -= 1;
+            if *calls == 0 {
+                self.wanted.remove(place);
+            }
+        }
+        if self.calls.remove(&call) {
+            self.change(Change::Goes(call));
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        // A rule that is yet to be made begins with all calls.
+        if self.rule.is_some() {
+            self.changes.push(change);
+        }
+    }
+
+    /// Receives all calls through the rings from now on, from as many places as may be. What was
+    /// refused before is tried again only for other places, or with `is_retry`.
+    pub(super) fn arrange(&mut self, is_retry: bool) {
         if self.gates.is_empty() {
             return;
         }
-        places.sort();
-        places.dedup();
-        places.truncate(PLACES_MAX);
-        let is_settled = self.rule.is_some() || places.is_empty() || !is_retry;
-        if places == self.places && is_settled {
-            self.follow(calls);
+        let places = self.wanted.keys().take(PLACES_MAX);
+        let is_settled = self.rule.is_some() || self.wanted.is_empty() || !is_retry;
+        if places.clone().eq(&self.places) && is_settled {
+            self.follow();
             return;
         }
+        self.places = places.cloned().collect();
         // The rule goes first.
         self.rule = None;
         self.refusal = None;
-        self.places = places;
-        self.calls = calls;
+        self.changes.clear();
         if let Err(error) = self.open() {
             self.close(&error);
         }
     }
 
-    /// The sessions have changed, the places have not.
-    fn follow(&mut self, calls: HashSet<Call>) {
+    /// The calls have changed, the places have not.
+    fn follow(&mut self) {
+        let changes = std::mem::take(&mut self.changes);
         let Some(rule) = &mut self.rule else {
             return;
         };
-        let result = change(rule, &self.calls, &calls);
-        self.calls = calls;
+        let result = changes.into_iter().try_for_each(|change| match change {
+            Change::Comes(call) => rule.add(call),
+            Change::Goes(call) => rule.remove(call),
+        });
         if let Err(error) = result {
             self.close(&error);
         }
@@ -111,14 +148,4 @@ impl Receive {
             "the kernel refuses a rule of nftables at the ingress: {error}"
         ));
     }
-}
-
-fn change(rule: &mut IngressDrop, before: &HashSet<Call>, after: &HashSet<Call>) -> io::Result<()> {
-    for call in before.difference(after) {
-        rule.remove(*call)?;
-    }
-    for call in after.difference(before) {
-        rule.add(*call)?;
-    }
-    Ok(())
 }

@@ -63,6 +63,9 @@ pub(super) struct Sessions {
     /// What flows while the tunnels are held.
     #[arg(long, value_enum, default_value_t)]
     traffic: Pattern,
+    /// TCP streams through each tunnel (tcp, tcp-down).
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=10_000))]
+    streams: u32,
     /// How long the tunnels are held, with traffic, seconds.
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(0..=86_400))]
     hold: u32,
@@ -141,7 +144,9 @@ fn percentage(text: &str) -> Result<f64, String> {
 impl Sessions {
     pub(super) fn run(&self) -> ExitCode {
         let result = match (self.role, &self.directory, self.answer) {
-            (Role::Server, Some(directory), _) => own_server::become_server(directory, self.count),
+            (Role::Server, Some(directory), _) => {
+                own_server::become_server(directory, self.count, self.streams)
+            }
             (Role::Counterpart, ..) => own_server::answer_until_it_ends(),
             (_, _, true) => answer_forever(),
             _ => self.measure(),
@@ -151,7 +156,7 @@ impl Sessions {
 
     fn measure(&self) -> anyhow::Result<ExitCode> {
         let each = match self.traffic {
-            Pattern::Tcp | Pattern::TcpDown => 2,
+            Pattern::Tcp | Pattern::TcpDown => 1 + u64::from(self.streams),
             _ => 1,
         };
         descriptors::provide(u64::from(self.count), each)?;
@@ -186,6 +191,7 @@ impl Sessions {
         };
         Ok(OwnConfig {
             count: self.count,
+            streams: self.streams,
             sources,
             workers: self.server_workers,
             fast_path: self.fast_path,
@@ -276,6 +282,7 @@ impl Sessions {
             span,
             packets_per_s: self.packets_per_s.unwrap_or(ends.len() as f64),
             payload_bytes: usize::from(self.packet_bytes).next_multiple_of(2),
+            streams_each: self.streams as usize,
         };
         let pattern = self.traffic;
         let work = tokio::task::spawn_blocking(move || traffic::run(pattern, &ends, amount));

@@ -48,6 +48,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OwnConfig {
     pub count: u32,
+    /// Of the traffic, for each client.
+    pub streams: u32,
     pub sources: u32,
     pub workers: u16,
     pub fast_path: FastPathMode,
@@ -70,6 +72,7 @@ impl OwnServer {
             .args(["bench", "sessions", "--role", "server", "--directory"])
             .arg(dir.path())
             .args(["--count", &config.count.to_string()])
+            .args(["--streams", &config.streams.to_string()])
             .env("PPTP_FAST_RUN_DIR", dir.path())
             .env("PPTP_FAST_STATE_DIR", dir.path())
             .stdin(Stdio::piped())
@@ -202,7 +205,7 @@ async fn join(server_pid: u32, sources: u32) -> anyhow::Result<()> {
 }
 
 /// The server's process, up to the point where it becomes `serve`.
-pub(super) fn become_server(dir: &Path, count: u32) -> anyhow::Result<ExitCode> {
+pub(super) fn become_server(dir: &Path, count: u32, streams: u32) -> anyhow::Result<ExitCode> {
     set_pdeathsig(Signal::SIGTERM)?;
     namespaces::enter()?;
     print_line("entered");
@@ -212,7 +215,8 @@ pub(super) fn become_server(dir: &Path, count: u32) -> anyhow::Result<ExitCode> 
         return Ok(ExitCode::SUCCESS);
     }
     runtime::block_on(configure())??;
-    descriptors::provide(u64::from(count), 1)?;
+    // The counterpart has one for each stream, the server one for each client.
+    descriptors::provide(u64::from(count), u64::from(streams))?;
     Command::new("/proc/self/exe")
         .args(["bench", "sessions", "--role", "counterpart"])
         .stdin(Stdio::null())

@@ -45,6 +45,8 @@ pub(super) struct Amount {
     pub packets_per_s: f64,
     /// Behind the ICMP or UDP header.
     pub payload_bytes: usize,
+    /// TCP streams through each tunnel.
+    pub streams_each: usize,
 }
 
 /// What came of it.
@@ -63,7 +65,7 @@ pub(super) enum Outcome {
         streams: usize,
         failed: usize,
         mbps: f64,
-        /// Of the slowest tunnel.
+        /// Of the slowest stream.
         mbps_min: f64,
         /// Of the fastest.
         mbps_max: f64,
@@ -81,7 +83,7 @@ pub(super) fn run(pattern: Pattern, ends: &[Ends], amount: Amount) -> io::Result
     match pattern {
         Pattern::Idle => Ok(None),
         Pattern::Ping | Pattern::Udp => packets(pattern, ends, amount).map(Some),
-        Pattern::Tcp | Pattern::TcpDown => streams(pattern, ends, amount.span).map(Some),
+        Pattern::Tcp | Pattern::TcpDown => streams(pattern, ends, amount).map(Some),
     }
 }
 
@@ -230,7 +232,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 /// For the counterpart's report, after the span.
 const REPORT_LIMIT: Duration = Duration::from_secs(20);
 
-fn streams(pattern: Pattern, ends: &[Ends], span: Duration) -> io::Result<Outcome> {
+fn streams(pattern: Pattern, tunnels: &[Ends], amount: Amount) -> io::Result<Outcome> {
+    let span = amount.span;
+    let each = |ends: &Ends| std::iter::repeat_n(*ends, amount.streams_each);
+    let ends: Vec<Ends> = tunnels.iter().flat_map(each).collect();
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build()?;
     let results = runtime.block_on(async {
@@ -315,6 +320,7 @@ mod tests {
             span: Duration::from_secs(1),
             packets_per_s: 1.0,
             payload_bytes: 56,
+            streams_each: 1,
         };
         assert!(run(Pattern::Tcp, &[], amount).unwrap().is_none());
     }
