@@ -170,12 +170,12 @@ impl FastPath {
 
     /// Receives nothing through the packet rings for a while: until [`Self::go_on`].
     pub(crate) fn rest(&mut self) {
-        self.receive.arrange(Vec::new(), HashSet::new(), false);
+        self.receive.rest();
     }
 
     /// Receives through the packet rings again what may be.
     pub(crate) fn go_on(&mut self) {
-        self.arrange_receive(true);
+        self.receive.go_on();
     }
 
     /// Through which socket the packets of a session leave, and why.
