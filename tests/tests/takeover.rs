@@ -474,7 +474,7 @@ fn accounting_goes_on_where_it_was() {
     let conf = toml(
         &lab,
         "server.toml",
-        "[radius]\nnas_identifier = \"pptp-1\"\ninterim_s = 10\n\
+        "[radius]\nnas_identifier = \"pptp-1\"\ninterim_s = 2\n\
          [[radius.servers]]\naddress = \"127.0.0.1\"\nsecret_file = \"radius-secret\"\n\
          [radius.dynamic]\nlisten = \"127.0.0.1:3799\"\n\
          clients = [{ address = \"127.0.0.1\", secret_file = \"radius-secret\" }]\n",
@@ -495,7 +495,20 @@ fn accounting_goes_on_where_it_was() {
         assert_eq!(after[0][key], before[0][key], "{key}");
     }
     assert_pings(&lab, Side::Server, "172.16.5.1");
-    let _ = radius.record(&["Acct-Status-Type = Interim-Update", session], 15);
+    let count = |kind: &str| {
+        let kind = format!("Acct-Status-Type = {kind}");
+        let records = radius.records();
+        records.iter().filter(|it| it.contains(&kind)).count()
+    };
+    let told = count("Interim-Update");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while count("Interim-Update") == told {
+        assert!(Instant::now() < deadline, "no interim update any more");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let all = radius.records();
+    let is_interim = |record: &&String| record.contains("Interim-Update");
+    assert!(all.iter().filter(is_interim).all(|it| it.contains(session)));
     let outcome = radclient(&lab, "disconnect", &format!("Acct-Session-Id = {session}"));
     assert!(outcome.contains("Disconnect-ACK"), "{outcome}");
     new.wait_for("ended:", 10);
@@ -504,11 +517,6 @@ fn accounting_goes_on_where_it_was() {
     let lasted = value(&stop, "Acct-Session-Time").and_then(|seconds| seconds.parse().ok());
     assert!(lasted.unwrap_or(0_u64) >= 1, "{stop}");
     assert!(!lab.routes(Side::Server).contains("172.16.5.0/24"));
-    let count = |kind: &str| {
-        let kind = format!("Acct-Status-Type = {kind}");
-        let records = radius.records();
-        records.iter().filter(|it| it.contains(&kind)).count()
-    };
     assert_eq!((count("Start"), count("Stop")), (1, 1));
     assert_eq!((count("Accounting-On"), count("Accounting-Off")), (1, 0));
 }
