@@ -529,7 +529,7 @@ fn interfaces_leases_and_draining_are_carried() {
         return;
     }
     let (lab, _) = configured("", "");
-    let own = "[dataplane]\ninterface = \"per-session\"\n";
+    let own = "[limits]\nsessions_max = 20\n[dataplane]\ninterface = \"per-session\"\n";
     let conf = toml(&lab, "own.toml", own);
     let elsewhere = toml(&lab, "shared.toml", "");
     let mut old = serve(&lab, &conf);
@@ -540,7 +540,10 @@ fn interfaces_leases_and_draining_are_carried() {
     // Devices stay where they are, so a process that would put them elsewhere is refused.
     let (code, printed) = take_over(&lab, &elsewhere, &[]).wait(20);
     assert_eq!(code, 2, "{printed}");
-    assert!(printed.contains("dataplane.interface has changed"), "{printed}");
+    assert!(
+        printed.contains("dataplane.interface has changed"),
+        "{printed}"
+    );
 
     let mut new = take_over(&lab, &conf, &[]);
     println!("{}", new.wait_for("Taken over from process", 20));
@@ -550,7 +553,9 @@ fn interfaces_leases_and_draining_are_carried() {
 
     let addresses = |lab: &Lab| -> Vec<Value> {
         let all = sessions(lab);
-        all.iter().map(|session| session["peer_ip"].clone()).collect()
+        all.iter()
+            .map(|session| session["peer_ip"].clone())
+            .collect()
     };
     let had = addresses(&lab);
     new.signal(Signal::SIGKILL);

@@ -361,9 +361,7 @@ fn expect(
     match word {
         Ok((word, _)) if is_it(&word) => Ok(()),
         Ok(_) => Err("it says something else than it should".to_owned()),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Err("it has ended".to_owned())
-        }
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err("it has ended".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -436,13 +436,7 @@ impl Server {
             let interval_ms = told.attributes.interim_interval_ms;
             radius.assume_account(call_id, account, interval_ms);
         }
-        let agreed = network.agreed.clone();
-        if let Some(ipv6) = network.ipv6 {
-            let peer = ipv6.remote.link_local();
-            let ipv6 = Some(Ipv6Spec { peer });
-            self.engine
-                .command(call_id, Command::SetIpv6 { call_id, ipv6 });
-        }
+        let (agreed, ipv6) = (network.agreed.clone(), network.ipv6);
         let session = Session {
             peer: told.peer.to_string(),
             attributes: told.attributes,
@@ -459,6 +453,12 @@ impl Server {
         };
         self.sessions.insert(call_id, session);
         self.assume_way(call_id, told.way, device, &agreed);
+        if let Some(ipv6) = ipv6 {
+            let peer = ipv6.remote.link_local();
+            let ipv6 = Some(Ipv6Spec { peer });
+            self.engine
+                .command(call_id, Command::SetIpv6 { call_id, ipv6 });
+        }
         if let Some(seen) = told.seen {
             self.assume_seen(call_id, seen);
         }
