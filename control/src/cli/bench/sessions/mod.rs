@@ -100,7 +100,8 @@ pub(super) struct Sessions {
     /// When a client is given up, seconds after its call.
     #[arg(long, default_value_t = 30, value_parser = value_parser!(u32).range(1..=3600))]
     setup_timeout: u32,
-    /// Threads that carry packets in our own server; 0 is one a core.
+    /// Threads that carry packets in our own server; 0 is one a core, but for the core that the
+    /// clients' thread takes.
     #[arg(long, default_value_t = 0, value_parser = value_parser!(u16).range(0..=64))]
     server_workers: u16,
     /// How GRE packets leave, at both ends.
@@ -193,7 +194,10 @@ impl Sessions {
             count: self.count,
             streams: self.streams,
             sources,
-            workers: self.server_workers,
+            workers: match self.server_workers {
+                0 => cores_beside_ours(),
+                workers => workers,
+            },
             fast_path: self.fast_path,
         })
     }
@@ -326,6 +330,13 @@ impl Sessions {
             hints: report::hints(tally, self.count),
         }
     }
+}
+
+/// A server with a worker on every core shares one of them with the clients, who then send half as
+/// fast as it could receive.
+fn cores_beside_ours() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores.saturating_sub(1)).map_or(u16::MAX, |cores| cores.clamp(1, 64))
 }
 
 fn answer_forever() -> anyhow::Result<ExitCode> {

@@ -291,6 +291,7 @@ async fn stream(
 
 async fn connect(local: Ipv4Addr, remote: Ipv4Addr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
+    answer::set_congestion_control(&socket);
     socket.bind(SocketAddrV4::new(local, 0).into())?;
     let server = SocketAddrV4::new(remote, answer::PORT).into();
     let stream = socket.connect(server).await?;
