@@ -174,6 +174,64 @@ fn a_session_is_as_radius_wants_it_and_is_accounted_for() {
     let _ = radius.record(&["Acct-Status-Type = Accounting-Off"], 1);
 }
 
+/// `single_session` is about the users of freeradius as well: the first of two sessions is accounted
+/// for, and its script runs, before the second has its place; or the second is turned away.
+#[test]
+fn a_users_second_session_replaces_the_first_or_is_refused() {
+    if !freeradius_ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let radius = FreeRadius::start(&lab, "127.0.0.1");
+    let _server = serve_by_radius(&lab, &["127.0.0.1"], "require", "");
+    let told = lab.dir.path().join("told");
+    let script = format!("#!/bin/sh\necho \"$5 $PEERNAME\" >> {}\n", told.display());
+    lab.write_script("scripts/ip-down", &script);
+    let conf = std::fs::read_to_string(lab.dir.path().join("server.toml")).expect("a file");
+    let single = |what: &str| {
+        let auth = format!("[auth]\nsingle_session = \"{what}\"\n");
+        let scripts = lab.dir.path().join("scripts");
+        let conf = conf.replace("[auth]\n", &auth);
+        let conf = format!("[scripts]\ndir = \"{}\"\n{conf}", scripts.display());
+        lab.write("server.toml", &conf);
+        let reload = lab.run(Side::Server, &["reload"]);
+        assert_eq!(reload.status.code(), Some(0), "{}", text(&reload));
+    };
+    client(
+        &lab,
+        "tom",
+        "tom123",
+        &format!("{}{MPPE}", only("mschap-v2")),
+    );
+    let peer = std::fs::read_to_string(lab.dir.path().join("ppp/peers/test2")).expect("a file");
+    lab.write("ppp/peers/again", &peer);
+
+    single("replace");
+    let mut first = lab.start(Side::Client, &["up", "-f", "test2"]);
+    first.wait_for("is active", 15);
+    let start = radius.record(&["Acct-Status-Type = Start"], 5);
+    let id = value(&start, "Acct-Session-Id").expect("a session ID");
+    let address = value(&start, "Framed-IP-Address").expect("an address");
+    let again = lab.run(Side::Client, &["up", "again"]);
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again));
+    let (_, log) = first.wait(10);
+    assert!(log.contains("Replaced by a new session"), "{log}");
+    let stop = radius.record(&["Acct-Status-Type = Stop", id], 5);
+    assert_eq!(value(&stop, "Acct-Terminate-Cause"), Some("Port-Preempted"));
+    assert_pings(&lab, Side::Client, "192.168.254.230");
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    let lines = || std::fs::read_to_string(&told).unwrap_or_default();
+    while lines() != format!("{address} tom\n") {
+        assert!(std::time::Instant::now() < deadline, "{}", lines());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    single("deny");
+    let refused = lab.run(Side::Client, &["up", "test2"]);
+    assert_eq!(refused.status.code(), Some(19), "{}", text(&refused));
+    assert_pings(&lab, Side::Client, "192.168.254.230");
+}
+
 /// When the first server is killed the second is asked; when both are, the secrets are, and
 /// accounting is made up for when a server is back.
 #[test]

@@ -511,6 +511,8 @@ fn lcp_config(options: &PppdOptions) -> LcpConfig {
         chap_interval_ms: u64::from(options.chap_interval_s) * 1000,
         auth_timeout_ms: u64::from(options.auth_timeout_s) * 1000,
         setup_timeout_ms: defaults.setup_timeout_ms,
+        lcp_timeout_ms: defaults.lcp_timeout_ms,
+        network_timeout_ms: defaults.network_timeout_ms,
     }
 }
 

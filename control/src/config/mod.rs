@@ -12,6 +12,9 @@
 //! client         ClientConfig: what `up` needs
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
+//! access         its sections on who may connect, and how often log-ins may fail
+//! traffic        its section on traffic        -> TrafficConfig
+//! rates          rate limits in everyone's grammar -> RateLimit
 //! radius         its section on RADIUS         -> RadiusConfig
 //! radius_client  radiusclient.conf, servers    -> RadiusConfig
 //! server         ServerConfig: what `serve` needs
@@ -23,6 +26,7 @@
 //! Nothing here reads the environment, the clock or the network. The directory that pppd knows as
 //! `/etc/ppp` is always an argument.
 
+mod access;
 pub(crate) mod address_spec;
 pub mod check;
 pub mod client;
@@ -39,11 +43,13 @@ pub mod pppd_options;
 pub mod pptpd_conf;
 pub mod radius;
 mod radius_client;
+pub mod rates;
 pub mod route;
 pub mod secrets;
 pub mod server;
 pub mod server_toml;
 mod source;
+pub mod traffic;
 pub mod words;
 
 pub use crate::proto::pool::AddressRanges;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::proto::auth::AuthMethods;
+use crate::proto::backoff::BackoffConfig;
 use crate::proto::pool::AddressRanges;
 
 use super::address_spec::parse_list;
@@ -15,8 +16,10 @@ use super::operation::OperationConfig;
 use super::pools::{LeasesConfig, PoolConfig};
 use super::pppd_options::PppdOptions;
 use super::server::{
-    LISTEN_ANY, Limits, LocalAddresses, ServerConfig, SingleSession, Timeouts, WELCOME,
+    LISTEN_ANY, Limits, LocalAddresses, PHASE_TIMEOUT_MS, ServerConfig, SingleSession, Timeouts,
+    WELCOME,
 };
+use super::traffic::TrafficConfig;
 use super::{PPTP_PORT, radius_client, source};
 
 /// pptpd's `DEFAULT_LOCAL_IP_LIST`.
@@ -215,6 +218,8 @@ impl PptpdConf {
         link.secrets = Arc::<super::FileSecrets>::clone(&secrets);
         // A server that proves itself to a stranger would answer his challenges.
         link.allow = AuthMethods::NONE;
+        link.lcp.lcp_timeout_ms = PHASE_TIMEOUT_MS;
+        link.lcp.network_timeout_ms = PHASE_TIMEOUT_MS;
         if options.auth.is_none() {
             link.require = AuthMethods::ALL;
         }
@@ -257,9 +262,12 @@ impl PptpdConf {
                 ..Timeouts::default()
             },
             single_session: SingleSession::Allow,
+            access: Arc::default(),
+            backoff: BackoffConfig::default(),
             radius: radius_client::configured(&options)?,
             ipparam: self.ipparam,
             proxy_arp: options.proxy_arp,
+            traffic: TrafficConfig::default(),
             scripts_dir: Some(dir.to_owned()),
             pid_file: self.pid_file,
             vrf: self.vrf,

@@ -6,9 +6,11 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::proto::backoff::BackoffConfig;
 use crate::proto::link::LinkConfig;
 use crate::proto::pool::AddressRanges;
 use crate::proto::pools::{PoolSpec, Pools};
+use crate::proto::sources::Access;
 
 use super::client::LogConfig;
 use super::error::ConfigError;
@@ -17,6 +19,7 @@ use super::operation::{OperationConfig, Source};
 use super::pools::{LeasesConfig, PoolConfig};
 use super::radius::RadiusConfig;
 use super::secrets::FileSecrets;
+use super::traffic::TrafficConfig;
 use super::{PPTP_PORT, pptpd_conf, server_toml};
 
 /// Bounds on what peers can make the server hold or do.
@@ -26,10 +29,20 @@ pub struct Limits {
     pub sessions_max: u32,
     /// Control connections of one peer address at a time.
     pub connections_per_peer_max: u32,
-    /// Control connections without an established session at a time.
+    /// Control connections without a call at a time.
     pub half_open_max: u32,
+    /// The same of one peer address; `None` leaves it at `connections_per_peer_max`.
+    pub half_open_per_peer_max: Option<u32>,
     /// Calls over one control connection (pptpd's `MAX_CALLS_PER_TCP_LINK` is 128).
     pub calls_per_connection_max: u32,
+    /// Sessions of one peer address; `None` leaves it at what its connections can carry.
+    pub sessions_per_peer_max: Option<u32>,
+    /// Calls whose network is not open at a time.
+    pub half_open_calls_max: u32,
+    /// The same of one peer address; `None` leaves it at what its connections can carry.
+    pub half_open_calls_per_peer_max: Option<u32>,
+    /// Bits of an address that make it one peer address.
+    pub peer_prefix_len: u8,
 }
 
 impl Default for Limits {
@@ -38,8 +51,25 @@ impl Default for Limits {
             sessions_max: 100,
             connections_per_peer_max: 64,
             half_open_max: 1_024,
+            half_open_per_peer_max: None,
             calls_per_connection_max: 1,
+            sessions_per_peer_max: None,
+            half_open_calls_max: 4_096,
+            half_open_calls_per_peer_max: None,
+            peer_prefix_len: 32,
         }
+    }
+}
+
+impl Limits {
+    /// Takes over what may change while a server runs: all but how many sessions there is room for,
+    /// and which addresses count as one.
+    pub(crate) const fn adopt(&mut self, new: &Self) {
+        *self = Self {
+            sessions_max: self.sessions_max,
+            peer_prefix_len: self.peer_prefix_len,
+            ..*new
+        };
     }
 }
 
@@ -48,6 +78,8 @@ impl Default for Limits {
 pub struct Timeouts {
     /// For the first control message (`stimeout`).
     pub first_message_ms: u64,
+    /// For the first call, and after the last for another.
+    pub first_call_ms: u64,
     /// Silence on a control connection before an Echo-Request (RFC 2637 3.1.4).
     pub echo_interval_ms: u64,
     /// From that Echo-Request to closing the connection (RFC 2637 3.1.4).
@@ -64,6 +96,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             first_message_ms: 10_000,
+            first_call_ms: 60_000,
             echo_interval_ms: 60_000,
             echo_wait_ms: 60_000,
             idle_ms: None,
@@ -72,6 +105,10 @@ impl Default for Timeouts {
         }
     }
 }
+
+/// For LCP, and for what follows authentication: the network layers. LCP gives up by itself after
+/// 30 s without an answer.
+pub const PHASE_TIMEOUT_MS: u64 = 60_000;
 
 /// What becomes of a user's earlier session when he comes again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,12 +187,18 @@ pub struct ServerConfig {
     pub timeouts: Timeouts,
     /// The same user twice.
     pub single_session: SingleSession,
+    /// Who may connect.
+    pub access: Arc<Access>,
+    /// Log-ins that fail.
+    pub backoff: BackoffConfig,
     /// Ask RADIUS servers instead of the secrets.
     pub radius: Option<RadiusConfig>,
     /// The client's outer address is the scripts' `ipparam` (not `noipparam`).
     pub ipparam: bool,
     /// `proxyarp`: answer ARP for clients on the local network.
     pub proxy_arp: bool,
+    /// What sessions may carry.
+    pub traffic: TrafficConfig,
     /// Run `ip-up` and `ip-down` of this directory for each session; `None` runs nothing.
     pub scripts_dir: Option<PathBuf>,
     /// `pidfile`.
@@ -202,9 +245,12 @@ impl ServerConfig {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             single_session: SingleSession::default(),
+            access: Arc::default(),
+            backoff: BackoffConfig::default(),
             radius: None,
             ipparam: true,
             proxy_arp: false,
+            traffic: TrafficConfig::default(),
             scripts_dir: None,
             pid_file: None,
             vrf: None,

@@ -11,14 +11,17 @@ use serde::Deserialize;
 use crate::proto::auth::{AuthMethods, Secrets};
 use crate::proto::link::{Addresses, Ipv6Config, LcpConfig, LinkConfig, MppeConfig};
 
+use super::access::{AccessSection, BackoffSection};
 use super::client::LogConfig;
 use super::error::{ConfigError, Place};
 use super::fast_path::FastPathMode;
 use super::operation::{LogFormat, MetricsSection, OperationConfig};
 use super::pools::{LeasesSection, PoolSection};
 use super::secrets::FileSecrets;
-use super::server::{LISTEN_ANY, Limits, ServerConfig, SingleSession, Timeouts, WELCOME};
-use super::{PPTP_PORT, radius, source};
+use super::server::{
+    LISTEN_ANY, Limits, PHASE_TIMEOUT_MS, ServerConfig, SingleSession, Timeouts, WELCOME,
+};
+use super::{PPTP_PORT, radius, source, traffic};
 
 /// A complete file with every key and its meaning.
 pub const EXAMPLE: &str = include_str!("example-server.toml");
@@ -87,9 +90,15 @@ struct File {
     #[serde(default)]
     timeouts: TimeoutsSection,
     #[serde(default)]
+    access: AccessSection,
+    #[serde(default)]
+    log_in_backoff: BackoffSection,
+    #[serde(default)]
     dataplane: Dataplane,
     #[serde(default)]
     radius: radius::Section,
+    #[serde(default)]
+    traffic: traffic::Section,
     #[serde(default)]
     scripts: Scripts,
     #[serde(default)]
@@ -181,6 +190,7 @@ enum Method {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Single {
+    #[serde(alias = "off")]
     Allow,
     Replace,
     Deny,
@@ -232,7 +242,7 @@ impl TryFrom<u8> for Strength {
 /// A whole number within bounds, which the error names.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "i64")]
-struct Within<const LOW: u32, const HIGH: u32>(u32);
+pub(super) struct Within<const LOW: u32, const HIGH: u32>(pub(super) u32);
 
 impl<const LOW: u32, const HIGH: u32> TryFrom<i64> for Within<LOW, HIGH> {
     type Error = String;
@@ -315,6 +325,11 @@ struct LimitsSection {
     sessions_max: Option<Within<1, 1_000_000>>,
     connections_per_peer_max: Option<Within<1, 1_000_000>>,
     half_open_max: Option<Within<1, 1_000_000>>,
+    half_open_per_peer_max: Option<Within<1, 1_000_000>>,
+    sessions_per_peer_max: Option<Within<1, 1_000_000>>,
+    half_open_calls_max: Option<Within<1, 1_000_000>>,
+    half_open_calls_per_peer_max: Option<Within<1, 1_000_000>>,
+    peer_prefix_len: Option<Within<8, 32>>,
     calls_per_connection_max: Option<Within<1, 65_535>>,
 }
 
@@ -322,6 +337,9 @@ struct LimitsSection {
 #[serde(deny_unknown_fields, default)]
 struct TimeoutsSection {
     first_message_s: Option<Seconds>,
+    first_call_s: Option<Seconds>,
+    lcp_s: Option<SecondsOrNone>,
+    network_s: Option<SecondsOrNone>,
     setup_s: Option<SecondsOrNone>,
     auth_s: Option<Seconds>,
     echo_interval_s: Option<Seconds>,
@@ -454,6 +472,7 @@ impl File {
             limits: self.limits.into(),
             timeouts: Timeouts {
                 first_message_ms: ms(times.first_message_s, defaults.first_message_ms),
+                first_call_ms: ms(times.first_call_s, defaults.first_call_ms),
                 echo_interval_ms: ms(times.echo_interval_s, defaults.echo_interval_ms),
                 echo_wait_ms: ms(times.echo_wait_s, defaults.echo_wait_ms),
                 idle_ms: times.idle_s.and_then(SecondsOrNone::limit_ms),
@@ -465,9 +484,12 @@ impl File {
                 Single::Replace => SingleSession::Replace,
                 Single::Deny => SingleSession::Deny,
             },
+            access: self.access.config(),
+            backoff: self.log_in_backoff.config(),
             radius,
             ipparam: self.scripts.ipparam,
             proxy_arp: self.ppp.proxy_arp,
+            traffic: self.traffic.config(),
             scripts_dir: self.scripts.dir,
             pid_file: self.process.pid_file,
             vrf: self.listen.vrf,
@@ -557,6 +579,8 @@ impl File {
                 .timeouts
                 .setup_s
                 .map_or(defaults.setup_timeout_ms, Within::ms),
+            lcp_timeout_ms: self.timeouts.lcp_s.map_or(PHASE_TIMEOUT_MS, Within::ms),
+            network_timeout_ms: self.timeouts.network_s.map_or(PHASE_TIMEOUT_MS, Within::ms),
             ..defaults
         }
     }
@@ -587,6 +611,17 @@ impl From<LimitsSection> for Limits {
                 defaults.connections_per_peer_max,
             ),
             half_open_max: or(section.half_open_max.map(|n| n.0), defaults.half_open_max),
+            half_open_per_peer_max: section.half_open_per_peer_max.map(|n| n.0),
+            sessions_per_peer_max: section.sessions_per_peer_max.map(|n| n.0),
+            half_open_calls_max: or(
+                section.half_open_calls_max.map(|n| n.0),
+                defaults.half_open_calls_max,
+            ),
+            half_open_calls_per_peer_max: section.half_open_calls_per_peer_max.map(|n| n.0),
+            peer_prefix_len: section
+                .peer_prefix_len
+                .and_then(|bits| u8::try_from(bits.0).ok())
+                .unwrap_or(defaults.peer_prefix_len),
             calls_per_connection_max: or(
                 section.calls_per_connection_max.map(|n| n.0),
                 defaults.calls_per_connection_max,
@@ -629,8 +664,11 @@ mod tests {
                 _ => line,
             })
             .filter(|line| {
-                !["vrf", "netns", "file", "pid_file", "dir", "next", "listen"]
+                let others = ["vrf", "netns", "file", "pid_file", "dir", "next", "listen"];
+                let follow = ["half_open_per_", "half_open_calls_per_", "sessions_per_"];
+                !others
                     .iter()
+                    .chain(&follow)
                     .any(|key| line.starts_with(key))
             })
             .collect::<Vec<_>>()

@@ -5,6 +5,7 @@
 //! is kept, and what one answer holds. A capture alone is different: after its answer the connection
 //! belongs to a thread, which sends pcapng on it.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -183,6 +184,9 @@ pub struct ServerStatus {
     /// Packets dropped by reason, of all sessions: see `driver::drops`.
     #[serde(default)]
     pub drops: Drops,
+    /// Connections, calls and log-ins refused or given up, by reason: see `proto::refusal`.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
     /// Tunnels that are up or on the way: the first [`STATUS_SESSIONS_MAX`]; `sessions list` has
     /// all of them.
     pub sessions: Vec<TunnelStatus>,

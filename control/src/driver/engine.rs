@@ -22,8 +22,11 @@ use super::transport::{Transport, TransportConfig, TransportInput};
 use super::workers::{Workers, WorkersConfig};
 use crate::config::fast_path::FastPathMode;
 use crate::proto::auth::Verdict;
-use crate::proto::endpoint::{CallStatus, ControlCounters, Endpoint, EndpointConfig};
+use crate::proto::ending::Ending;
+use crate::proto::endpoint::{CallStatus, ControlCounters, Endpoint, EndpointConfig, Limits};
 use crate::proto::link::LinkConfig;
+use crate::proto::refusal::{Refusal, RefusalCounts};
+use crate::proto::sources::Access;
 use crate::proto::{Action, ConnectionId, Event};
 
 pub(crate) mod handover;
@@ -150,6 +153,26 @@ impl Engine {
         self.endpoint.set_link(link);
     }
 
+    /// See [`Endpoint::set_access`].
+    pub(crate) fn set_access(&mut self, access: Arc<Access>) {
+        self.endpoint.set_access(access);
+    }
+
+    /// See [`Endpoint::set_limits`].
+    pub(crate) const fn set_limits(&mut self, limits: Limits) {
+        self.endpoint.set_limits(limits);
+    }
+
+    /// See [`Endpoint::refusal_counts`].
+    pub(crate) const fn refusal_counts(&self) -> &RefusalCounts {
+        self.endpoint.refusal_counts()
+    }
+
+    /// See [`Endpoint::next_refusal`].
+    pub(crate) fn next_refusal(&mut self) -> Option<(Ipv4Addr, Refusal)> {
+        self.endpoint.next_refusal()
+    }
+
     /// See [`Endpoint::call`].
     pub(crate) fn call(&self, call_id: CallId) -> Option<CallStatus> {
         self.endpoint.call(call_id)
@@ -234,6 +257,8 @@ impl Engine {
     fn handle_transport(&mut self, input: TransportInput) -> Vec<Action> {
         let now = self.clock.now();
         match input {
+            // Dropped, and with it closed, before anything is made for it.
+            TransportInput::Accepted { peer, .. } if self.endpoint.turns_away(*peer.ip()) => {}
             TransportInput::Accepted { stream, peer } => {
                 let connection = ConnectionId(self.accepted);
                 self.accepted += 1;
@@ -287,6 +312,10 @@ impl Engine {
             }
             Notice::MppeLost { call_id } => {
                 self.endpoint.handle(now, Event::MppeLost { call_id });
+            }
+            Notice::QuotaSpent { call_id } => {
+                let reason = Ending::TrafficLimit.to_string();
+                self.endpoint.handle(now, Event::HangUp { call_id, reason });
             }
             Notice::XdpSocket {
                 worker,

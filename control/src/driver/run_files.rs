@@ -42,6 +42,12 @@ pub fn takeover_socket() -> PathBuf {
     run_dir().join("serve-takeover.sock")
 }
 
+/// That forwarding was off before the server switched it on.
+#[must_use]
+pub fn server_forwarding() -> PathBuf {
+    run_dir().join("serve-forwarding")
+}
+
 /// Names of the tunnels that have a socket, sorted.
 #[must_use]
 pub fn tunnels() -> Vec<String> {

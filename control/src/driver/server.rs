@@ -34,29 +34,38 @@ use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
 use attributes::SessionAttributes;
+use host_rules::HostRules;
+use proxy_arp::ProxyArp;
 use radius::Radius;
 
 mod admission;
 pub mod attributes;
 mod hooks;
+mod host_rules;
 mod leases;
 mod link_local;
 mod metrics;
 mod network;
 mod observe;
 mod operate;
+mod proxy_arp;
+mod quiet;
 mod radius;
+mod refusals;
 mod reload;
 pub mod snapshot;
 mod status;
 pub mod takeover;
+mod traffic;
 
+pub use host_rules::HostRulesError;
 pub use operate::admin_group;
 
 use leases::Leases;
 use network::{Held, SharedTun, Way};
 use observe::Observer;
 use operate::Operation;
+use refusals::Refusals;
 use reload::Reloading;
 
 /// How often idle and session time-outs are looked at.
@@ -86,6 +95,9 @@ pub enum ServerError {
     /// The machine or its administrator: no device for the tunnels.
     #[error("{0}")]
     Device(String),
+    /// What [traffic] wants of the host.
+    #[error(transparent)]
+    HostRules(#[from] HostRulesError),
     /// The operator: more sessions than devices.
     #[error(
         "with interface = \"per-session\" there are at most {0} sessions, 4096 for each worker: set \
@@ -136,6 +148,7 @@ impl ServerError {
             Self::Device(_) => 4,
             Self::TooManyInterfaces(_) => 2,
             Self::Place(_)
+            | Self::HostRules(_)
             | Self::Leases(_)
             | Self::Descriptors(_)
             | Self::PidFile { .. }
@@ -223,9 +236,12 @@ struct Server {
     /// Of sessions that have ended while a script of theirs ran.
     scripts_running: Vec<Arc<Mutex<()>>>,
     observer: Observer,
+    refusals: Refusals,
     operation: Operation,
     /// Those that go to a process that takes over.
     sockets: Option<Sockets>,
+    host_rules: HostRules,
+    proxy_arp: Option<ProxyArp>,
 }
 
 impl Server {
@@ -311,6 +327,11 @@ impl Server {
         };
         // Before the workers, which hold what cannot be given back at once.
         let kernel = KernelWriter::start(network::place(&config))?;
+        // What is wanted of the host is there already where another process served.
+        let host_rules = match takes_over {
+            Some(_) => HostRules::default(),
+            None => HostRules::open(&config)?,
+        };
         let workers = WorkersConfig {
             count: takes_over.unwrap_or_else(|| worker_count(&config)),
             split_directions: config.split_directions,
@@ -328,8 +349,10 @@ impl Server {
         let trace = Some(trace_to(log.clone(), Rc::clone(&debug)));
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)
             .map_err(HostError::from)?;
+        let refusals = Refusals::new(&config);
         Ok(Self {
             config,
+            refusals,
             engine,
             kernel,
             log,
@@ -342,13 +365,17 @@ impl Server {
             scripts_running: Vec::new(),
             observer: Observer::default(),
             operation: Operation::default(),
+            host_rules,
+            proxy_arp: None,
             sockets: None,
         })
     }
 
     async fn start(config: ServerConfig, log: Log) -> Result<Self, ServerError> {
         let mut server = Self::assemble(config, log, None)?;
+        server.engine.set_access(Arc::clone(&server.config.access));
         server.open_tuns().await?;
+        server.open_proxy_arp();
         server.open_radius()?;
         server.listen().await?;
         server.write_pid_file()?;
@@ -356,11 +383,6 @@ impl Server {
             server
                 .log
                 .line("split_directions does nothing: it needs two workers");
-        }
-        if server.config.proxy_arp {
-            server
-                .log
-                .line("proxyarp is not done: route the clients' addresses to this machine");
         }
         privileges::give_up().map_err(HostError::from)?;
         Ok(server)
@@ -455,16 +477,20 @@ impl Server {
             }
             self.engine.perform(action);
         }
+        self.hear_refusals();
     }
 
-    fn say(&self, call_id: CallId, text: &str) {
+    fn say(&mut self, call_id: CallId, text: &str) {
+        if !self.may_say(call_id) {
+            return;
+        }
         let session = self.sessions.get(&call_id);
         let peer = session.map_or("?", |session| session.peer.as_str());
         let prefix = format!("[{peer} call {}]", call_id.0);
         self.log.session_line(call_id.0, "line", &prefix, text);
     }
 
-    fn report(&self, call_id: CallId, report: &Report) {
+    fn report(&mut self, call_id: CallId, report: &Report) {
         match report {
             Report::Line(line) | Report::CipherUp(line) => self.say(call_id, line),
             Report::PeerAuthenticated(_) => self.start_script(Script::AuthUp, call_id, None),
@@ -474,6 +500,7 @@ impl Server {
 
     fn ended(&mut self, call_id: CallId, ending: &Ending) {
         self.say(call_id, &format!("ended: {ending}"));
+        self.count_stalled(call_id, ending);
         self.account_stop(call_id, ending);
         let proved = self.sessions.get(&call_id);
         if proved.is_some_and(|session| !session.attributes.user.is_empty()) {
@@ -493,6 +520,7 @@ impl Server {
     fn check_limits(&mut self) -> Vec<Action> {
         self.forget_captures();
         self.observer.tidy();
+        self.sum_refusals_up();
         let mut actions = self.release_overdue();
         actions.extend(self.end_overdue());
         actions
@@ -551,7 +579,9 @@ impl Server {
             }
         };
         let _ = tokio::time::timeout(limit, orderly).await;
+        self.sum_all_refusals_up();
         self.account_rest();
+        self.stop_answering_all_arp();
         let _ = tokio::time::timeout(limit, Radius::close(&mut self.radius)).await;
         for worker in 0..self.tuns.len() as u16 {
             let tun = TunId(u32::from(worker));
@@ -574,6 +604,12 @@ const fn refuse_unsupported(config: &ServerConfig) -> Result<(), ServerError> {
     if config.vrf.is_some() {
         return Err(ServerError::Unsupported("listening in a VRF"));
     }
+    // Packets of a VRF seem to come from it, not from the tunnel.
+    if config.interface_vrf.is_some() && config.traffic.host.needs_table() {
+        return Err(ServerError::Unsupported(
+            "nat or client_to_client = false together with a VRF for tunnels",
+        ));
+    }
     Ok(())
 }
 
@@ -588,24 +624,37 @@ fn worker_count(config: &ServerConfig) -> u16 {
 }
 
 fn endpoint_config(config: &ServerConfig) -> EndpointConfig {
-    let limits = &config.limits;
     EndpointConfig {
         host_name: config.link.name.clone(),
         link: Some(Arc::new(config.link.clone())),
-        limits: Limits {
-            connections_max: limits.sessions_max as usize + limits.half_open_max as usize,
-            connections_per_peer_max: limits.connections_per_peer_max as usize,
-            half_open_max: limits.half_open_max as usize,
-            calls_max: limits.sessions_max as usize,
-            calls_per_connection_max: limits.calls_per_connection_max as usize,
-        },
+        limits: endpoint_limits(config),
         timers: Timers {
             start_ms: config.timeouts.first_message_ms,
+            idle_ms: config.timeouts.first_call_ms,
             echo_idle_ms: config.timeouts.echo_interval_ms,
             echo_wait_ms: config.timeouts.echo_wait_ms,
             ..Timers::default()
         },
         ..EndpointConfig::default()
+    }
+}
+
+fn endpoint_limits(config: &ServerConfig) -> Limits {
+    let limits = &config.limits;
+    let per_connection = limits.calls_per_connection_max as usize;
+    let of_connections = (limits.connections_per_peer_max as usize).saturating_mul(per_connection);
+    let or = |given: Option<u32>, default| given.map_or(default, |given| given as usize);
+    Limits {
+        connections_max: limits.sessions_max as usize + limits.half_open_max as usize,
+        connections_per_peer_max: limits.connections_per_peer_max as usize,
+        half_open_max: limits.half_open_max as usize,
+        half_open_per_peer_max: or(limits.half_open_per_peer_max, usize::MAX),
+        calls_max: limits.sessions_max as usize,
+        calls_per_connection_max: per_connection,
+        calls_per_peer_max: or(limits.sessions_per_peer_max, of_connections),
+        half_open_calls_max: limits.half_open_calls_max as usize,
+        half_open_calls_per_peer_max: or(limits.half_open_calls_per_peer_max, of_connections),
+        peer_prefix_len: limits.peer_prefix_len,
     }
 }
 

@@ -32,6 +32,8 @@ const READ_BYTES: usize = 512;
 const WRITES_MAX: usize = 64;
 /// Happenings that may wait for the control loop.
 const INPUTS_MAX: usize = 1024;
+/// How long a peer may take to read what was queued when its connection was closed.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// For the three-way handshake of TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -300,7 +302,8 @@ impl Transport {
             backlog.outgoing.is_last.set(true);
             backlog.outgoing.news.notify_one();
             self.closing.retain(|writer| !writer.is_finished());
-            self.closing.push(backlog.writer);
+            self.closing
+                .push(tokio_uring::spawn(part(known.stream, backlog.writer)));
         }
     }
 
@@ -428,6 +431,14 @@ async fn read(
         if inputs.send(input).await.is_err() || last {
             return;
         }
+    }
+}
+
+/// Ends a connection whose peer has not read for a while: what is queued may still go out, but a
+/// peer that never reads does not keep it for ever.
+async fn part(stream: Rc<TcpStream>, writer: JoinHandle<()>) {
+    if tokio::time::timeout(CLOSE_PATIENCE, writer).await.is_err() {
+        let _ = SockRef::from(&*stream).shutdown(Shutdown::Both);
     }
 }
 

@@ -191,6 +191,10 @@ impl Call {
         self.connection
     }
 
+    pub(super) const fn peer(&self) -> Ipv4Addr {
+        self.peer
+    }
+
     pub(super) const fn peer_call_id(&self) -> Option<u16> {
         self.peer_call_id
     }

@@ -22,6 +22,7 @@ use bytes::Bytes;
 
 use super::ending::Ending;
 use super::endpoint::{EndpointConfig, Timers};
+use super::refusal::Refusal;
 use super::{Time, outbox};
 use crate::wire::pptp::codes::{EchoResult, ErrorCode, StartResult, StopReason, StopResult};
 use crate::wire::pptp::messages::{
@@ -95,6 +96,10 @@ pub(super) struct Connection {
     /// The front part of a message: always shorter than a whole one.
     partial: Vec<u8>,
     outputs: VecDeque<ConnectionOutput>,
+    /// It has carried a call.
+    has_called: bool,
+    /// Why we gave it up, where that was the other end's fault.
+    refusal: Option<Refusal>,
 }
 
 #[derive(Debug)]
@@ -157,6 +162,8 @@ impl Connection {
             timers,
             partial: Vec::new(),
             outputs: VecDeque::new(),
+            has_called: false,
+            refusal: None,
         }
     }
 
@@ -169,9 +176,9 @@ impl Connection {
         &self.peer_host_name
     }
 
-    /// Whether Start-Control-Connection-Request has not come yet (Receiver).
-    pub(super) const fn is_half_open(&self) -> bool {
-        matches!(self.state, State::WaitCtlRequest { .. })
+    /// Why this side gave it up, where that was the other end's fault.
+    pub(super) const fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
     pub(super) const fn is_established(&self) -> bool {
@@ -282,6 +289,7 @@ impl Connection {
                 error: ErrorCode::NO_RESOURCE,
                 ..start_reply(identity, StartResult::GENERAL_ERROR)
             });
+            self.refusal = Some(Refusal::Draining);
             self.fail(Ending::LocalRequest("no new connections".to_owned()));
             return;
         }
@@ -342,6 +350,7 @@ impl Connection {
 
     /// The connection carries a call.
     pub(super) const fn engage(&mut self) {
+        self.has_called = true;
         if let State::Established(established) = &mut self.state {
             established.idle_until = None;
         }
@@ -355,6 +364,14 @@ impl Connection {
             State::WaitStopReply { .. } | State::Closed => {}
             _ => self.close(),
         }
+    }
+
+    /// The same at once: the other end is told, and not waited for.
+    pub(super) fn cut(&mut self, reason: StopReason) {
+        if self.is_established() {
+            self.send(StopControlConnectionRequest { reason });
+        }
+        self.close();
     }
 
     fn send_stop(&mut self, now: Time, reason: StopReason) {
@@ -376,6 +393,9 @@ impl Connection {
 
     /// Gives the connection up because of what the other end did: closes TCP.
     fn fail(&mut self, ending: Ending) {
+        if matches!(ending, Ending::NotPptp(_)) {
+            self.refusal.get_or_insert(Refusal::NotPptp);
+        }
         self.lose(ending);
         self.close();
     }
@@ -412,6 +432,7 @@ impl Connection {
                 self.fail(Ending::ControlTimeout("Start-Control-Connection-Request"));
             }
             State::WaitCtlRequest { .. } => {
+                self.refusal = Some(Refusal::NoStart);
                 let words = "Start-Control-Connection-Request never came".to_owned();
                 self.fail(Ending::NotPptp(words));
             }
@@ -419,6 +440,7 @@ impl Connection {
                 if established.dead_at.is_some_and(|at| at <= now) {
                     self.fail(Ending::PeerDead("Echo-Requests on the control connection"));
                 } else if established.idle_until.is_some_and(|at| at <= now) {
+                    self.refusal = (!self.has_called).then_some(Refusal::NoCall);
                     self.stop(now, StopReason::NONE);
                 } else {
                     established.echo_identifier = established.echo_identifier.wrapping_add(1);

@@ -26,6 +26,8 @@ use super::call_ids::CallIds;
 use super::connection::{Connection, ConnectionOutput, ConnectionRole, Identity};
 use super::ending::Ending;
 use super::link::LinkConfig;
+use super::refusal::{Refusal, RefusalCounts};
+use super::sources::Access;
 use super::{Action, ConnectionId, Event, Time};
 use crate::wire::pptp::codes::{ErrorCode, IncomingCallResult, OutgoingCallResult, StopReason};
 use crate::wire::pptp::messages::{
@@ -33,6 +35,7 @@ use crate::wire::pptp::messages::{
 };
 
 mod config;
+mod gate;
 #[cfg(test)]
 mod promises;
 mod snapshot;
@@ -41,6 +44,8 @@ mod tests;
 
 pub use config::{CallPhase, CallStatus, EndpointConfig, Limits, Timers};
 pub use snapshot::EndpointSnapshot;
+
+use gate::Gate;
 
 /// What was passed over on control connections, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,10 +74,7 @@ pub struct Endpoint {
     identity: Identity,
     rng: ChaCha12Rng,
     connections: BTreeMap<ConnectionId, ConnectionEntry>,
-    /// Accepted connections without Start-Control-Connection-Request; the driver counts upwards,
-    /// so the first is the oldest.
-    half_open: BTreeSet<ConnectionId>,
-    connections_by_peer: BTreeMap<Ipv4Addr, usize>,
+    gate: Gate,
     calls: BTreeMap<CallId, CallEntry>,
     call_ids: CallIds,
     /// One entry for every connection and call that waits for a time.
@@ -115,6 +117,8 @@ struct ConnectionEntry {
 struct CallEntry {
     call: Box<Call>,
     deadline: Option<Time>,
+    /// Since when no IP flows over it; of calls that came in.
+    half_open_since: Option<Time>,
 }
 
 impl Endpoint {
@@ -125,8 +129,7 @@ impl Endpoint {
             identity: Identity::new(&config),
             rng: ChaCha12Rng::from_seed(seed),
             connections: BTreeMap::new(),
-            half_open: BTreeSet::new(),
-            connections_by_peer: BTreeMap::new(),
+            gate: Gate::new(config.limits.peer_prefix_len),
             calls: BTreeMap::new(),
             call_ids: CallIds::new(config.worker_count),
             deadlines: BTreeSet::new(),
@@ -242,6 +245,39 @@ impl Endpoint {
         self.config.link = Some(link);
     }
 
+    /// Who may connect from now on; connections that stand are left alone.
+    pub fn set_access(&mut self, access: Arc<Access>) {
+        self.gate.set_access(access);
+    }
+
+    /// How much may be taken on from now on; what there is stays.
+    pub const fn set_limits(&mut self, limits: Limits) {
+        self.config.limits = limits;
+    }
+
+    /// Whether a TCP connection from `peer` is to be closed before anything is made for it, in
+    /// place of `Event::Accepted`. That is counted.
+    pub fn turns_away(&mut self, peer: Ipv4Addr) -> bool {
+        let count = self.connections.len();
+        let verdict = self.gate.check_connection(&self.config.limits, peer, count);
+        if let Err(refusal) = verdict {
+            self.counters.connections_refused += 1;
+            self.gate.refuse(peer, refusal);
+        }
+        verdict.is_err()
+    }
+
+    /// How often each reason has led to a refusal.
+    #[must_use]
+    pub const fn refusal_counts(&self) -> &RefusalCounts {
+        self.gate.counts()
+    }
+
+    /// A refusal that is not in the log yet; after many at once the rest is counted only.
+    pub fn next_refusal(&mut self) -> Option<(Ipv4Addr, Refusal)> {
+        self.gate.next_refusal()
+    }
+
     /// How many control connections there are, of any state.
     #[must_use]
     pub fn connection_count(&self) -> usize {
@@ -280,31 +316,30 @@ impl Endpoint {
     }
 
     fn accept(&mut self, now: Time, id: ConnectionId, peer: SocketAddrV4) {
-        let limits = self.config.limits;
-        let from_peer = self.connections_by_peer.get(peer.ip()).copied();
-        let full = self.connections.len() >= limits.connections_max
-            || from_peer.unwrap_or(0) >= limits.connections_per_peer_max;
         let known = self.connections.contains_key(&id);
-        if full || known || self.lifetime != Lifetime::Running {
+        if known || self.lifetime != Lifetime::Running || self.turns_away(*peer.ip()) {
             debug_assert!(!known, "{id:?} was accepted twice");
-            self.counters.connections_refused += 1;
             self.actions
                 .push_back(Action::CloseControl { connection: id });
             return;
         }
-        if self.half_open.len() >= limits.half_open_max {
+        if self.gate.half_open_count() >= self.config.limits.half_open_max {
             self.push_out_oldest_half_open(now);
         }
         let connection = Connection::receive(now, peer.to_string(), self.config.timers);
         self.insert(id, connection, peer, None);
-        self.half_open.insert(id);
+        self.gate.set_half_open(id, *peer.ip(), true);
         self.settle_connection(now, id);
     }
 
     fn push_out_oldest_half_open(&mut self, now: Time) {
-        if let Some(oldest) = self.half_open.first().copied() {
+        let oldest = self.gate.oldest_half_open();
+        let entry = oldest.and_then(|id| Some((id, self.connections.get(&id)?)));
+        if let Some((id, entry)) = entry {
             self.counters.connections_refused += 1;
-            self.with_connection(now, oldest, |it| it.stop(now, StopReason::NONE));
+            self.gate
+                .refuse(*entry.peer.ip(), Refusal::HalfOpenPushedOut);
+            self.with_connection(now, id, |it| it.cut(StopReason::NONE));
         }
     }
 
@@ -315,7 +350,7 @@ impl Endpoint {
         peer: SocketAddrV4,
         dial: Option<Arc<LinkConfig>>,
     ) {
-        *self.connections_by_peer.entry(*peer.ip()).or_default() += 1;
+        self.gate.add_connection(*peer.ip());
         let entry = ConnectionEntry {
             connection: Box::new(connection),
             peer,
@@ -410,9 +445,6 @@ impl Endpoint {
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
         };
-        if !entry.connection.is_half_open() {
-            self.half_open.remove(&id);
-        }
         let deadline = entry.connection.poll_timeout();
         let old = std::mem::replace(&mut entry.deadline, deadline);
         let closed = entry.connection.is_closed();
@@ -434,11 +466,10 @@ impl Endpoint {
             return;
         };
         debug_assert!(entry.calls.is_empty());
-        if let Some(count) = self.connections_by_peer.get_mut(entry.peer.ip()) {
-            *count -= 1;
-            if *count == 0 {
-                self.connections_by_peer.remove(entry.peer.ip());
-            }
+        self.gate.remove_connection(id, *entry.peer.ip());
+        let is_inbound = entry.connection.role() == ConnectionRole::Receiver;
+        if let Some(refusal) = entry.connection.refusal().filter(|_| is_inbound) {
+            self.gate.refuse(*entry.peer.ip(), refusal);
         }
     }
 
@@ -571,11 +602,46 @@ impl Endpoint {
         if taken {
             return self.refuse_call(id, request, general, ErrorCode::BAD_CALL_ID);
         }
+        let peer = *entry.peer.ip();
+        if let Err(refusal) = self.make_room_for_call(now, id, peer) {
+            self.gate.refuse(peer, refusal);
+            return self.refuse_call(id, request, general, ErrorCode::NO_RESOURCE);
+        }
         let Some(spec) = self.call_spec(now, id, config) else {
             return self.refuse_call(id, request, general, ErrorCode::NO_RESOURCE);
         };
         let call = Call::answer(now, spec, request);
         self.insert_call(now, id, call);
+    }
+
+    /// Lets in one more call that comes in, for which another may have to go.
+    fn make_room_for_call(
+        &mut self,
+        now: Time,
+        id: ConnectionId,
+        peer: Ipv4Addr,
+    ) -> Result<(), Refusal> {
+        let limits = &self.config.limits;
+        let calls = self.connections.get(&id).map_or(0, |it| it.calls.len());
+        if calls >= limits.calls_per_connection_max {
+            return Err(Refusal::CallsPerConnection);
+        }
+        self.gate.check_call(limits, peer)?;
+        let refusal = if self.calls.len() >= limits.calls_max {
+            Refusal::Sessions
+        } else if self.gate.half_open_call_count() >= limits.half_open_calls_max {
+            Refusal::HalfOpenCalls
+        } else {
+            return Ok(());
+        };
+        let overdue = self.gate.overdue_call(now).ok_or(refusal)?;
+        if let Some(entry) = self.calls.get(&overdue) {
+            self.gate
+                .refuse(entry.call.peer(), Refusal::HalfOpenCallPushedOut);
+        }
+        let reason = "it took long, and another waited for its place";
+        self.with_call(now, overdue, |call| call.cut(now, reason));
+        Ok(())
     }
 
     /// `None` when there is no room for another call.
@@ -608,10 +674,13 @@ impl Endpoint {
         if let Some(entry) = self.connections.get_mut(&id) {
             entry.connection.engage();
             entry.calls.push(call_id);
+            self.gate.set_half_open(id, *entry.peer.ip(), false);
         }
+        self.gate.add_call(call.peer());
         let entry = CallEntry {
             call: Box::new(call),
             deadline: None,
+            half_open_since: None,
         };
         self.calls.insert(call_id, entry);
         self.settle_call(now, call_id);
@@ -687,6 +756,15 @@ impl Endpoint {
         let deadline = entry.call.poll_timeout();
         let old = std::mem::replace(&mut entry.deadline, deadline);
         let over = entry.call.is_over();
+        let is_half_open = !over && !entry.call.is_outgoing() && entry.call.network().is_none();
+        let since = entry.half_open_since;
+        let half_open_since = is_half_open.then(|| since.unwrap_or(now));
+        if half_open_since != since {
+            entry.half_open_since = half_open_since;
+            let peer = entry.call.peer();
+            self.gate
+                .set_half_open_call(call_id, peer, since, half_open_since);
+        }
         self.reschedule(Waiter::Call(call_id), old, deadline);
         if over {
             self.remove_call(now, call_id, id);
@@ -699,7 +777,9 @@ impl Endpoint {
     }
 
     fn remove_call(&mut self, now: Time, call_id: CallId, id: ConnectionId) {
-        self.calls.remove(&call_id);
+        if let Some(entry) = self.calls.remove(&call_id) {
+            self.gate.remove_call(entry.call.peer());
+        }
         self.call_ids.free(now, call_id);
         let Some(entry) = self.connections.get_mut(&id) else {
             return;
@@ -710,6 +790,7 @@ impl Endpoint {
         }
         entry.connection.rest(now);
         let outbound = entry.connection.role() == ConnectionRole::Originator;
+        self.gate.set_half_open(id, *entry.peer.ip(), !outbound);
         match self.lifetime {
             Lifetime::Running if outbound => entry.connection.stop(now, StopReason::NONE),
             Lifetime::Running => {}

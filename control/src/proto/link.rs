@@ -192,10 +192,8 @@ impl Link {
         self.phase = Phase::Establish;
         let mut ctx = self.around.at(now);
         let setup_timeout_ms = ctx.config.lcp.setup_timeout_ms;
-        if setup_timeout_ms > 0 {
-            ctx.timers
-                .set(Timer::SetupDeadline, now.after_ms(setup_timeout_ms));
-        }
+        ctx.limit(Timer::SetupDeadline, setup_timeout_ms);
+        ctx.limit(Timer::PhaseDeadline, ctx.config.lcp.lcp_timeout_ms);
         self.lcp.open(&mut ctx);
         self.lcp.lower_up(&mut ctx);
         for frame in std::mem::take(&mut self.early) {
@@ -384,6 +382,8 @@ impl Link {
             (Layer::Lcp, Signal::Down) => {
                 self.phase = Phase::Establish;
                 self.network_layers_down(now);
+                let mut ctx = self.around.at(now);
+                ctx.limit(Timer::PhaseDeadline, ctx.config.lcp.lcp_timeout_ms);
             }
             (_, Signal::ProtocolRejected(protocol)) => {
                 self.handle_protocol_rejected(now, protocol);
@@ -394,7 +394,7 @@ impl Link {
             (Layer::Ccp, Signal::Finished) => self.ccp_finished(now),
             (Layer::Ipcp, Signal::Configured) => self.prepare_network(),
             (Layer::Ipcp, Signal::Up) => self.network_up(now),
-            (Layer::Ipcp, Signal::Down) => self.network_down(),
+            (Layer::Ipcp, Signal::Down) => self.network_down(now),
             (Layer::Ipcp, Signal::Finished) => self.ipcp_finished(now),
             (Layer::Ipv6cp, Signal::Up) => self.ipv6_up(now),
             (_, Signal::Configured) | (Layer::Ipv6cp, Signal::Down | Signal::Finished) => {}
@@ -445,7 +445,7 @@ impl Link {
                 }
                 Ok(())
             }
-            Timer::SetupDeadline => Err(Failure {
+            Timer::SetupDeadline | Timer::PhaseDeadline => Err(Failure {
                 reason: "Setup timeout",
                 ending: Ending::NegotiationFailed(self.phase.words()),
             }),

@@ -275,6 +275,7 @@ impl Action {
 
 pub mod auth;
 pub mod automaton;
+pub mod backoff;
 pub mod call;
 pub mod call_ids;
 pub mod connection;
@@ -284,6 +285,8 @@ pub mod link;
 pub mod pool;
 pub mod pools;
 pub mod radius;
+pub mod refusal;
+pub mod sources;
 
 mod ccp;
 mod change_password;
@@ -292,6 +295,7 @@ mod eap;
 mod ipcp;
 mod ipv6cp;
 mod lcp;
+pub(crate) mod lru;
 mod negotiation;
 mod outbox;
 mod pap;

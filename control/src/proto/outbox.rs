@@ -10,7 +10,7 @@ use rand_chacha::ChaCha12Rng;
 use super::Time;
 use super::ending::Ending;
 use super::link::{LinkConfig, LinkOutput, LinkRole, Report};
-use super::timer::TimerTable;
+use super::timer::{Timer, TimerTable};
 use crate::wire::ppp::{self, HeaderCompression, Protocol};
 
 /// A layer that can go up and down (RFC 1661 4.4).
@@ -171,6 +171,15 @@ pub(super) struct Context<'a> {
     pub(super) rng: &'a mut ChaCha12Rng,
     pub(super) timers: &'a mut TimerTable,
     pub(super) outbox: &'a mut Outbox,
+}
+
+impl Context<'_> {
+    /// Sets `timer` that far from now; 0 is never.
+    pub(super) const fn limit(&mut self, timer: Timer, limit_ms: u64) {
+        if limit_ms > 0 {
+            self.timers.set(timer, self.now.after_ms(limit_ms));
+        }
+    }
 }
 
 /// Text of a stranger, made fit for a log: printable ASCII, bounded.

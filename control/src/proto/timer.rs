@@ -27,10 +27,12 @@ pub(super) enum Timer {
     CcpSettle,
     /// The network must be up.
     SetupDeadline,
+    /// LCP, or what follows authentication, must be over.
+    PhaseDeadline,
 }
 
 impl Timer {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::LcpRestart,
         Self::CcpRestart,
         Self::IpcpRestart,
@@ -41,6 +43,7 @@ impl Timer {
         Self::AuthDeadline,
         Self::CcpSettle,
         Self::SetupDeadline,
+        Self::PhaseDeadline,
     ];
 }
 

@@ -394,3 +394,4 @@ fn commands_that_cannot_be_obeyed_are_counted_and_harm_nothing() {
 }
 
 mod handover;
+mod traffic;

@@ -9,6 +9,7 @@ use super::{Action, Event, Server};
 use crate::config::server::SingleSession;
 use crate::proto::auth::{self, AuthMethod, AuthRequest, MsChapProof, Secrets, Verdict};
 use crate::proto::link::Addresses;
+use crate::proto::refusal::Refusal;
 
 /// Microsoft's error codes (RFC 2759 6).
 pub(super) const WRONG_NAME_OR_PASSWORD: u32 = 691;
@@ -25,6 +26,9 @@ impl Server {
         request_id: u32,
         request: &AuthRequest,
     ) -> Vec<Action> {
+        if let Some(actions) = self.hold_off(call_id, request_id, request) {
+            return actions;
+        }
         match self.ask_radius(call_id, request_id, request) {
             Some(actions) => actions,
             None => self.admit_by_secrets(call_id, request_id, request),
@@ -42,8 +46,10 @@ impl Server {
         let (client, server) = (&request.peer_name, &request.our_name);
         let secret = self.config.secrets.find(client, server, pap);
         let Ok(proof) = auth::verify(request, secret.as_ref()) else {
-            return self.tell_verdict(call_id, request_id, reject(WRONG_NAME_OR_PASSWORD));
+            let verdict = reject(WRONG_NAME_OR_PASSWORD);
+            return self.turn_away(call_id, request_id, client, verdict);
         };
+        self.remember_log_in(call_id, client);
         let entry = self.config.secrets.entry(client, server, pap);
         let attributes = SessionAttributes::from_secret(client, entry);
         let message = self.config.welcome.clone();
@@ -54,6 +60,7 @@ impl Server {
     pub(super) fn assign(&mut self, call_id: CallId) -> Vec<Action> {
         let addresses = self.addresses(call_id, &SessionAttributes::default());
         if addresses.is_none() {
+            self.refuse(call_id, Refusal::NoAddress);
             self.say(call_id, "no address left: enlarge the pool");
         }
         self.engine
@@ -80,10 +87,13 @@ impl Server {
         &mut self,
         call_id: CallId,
         request_id: u32,
-        attributes: SessionAttributes,
+        mut attributes: SessionAttributes,
         proof: Option<MsChapProof>,
         message: String,
     ) -> Vec<Action> {
+        if !self.settle_rates(call_id, &mut attributes) {
+            return self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN));
+        }
         let others = match self.config.single_session {
             // Nobody asks: looking at all sessions for each that comes would take long with many.
             SingleSession::Allow => Vec::new(),
@@ -92,6 +102,7 @@ impl Server {
         let mut actions = Vec::new();
         match self.config.single_session {
             SingleSession::Deny if !others.is_empty() => {
+                self.refuse(call_id, Refusal::SecondSession);
                 self.say(
                     call_id,
                     "this user has a session already (single_session = \"deny\")",
@@ -109,12 +120,17 @@ impl Server {
             SingleSession::Deny | SingleSession::Allow => {}
         }
         let Some(addresses) = self.addresses(call_id, &attributes) else {
+            self.refuse(call_id, Refusal::NoAddress);
             self.say(call_id, "no address left for this user: enlarge the pool");
             actions.extend(self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN)));
             return actions;
         };
+        let is_limited_anew = self.is_limited_anew(call_id, &attributes);
         if let Some(session) = self.sessions.get_mut(&call_id) {
             session.attributes = attributes;
+        }
+        if is_limited_anew {
+            self.set_limits(call_id, true);
         }
         let verdict = Verdict::Accept {
             proof,

@@ -46,6 +46,9 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// One label with one value.
 pub(super) type Label = [(&'static str, &'static str); 1];
 
+/// Counts by the value of a label.
+pub(super) type Counts = Vec<(String, u64)>;
+
 /// What is counted as it happens.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
@@ -90,7 +93,7 @@ impl Tally {
     }
 
     /// Log-ins by result, and sessions that have ended by cause.
-    pub(super) fn labelled(&self) -> (Vec<(String, u64)>, Vec<(String, u64)>) {
+    pub(super) fn labelled(&self) -> (Counts, Counts) {
         let known =
             |family: &Family<Label, Counter>, name: &'static str, values: &[&'static str]| {
                 let counted = values.iter().filter_map(|value| {

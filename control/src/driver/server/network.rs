@@ -133,6 +133,12 @@ impl Server {
             role: Role::Both,
         };
         self.engine.command(call_id, attach);
+        if let Err(error) = self.host_rules.add_device(&device.name) {
+            let name = &device.name;
+            self.log.line(&format!(
+                "cannot have the rules of [traffic] count for {name}: {error}"
+            ));
+        }
     }
 
     /// Gives an action back that may be done now.
@@ -378,16 +384,17 @@ impl Server {
             compress_protocol: network.compress_protocol,
             compress_address_control: network.compress_address_control,
             require_encryption: network.require_encryption,
-            check_source: true,
+            check_source: self.config.traffic.check_source,
         };
         let open = Command::OpenNetwork {
             call_id,
             network: spec,
         };
         self.engine.command(call_id, open);
-        let mtu = Some(network.mtu);
+        let mtu = self.config.traffic.clamp_mss.then_some(network.mtu);
         self.engine
             .command(call_id, Command::ClampMss { call_id, mtu });
+        self.set_limits(call_id, false);
         let networks = self
             .sessions
             .get(&call_id)
@@ -412,6 +419,7 @@ impl Server {
             self.hold(Action::NetworkUp { call_id, network });
             return;
         }
+        self.answer_arp(call_id, network.remote);
         self.start_script(Script::IpUp, call_id, Some(&network));
         if let Some(session) = self.sessions.get_mut(&call_id) {
             let now = Instant::now();
@@ -428,6 +436,7 @@ impl Server {
 
     pub(super) fn network_down(&mut self, call_id: CallId) {
         self.ipv6_down(call_id);
+        self.stop_answering_arp(call_id);
         let Some(session) = self.sessions.get_mut(&call_id) else {
             return;
         };
@@ -462,6 +471,8 @@ impl Server {
             Some(device) => {
                 let tun = session_tun(call_id);
                 self.engine.command(call_id, Command::DetachTun { tun });
+                // That it is not in the table is no harm.
+                let _ = self.host_rules.remove_device(&device.name);
                 self.kernel.close(device.fd);
             }
             None => self.take_routes_away(call_id, way.prepared),

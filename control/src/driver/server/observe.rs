@@ -273,7 +273,9 @@ impl Server {
                     facts.call_id = call_id.0;
                     facts.peer = peer.to_string();
                 });
-                self.log.event(call_id.0, "call", Map::new());
+                if self.may_say(*call_id) {
+                    self.log.event(call_id.0, "call", Map::new());
+                }
             }
             Action::Authenticate { call_id, .. } => {
                 self.observer.log_in(*call_id, Login::Presented);
@@ -298,7 +300,9 @@ impl Server {
                 let mut said = self.carried(*call_id);
                 said.insert("cause".to_owned(), json!(cause(ending)));
                 said.insert("reason".to_owned(), json!(ending.to_string()));
-                self.log.event(call_id.0, "ended", said);
+                if self.may_say(*call_id) {
+                    self.log.event(call_id.0, "ended", said);
+                }
                 self.observer.gone = Some(*call_id);
             }
             _ => {}
@@ -428,6 +432,7 @@ pub(super) const fn cause(ending: &Ending) -> &'static str {
         Ending::NoAddresses(_) => "no_address",
         Ending::IdleTimeout => "idle",
         Ending::ConnectTimeout => "session_time",
+        Ending::TrafficLimit => "quota",
         Ending::NegotiationFailed(_) | Ending::PeerIncompatible(_) | Ending::LoopedBack => {
             "negotiation"
         }

@@ -101,6 +101,7 @@ impl Server {
             state: session.state().to_owned(),
             uptime_s: session.since.map_or(0, |since| since.elapsed().as_secs()),
             cipher: network.map(|it| it.agreed.cipher.clone()),
+            rate_limit: self.rate_limit(&session.attributes),
             setup: seen.map_or_else(Vec::new, |seen| seen.setup()),
             ..SessionRecord::default()
         };
@@ -201,6 +202,7 @@ impl Server {
                 connections: self.engine.connection_count(),
                 is_draining: self.operation.is_draining,
                 control: self.engine.control_counters(),
+                refused: self.refusal_counts(),
                 pools: self.pool_records(),
             }),
             SnapshotPart::Share(share) => Snapshot::Share(self.share(share)),

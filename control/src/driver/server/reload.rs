@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::Server;
 use crate::config::error::ConfigError;
 use crate::config::server::ServerConfig;
+use crate::config::traffic::TrafficConfig;
 use crate::driver::admin::Answer;
 use crate::driver::admin::records::Reloaded;
 
@@ -113,6 +114,7 @@ impl Server {
 
     fn adopt(&mut self, new: ServerConfig) -> Reloaded {
         let needs_restart = differences(&self.config, &new);
+        self.reconfigure_admission(&new);
         let old = &mut self.config;
         let mut link = new.link;
         // The devices have it since the start.
@@ -122,6 +124,11 @@ impl Server {
         old.secrets = new.secrets;
         old.pools = new.pools;
         old.delegate = new.delegate;
+        let host = old.traffic.host.clone();
+        old.traffic = TrafficConfig {
+            host,
+            ..new.traffic
+        };
         old.timeouts.idle_ms = new.timeouts.idle_ms;
         old.timeouts.session_ms = new.timeouts.session_ms;
         old.timeouts.shutdown_ms = new.timeouts.shutdown_ms;
@@ -157,7 +164,15 @@ fn differences(old: &ServerConfig, new: &ServerConfig) -> Vec<String> {
             (old.split_directions, old.look_ahead) != (new.split_directions, new.look_ahead)
                 || old.fast_path != new.fast_path,
         ),
-        ("limits", old.limits != new.limits),
+        (
+            "how many sessions there may be, or which addresses count as one",
+            (old.limits.sessions_max, old.limits.peer_prefix_len)
+                != (new.limits.sessions_max, new.limits.peer_prefix_len),
+        ),
+        (
+            "client_to_client, forwarding, nat or proxy_arp",
+            (&old.traffic.host, old.proxy_arp) != (&new.traffic.host, new.proxy_arp),
+        ),
         ("the MTU", old.link.lcp.mtu != new.link.lcp.mtu),
         ("the log file", old.log.file != new.log.file),
         (

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::driver::admin::records::PoolRecord;
 use crate::proto::endpoint::ControlCounters;
+use crate::proto::refusal::RefusalCounts;
 
 /// Parts into which sessions fall, by the high bits of their call ID.
 pub const SHARES: u8 = 16;
@@ -37,6 +38,8 @@ pub struct General {
     pub is_draining: bool,
     /// What was passed over on control connections.
     pub control: ControlCounters,
+    /// Who was turned away, by reason.
+    pub refused: RefusalCounts,
     /// Address pools.
     pub pools: Vec<PoolRecord>,
 }

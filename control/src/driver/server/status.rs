@@ -34,6 +34,12 @@ impl Server {
                 self.tuns.iter().map(|tun| tun.device.name.as_str()),
             ),
             session_count: self.sessions.len(),
+            refused: self
+                .refusal_counts()
+                .iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.to_owned(), count))
+                .collect(),
             is_draining: self.operation.is_draining,
             sessions: sessions
                 .into_iter()

@@ -51,13 +51,25 @@ pub struct Limits {
     pub connections_max: usize,
     /// Control connections from one address.
     pub connections_per_peer_max: usize,
-    /// Accepted control connections that have not sent Start-Control-Connection-Request; one more
-    /// pushes out the oldest, since an honest client sends it at once.
+    /// Accepted control connections that carry no call; one more pushes out the oldest, since an
+    /// honest client calls at once.
     pub half_open_max: usize,
+    /// The same from one address.
+    pub half_open_per_peer_max: usize,
     /// Calls, over all connections; at most 65,535.
     pub calls_max: usize,
     /// Calls on one control connection.
     pub calls_per_connection_max: usize,
+    /// Calls from one address.
+    pub calls_per_peer_max: usize,
+    /// Calls that came in and over which no IP flows; one more pushes out one that has taken long,
+    /// or else is refused.
+    pub half_open_calls_max: usize,
+    /// The same from one address.
+    pub half_open_calls_per_peer_max: usize,
+    /// Bits of an address that make it one: of others with the same, each counts for all. Only what
+    /// the endpoint was made with counts.
+    pub peer_prefix_len: u8,
 }
 
 impl Default for Limits {
@@ -66,8 +78,13 @@ impl Default for Limits {
             connections_max: 32_768,
             connections_per_peer_max: 32_768,
             half_open_max: 1_024,
+            half_open_per_peer_max: 32_768,
             calls_max: 32_768,
             calls_per_connection_max: 128,
+            calls_per_peer_max: 32_768,
+            half_open_calls_max: 32_768,
+            half_open_calls_per_peer_max: 32_768,
+            peer_prefix_len: 32,
         }
     }
 }

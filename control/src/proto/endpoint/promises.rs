@@ -216,8 +216,7 @@ impl Accountant {
         assert!(self.open.is_empty(), "connections were left");
         assert_eq!(self.idle, 1);
         assert_eq!(self.endpoint.poll_timeout(), None);
-        assert!(self.endpoint.half_open.is_empty());
-        assert!(self.endpoint.connections_by_peer.is_empty());
+        assert!(self.endpoint.gate.is_empty());
     }
 }
 

@@ -100,7 +100,7 @@ impl Endpoint {
         let (id, peer, timers) = (carried.id, carried.peer, self.config.timers);
         let connection = Connection::restore(carried.connection, peer.to_string(), timers);
         let deadline = connection.poll_timeout();
-        *self.connections_by_peer.entry(*peer.ip()).or_default() += 1;
+        self.gate.add_connection(*peer.ip());
         let entry = ConnectionEntry {
             connection: Box::new(connection),
             peer,
@@ -128,8 +128,13 @@ impl Endpoint {
         let (peer, seed) = (*entry.peer.ip(), self.rng.random());
         let call = Call::restore(now, snapshot, peer, config, seed, self.config.timers);
         let deadline = call.poll_timeout();
-        let call = Box::new(call);
-        self.calls.insert(call_id, CallEntry { call, deadline });
+        self.gate.add_call(peer);
+        let entry = CallEntry {
+            call: Box::new(call),
+            deadline,
+            half_open_since: None,
+        };
+        self.calls.insert(call_id, entry);
         self.reschedule(Waiter::Call(call_id), None, deadline);
     }
 

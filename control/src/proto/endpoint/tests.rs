@@ -14,6 +14,7 @@ use crate::wire::pptp::messages::{
 use crate::wire::pptp::{PROTOCOL_VERSION, Text, next_message};
 
 mod endings;
+mod limits;
 
 pub(super) const PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 7), 1723);
 const INBOUND: ConnectionId = ConnectionId(0);
@@ -217,8 +218,7 @@ impl Script {
         assert_eq!(self.endpoint.connection_count(), 0);
         assert_eq!(self.endpoint.calls().count(), 0);
         assert_eq!(self.endpoint.poll_timeout(), None);
-        assert!(self.endpoint.half_open.is_empty());
-        assert!(self.endpoint.connections_by_peer.is_empty());
+        assert!(self.endpoint.gate.is_empty());
     }
 }
 

@@ -86,6 +86,7 @@ impl Link {
         ctx.outbox.push(LinkOutput::Report(Report::LinkUp));
         let due = now.after_ms(ctx.config.lcp.auth_timeout_ms);
         ctx.timers.set(Timer::AuthDeadline, due);
+        ctx.timers.stop(Timer::PhaseDeadline);
         self.verifying = match self.lcp.protocol.peer_proves_by() {
             None => Verifying::Unasked,
             Some(AuthMethod::Pap) => Verifying::Pap(PapAuthenticator::default()),
@@ -239,9 +240,9 @@ impl Link {
             return;
         }
         self.phase = Phase::Network;
-        self.around
-            .outbox
-            .push(LinkOutput::Report(Report::NetworkPhase));
+        let mut ctx = self.around.at(now);
+        ctx.limit(Timer::PhaseDeadline, ctx.config.lcp.network_timeout_ms);
+        ctx.outbox.push(LinkOutput::Report(Report::NetworkPhase));
         self.start_ccp(now);
     }
 

@@ -68,6 +68,11 @@ pub struct LcpConfig {
     pub auth_timeout_ms: u64,
     /// For the whole way from call to network; 0 is no limit.
     pub setup_timeout_ms: u64,
+    /// For LCP, each time that it negotiates; 0 is no limit.
+    pub lcp_timeout_ms: u64,
+    /// From authentication to an open network, and for each time that it is closed while the link
+    /// stands; 0 is no limit.
+    pub network_timeout_ms: u64,
 }
 
 impl Default for LcpConfig {
@@ -88,6 +93,8 @@ impl Default for LcpConfig {
             chap_interval_ms: 0,
             auth_timeout_ms: 60_000,
             setup_timeout_ms: 90_000,
+            lcp_timeout_ms: 0,
+            network_timeout_ms: 0,
         }
     }
 }

@@ -246,6 +246,7 @@ impl Link {
         }
         outbox.push(LinkOutput::NetworkUp(network));
         self.around.timers.stop(Timer::SetupDeadline);
+        self.around.timers.stop(Timer::PhaseDeadline);
         match &self.verifying {
             Verifying::Chap(chap) => chap.schedule(&mut self.around.at(now)),
             Verifying::Eap(eap) => eap.schedule(&mut self.around.at(now)),
@@ -256,7 +257,9 @@ impl Link {
     }
 
     /// IPCP negotiates again: until it has, IPv6 does not pass either.
-    pub(super) const fn network_down(&mut self) {
+    pub(super) fn network_down(&mut self, now: Time) {
+        let mut ctx = self.around.at(now);
+        ctx.limit(Timer::PhaseDeadline, ctx.config.lcp.network_timeout_ms);
         if let Some(ipv6cp) = &mut self.ipv6cp {
             ipv6cp.protocol.forget_announcement();
         }

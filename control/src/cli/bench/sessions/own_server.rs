@@ -180,7 +180,7 @@ fn server_toml(dir: &Path, config: OwnConfig) -> String {
          chap_secrets = \"{dir}/chap-secrets\"\n\
          [pool]\nlocal = \"{SERVER_INNER}\"\nremote = [\"{FIRST_INNER}-{last_inner}\"]\n\
          [limits]\nsessions_max = {count}\nconnections_per_peer_max = {count}\n\
-         half_open_max = {count}\n\
+         half_open_max = {count}\nhalf_open_calls_max = {count}\n\
          [timeouts]\nshutdown_s = 10\n\
          [dataplane]\nworkers = {workers}\nfast_path = \"{fast_path}\"\n\
          [log]\nfile = \"{dir}/server.log\"\n"

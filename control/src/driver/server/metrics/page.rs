@@ -70,6 +70,10 @@ impl Page {
         let events = events.map(|(event, count)| (vec![("event", event)], count as f64));
         let help = "What was refused or passed over on control connections";
         counter("control_events", help, events).encode(encoder)?;
+        let refused = general.refused.iter();
+        let refused = refused.map(|(reason, count)| (vec![("reason", reason)], count as f64));
+        let help = "Connections, calls and log-ins refused or given up, by reason";
+        counter("refused", help, refused).encode(encoder)?;
         let pools = |value: fn(&_) -> u32| {
             let pools = general.pools.iter();
             let samples =

@@ -72,6 +72,7 @@ fn samples_have_their_labels_and_values() {
         "pptp_fast_logins_total{result=\"accepted\"} 1",
         "pptp_fast_setup_seconds_bucket{le=\"0.005\",phase=\"lcp\"} 1",
         "pptp_fast_dropped_packets_total{reason=\"late\"} 0.0",
+        "pptp_fast_refused_total{reason=\"not_pptp\"} 0.0",
         "pptp_fast_worker_turns_total{worker=\"0\"} 0.0",
         "# TYPE pptp_fast_sessions gauge",
         "# TYPE pptp_fast_calls counter",

@@ -8,6 +8,7 @@ use dataplane::program::CallId;
 
 use super::super::admission::{NO_DIAL_IN, WRONG_NAME_OR_PASSWORD, reject};
 use super::super::attributes::{SessionAttributes, SessionRoute};
+use super::super::traffic::is_senseless;
 use super::super::{Action, Event, Server, ServerError, Session};
 use super::accept::{Accepted, Answer, apply};
 use super::requests::{Account, Facts, SHUTTING_DOWN, count, terminate_cause};
@@ -137,7 +138,10 @@ impl Server {
         }
         match (packet.code(), pending.request.method) {
             (Code::ACCESS_ACCEPT, _) => match answer.accepted() {
-                Ok(accepted) => self.accept_by_radius(call_id, request_id, accepted),
+                Ok(accepted) => {
+                    self.remember_log_in(call_id, &pending.request.peer_name);
+                    self.accept_by_radius(call_id, request_id, accepted)
+                }
                 Err(why) => {
                     self.say(call_id, why);
                     self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN))
@@ -163,7 +167,7 @@ impl Server {
                     code: code.unwrap_or(WRONG_NAME_OR_PASSWORD),
                     message: words.unwrap_or(message),
                 };
-                self.tell_verdict(call_id, request_id, verdict)
+                self.turn_away(call_id, request_id, &pending.request.peer_name, verdict)
             }
         }
     }
@@ -333,6 +337,11 @@ impl Server {
         if meant.is_empty() {
             return Err(ErrorCause::SessionContextNotFound);
         }
+        if let Order::Change(change) = &order
+            && is_senseless(change)
+        {
+            return Err(ErrorCause::InvalidAttributeValue);
+        }
         for call_id in meant {
             match &order {
                 Order::Disconnect => {
@@ -355,6 +364,7 @@ impl Server {
             return;
         };
         apply(&mut session.attributes, change.clone());
+        self.change_limits(call_id, change);
         if let (Some(radius), Some(interval_ms)) = (&mut self.radius, change.interim_interval_ms)
             && let Some(accounting) = &mut radius.accounting
         {

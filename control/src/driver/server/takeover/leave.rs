@@ -29,6 +29,7 @@ impl Server {
         if let Some(sockets) = &self.sockets {
             sockets.let_go();
         }
+        self.host_rules.hand_over();
         self.engine.let_go(taken);
         let taken: HashSet<CallId> = taken.calls().map(|(call_id, _)| call_id).collect();
         if let Some(radius) = &mut self.radius {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::program::{CallId, Command, Ipv6Spec, Notice};
@@ -20,6 +21,7 @@ use crate::config::server::ServerConfig;
 use crate::driver::admin::Asked;
 use crate::driver::engine::Input;
 use crate::driver::log::Log;
+use crate::driver::server::host_rules::HostRules;
 use crate::driver::server::radius::handover::RadiusState;
 use crate::driver::server::{Server, ServerError, Session, Standing, endpoint_config};
 use crate::driver::transport::TransportInput;
@@ -143,23 +145,11 @@ pub async fn take(
 ) -> Result<Taken, TakeoverError> {
     let mut taker = Taker::greet(path, stop_at, &PlaceState::of(&config)).await?;
     let mut server = Server::assemble(config, log, Some(taker.workers))?;
-    server.open_radius_quietly()?;
-    server.engine.begin_paused().await;
-    taker.reach(Phase::Ready);
-    let (state, lead) = taker.be_told(&mut server).await?;
-    let still_since = Instant::now();
-    let (sessions, unheard) = server.assume(state, &mut taker.descriptors).await?;
-    if lead == 0 {
-        taker.reach(Phase::Still);
-        taker.be_let_go().await?;
-        taker.reach(Phase::Go);
+    if let Err(error) = taker.take_into(&mut server).await {
+        // Forwarding is the old process's affair.
+        server.host_rules.hand_over();
+        return Err(error);
     }
-    server.engine.go_on(lead);
-    let pause = still_since.elapsed();
-    taker.reach(Phase::Running);
-    // Should it be gone, it need not know.
-    let _ = taker.channel.send(&ToOld::Running, &[]).await;
-    server.settle(&taker, sessions, unheard, pause).await;
     Ok(Taken { server })
 }
 
@@ -213,6 +203,28 @@ impl Taker {
             Ok(_) => Err(TakeoverError::Refused("it makes no offer".to_owned())),
             Err(error) => Err(TakeoverError::Refused(error.to_string())),
         }
+    }
+
+    async fn take_into(&mut self, server: &mut Server) -> Result<(), TakeoverError> {
+        server.host_rules = HostRules::open(&server.config).map_err(ServerError::from)?;
+        server.open_radius_quietly()?;
+        server.engine.begin_paused().await;
+        self.reach(Phase::Ready);
+        let (state, lead) = self.be_told(server).await?;
+        let still_since = Instant::now();
+        let (sessions, unheard) = server.assume(state, &mut self.descriptors).await?;
+        if lead == 0 {
+            self.reach(Phase::Still);
+            self.be_let_go().await?;
+            self.reach(Phase::Go);
+        }
+        server.engine.go_on(lead);
+        let pause = still_since.elapsed();
+        self.reach(Phase::Running);
+        // Should it be gone, it need not know.
+        let _ = self.channel.send(&ToOld::Running, &[]).await;
+        server.settle(self, sessions, unheard, pause).await;
+        Ok(())
     }
 
     fn reach(&self, phase: Phase) {
@@ -360,6 +372,7 @@ impl Server {
         self.engine
             .restore(config, state.now, state.accepted, state.endpoint);
         self.engine.set_accepting(!state.is_draining);
+        self.engine.set_access(Arc::clone(&self.config.access));
         for it in state.connections {
             if let Some(socket) = descriptors.remove(&Descriptor::Connection(it.connection)) {
                 let adopted = self.engine.adopt(it.connection, socket, it.unsent);
@@ -464,6 +477,12 @@ impl Server {
         }
     }
 
+    fn client_addresses(&self) -> Vec<(CallId, std::net::Ipv4Addr)> {
+        let sessions = self.sessions.iter();
+        let up = sessions.filter_map(|(id, it)| Some((*id, it.network.as_ref()?.agreed.remote)));
+        up.collect()
+    }
+
     /// What can wait until tunnels run again.
     async fn settle(
         &mut self,
@@ -482,6 +501,10 @@ impl Server {
         // Until then the old process gives addresses back, and takes routes away.
         taker.channel.closed(FAREWELL_LIMIT).await;
         self.succeed_to_leases().await;
+        self.open_proxy_arp();
+        for (call_id, remote) in self.client_addresses() {
+            self.answer_arp(call_id, remote);
+        }
         for input in unheard.into_iter().map(heard) {
             let actions = self.engine.handle(input);
             self.perform(actions);

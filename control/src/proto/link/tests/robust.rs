@@ -279,3 +279,37 @@ fn stranger() -> impl Strategy<Value = Vec<u8>> {
         },
     )
 }
+
+/// The peer's packets of one protocol never come: the callee gives up by time, in whatever phase,
+/// also when everything has stood before.
+#[test]
+fn lcp_and_the_network_layers_have_times_of_their_own() {
+    let is_lcp = |frame: &[u8]| frame.starts_with(&[0xFF, 3, 0xC0, 0x21]);
+    let is_ipcp = |frame: &[u8]| frame.windows(2).take(3).any(|it| it == [0x80, 0x21]);
+    let limited = || {
+        let mut callee = callee();
+        callee.lcp.setup_timeout_ms = 0;
+        callee.lcp.lcp_timeout_ms = 7_000;
+        callee.lcp.network_timeout_ms = 8_000;
+        callee
+    };
+    for (loses, layer) in [
+        (Box::new(is_lcp) as Box<dyn Fn(&[u8]) -> bool>, "LCP"),
+        (Box::new(is_ipcp), "IPCP"),
+    ] {
+        let mut pair = Pair::new(caller(), limited());
+        pair.wire =
+            Box::new(move |from, frame| (from == CALLEE || !loses(&frame)).then_some(frame));
+        let mut pair = pair.connect();
+        pair.run_for(11_000);
+        assert_eq!(*pair.ending(CALLEE), Ending::NegotiationFailed(layer));
+    }
+    let mut pair = Pair::new(caller(), limited()).connect();
+    pair.run_for(60_000);
+    pair.network(CALLEE);
+    pair.wire = Box::new(move |from, frame| (from == CALLEE || !is_lcp(&frame)).then_some(frame));
+    let again = Bytes::from_static(&[0xFF, 3, 0xC0, 0x21, 1, 99, 0, 4]);
+    pair.in_flight.push_back((pair.now, CALLEE, again));
+    pair.run_for(12_000);
+    assert_eq!(*pair.ending(CALLEE), Ending::NegotiationFailed("LCP"));
+}
