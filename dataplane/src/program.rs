@@ -225,7 +225,7 @@ pub enum Command {
         /// Session.
         call_id: CallId,
         /// Instead of what was before.
-        limits: TrafficLimits,
+        limits: Box<TrafficLimits>,
     },
     /// From now on the session's packets go to this next hop, through the AF_XDP socket of its
     /// interface or else the packet socket; `None`, as at the start, is the raw socket, where the
@@ -410,7 +410,10 @@ impl Command {
             }
             // Each half keeps its own rate, and both the quotas.
             Self::SetLimits { call_id, limits } => {
-                let half = || Self::SetLimits { call_id, limits };
+                let half = || Self::SetLimits {
+                    call_id,
+                    limits: limits.clone(),
+                };
                 both(half(), half())
             }
             // Acknowledgments take the same way as data.
@@ -553,7 +556,7 @@ mod tests {
         assert_eq!(halves(Command::EndCapture { call_id }), (true, true));
         let mtu = Some(1_400);
         assert_eq!(halves(Command::ClampMss { call_id, mtu }), (true, true));
-        let limits = TrafficLimits::NONE;
+        let limits = Box::new(TrafficLimits::NONE);
         assert_eq!(halves(Command::SetLimits { call_id, limits }), (true, true));
         let next_hop = None;
         let set_next_hop = Command::SetNextHop { call_id, next_hop };

@@ -15,6 +15,7 @@
 //! What runs is the same code as outside; only clock, sockets and randomness are the simulator's.
 
 pub mod capture;
+pub mod cluster;
 pub mod freeradius;
 pub mod lab;
 pub mod node;

@@ -163,7 +163,7 @@ fn json(lab: &Lab, words: &str) -> Value {
 }
 
 fn drops(lab: &Lab, reason: &str) -> u64 {
-    json(lab, "status --json")["drops"][reason]
+    json(lab, "status --json")["server"]["drops"][reason]
         .as_u64()
         .unwrap_or(0)
 }

@@ -90,14 +90,14 @@ fn commands(number: u8, peer: u8, counters: &Arc<SessionCounters>) -> [Command; 
     };
     // More than is ever sent here.
     let rate = Some(Rate::new(1 << 40));
-    let limits = TrafficLimits {
+    let limits = Box::new(TrafficLimits {
         receive: rate,
         send: rate,
         quota: Quota {
             total_bytes: Some(1 << 40),
             ..Quota::default()
         },
-    };
+    });
     let (tun, owner) = (network.tun, Some(call_id));
     [
         Command::Install(spec),

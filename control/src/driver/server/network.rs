@@ -435,6 +435,11 @@ impl Server {
     }
 
     pub(super) fn network_down(&mut self, call_id: CallId) {
+        let session = self.sessions.get(&call_id);
+        let standing = session.and_then(|it| it.network.as_ref());
+        if let Some(agreed) = standing.map(|it| it.agreed.clone()) {
+            self.start_script(Script::IpDown, call_id, Some(&agreed));
+        }
         self.ipv6_down(call_id);
         self.stop_answering_arp(call_id);
         let Some(session) = self.sessions.get_mut(&call_id) else {
@@ -442,8 +447,7 @@ impl Server {
         };
         let prepared = session.way.prepared.take();
         let standing = session.network.take();
-        if let Some(Standing { agreed, since, .. }) = standing {
-            self.start_script(Script::IpDown, call_id, Some(&agreed));
+        if let Some(Standing { since, .. }) = standing {
             let minutes = since.elapsed().as_secs_f64() / 60.0;
             self.say(call_id, &format!("Connect time {minutes:.1} minutes."));
             if let Some(counters) = self.engine.counters(call_id) {

@@ -55,6 +55,7 @@ impl Server {
         if let Some(words) = describe(&limits) {
             self.say(call_id, &words);
         }
+        let limits = Box::new(limits);
         let command = Command::SetLimits { call_id, limits };
         self.engine.command(call_id, command);
     }

@@ -6,7 +6,7 @@ use crate::rate_limit::{Quota, Rate, TrafficLimits};
 const PACKET: usize = 1_000;
 
 fn limit(bench: &Bench, limits: TrafficLimits) {
-    let call_id = CallId(1);
+    let (call_id, limits) = (CallId(1), Box::new(limits));
     bench.post(Command::SetLimits { call_id, limits });
 }
 
