@@ -236,8 +236,12 @@ impl Engine {
             role: Role::Both,
             counters: Arc::clone(&counters),
         };
-        let seen = counters.gre_received.get();
-        self.sessions.insert(call_id, Session { counters, seen });
+        let session = Session {
+            seen: counters.gre_received.get(),
+            seen_packets: counters.received_packets.get(),
+            counters,
+        };
+        self.sessions.insert(call_id, session);
         self.command(call_id, Command::Install(spec));
         let snapshot = Box::new(snapshot);
         self.command(call_id, Command::Import { call_id, snapshot });
