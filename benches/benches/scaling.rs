@@ -88,6 +88,10 @@ impl Io for Loop {
         self.control_free.pop()
     }
 
+    fn take_kept_slot(&mut self) -> Option<Slot> {
+        None
+    }
+
     fn release(&mut self, slot: Slot) {
         assert!(slot.0 >= PACKETS, "a packet was dropped");
         self.control_free.push(slot);
@@ -120,6 +124,16 @@ impl Io for Loop {
     }
 
     fn detach_xdp_socket(&mut self, _: u32) {}
+
+    fn hold(&mut self, _: &mut Arrivals) -> Result<(), IoError> {
+        Ok(())
+    }
+
+    fn resume(&mut self) {}
+
+    fn collect(&mut self, _: u16, _: u16) -> bool {
+        true
+    }
 
     fn close(&mut self) {}
 }

@@ -63,6 +63,41 @@ pub struct SessionCounters {
     pub send_dropped: Counter,
 }
 
+impl SessionCounters {
+    /// All values, for another process.
+    #[must_use]
+    pub fn values(&self) -> Vec<u64> {
+        self.all().iter().map(|counter| counter.get()).collect()
+    }
+
+    /// Adds what `values` gave; what is missing is nothing.
+    pub fn add_values(&self, values: &[u64]) {
+        for (counter, value) in self.all().iter().zip(values) {
+            counter.add(*value);
+        }
+    }
+
+    /// In an order that only grows at its end.
+    const fn all(&self) -> [&Counter; 14] {
+        [
+            &self.received_packets,
+            &self.received_bytes,
+            &self.gre_received,
+            &self.lost,
+            &self.reordered,
+            &self.late_or_duplicate,
+            &self.keys_skipped,
+            &self.received_prepared,
+            &self.sent_prepared,
+            &self.resyncs,
+            &self.dropped,
+            &self.sent_packets,
+            &self.sent_bytes,
+            &self.send_dropped,
+        ]
+    }
+}
+
 /// Nothing, at the start of a cache line: 128 octets, since processors fetch them in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]

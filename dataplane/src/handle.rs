@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
@@ -52,6 +52,8 @@ pub struct WorkerConfig {
     pub slots: u16,
     /// Open a packet ring beside the GRE socket. It takes nothing in until its gate is opened.
     pub wants_packet_ring: bool,
+    /// Stand still, with a GRE socket that queues nothing, until it is told `Collect` and `Resume`.
+    pub is_held: bool,
     /// Sessions that can be installed at once.
     pub max_sessions: usize,
     /// Commands that can wait.
@@ -76,6 +78,7 @@ impl Default for WorkerConfig {
             dont_fragment: false,
             slots: limits::RECEIVE_SLOTS,
             wants_packet_ring: false,
+            is_held: false,
             max_sessions: 1024,
             commands: 4096,
             notices: 4096,
@@ -330,24 +333,24 @@ fn run(
     let thread_id = gettid();
     let _ = started.send(Ok(Ready { gate, thread_id }));
     let mailbox = Arc::clone(mailbox);
+    let is_held = config.is_held;
     if config.impairment.is_none() {
-        work(
-            Worker::new(spec, uring, mailbox, counters, io_counters),
-            workshop,
-        );
+        let worker = Worker::new(spec, uring, mailbox, counters, io_counters);
+        work(worker, workshop, is_held);
     } else {
         let impaired = Impaired::new(uring, config.impairment);
-        work(
-            Worker::new(spec, impaired, mailbox, counters, io_counters),
-            workshop,
-        );
+        let worker = Worker::new(spec, impaired, mailbox, counters, io_counters);
+        work(worker, workshop, is_held);
     }
     drop(helper);
     drop(goodbye);
 }
 
 /// Runs a worker to its end. The devices and the socket are closed before control hears of it.
-fn work<I: Io>(mut worker: Worker<I>, workshop: Option<Arc<Workshop>>) {
+fn work<I: Io>(mut worker: Worker<I>, workshop: Option<Arc<Workshop>>, is_held: bool) {
+    if is_held {
+        worker.begin_held();
+    }
     if let Some(workshop) = workshop {
         worker.look_ahead_in(workshop);
     }
@@ -376,6 +379,9 @@ fn open(
         gre_socket::set_dont_fragment(&gre)?;
     }
     gre_socket::make_room_for(&gre, config.max_sessions);
+    if config.is_held {
+        gre_socket::deafen(gre.as_fd()).map_err(resource("attach the GRE filter"))?;
+    }
     let features = probe()?;
     let (mailbox, io_counters) = (Arc::clone(mailbox), Arc::clone(io_counters));
     let mut uring = Uring::new(gre, config.slots, features, mailbox, io_counters)?;

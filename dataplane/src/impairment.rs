@@ -123,6 +123,10 @@ impl<I: Io> Io for Impaired<I> {
         self.inner.take_slot()
     }
 
+    fn take_kept_slot(&mut self) -> Option<Slot> {
+        self.inner.take_kept_slot()
+    }
+
     fn release(&mut self, slot: Slot) {
         self.inner.release(slot);
     }
@@ -161,6 +165,19 @@ impl<I: Io> Io for Impaired<I> {
 
     fn detach_xdp_socket(&mut self, interface: u32) {
         self.inner.detach_xdp_socket(interface);
+    }
+
+    fn hold(&mut self, arrivals: &mut Arrivals) -> Result<(), IoError> {
+        self.send_held(u64::MAX);
+        self.inner.hold(arrivals)
+    }
+
+    fn resume(&mut self) {
+        self.inner.resume();
+    }
+
+    fn collect(&mut self, index: u16, count: u16) -> bool {
+        self.inner.collect(index, count)
     }
 
     fn close(&mut self) {

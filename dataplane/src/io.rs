@@ -29,6 +29,9 @@ pub trait Io: Slots {
     /// slots of their own, so that data cannot take them all.
     fn take_slot(&mut self) -> Option<Slot>;
 
+    /// A slot for a packet that a session holds, and that did not come from the network.
+    fn take_kept_slot(&mut self) -> Option<Slot>;
+
     /// Gives a slot back.
     fn release(&mut self, slot: Slot);
 
@@ -60,6 +63,20 @@ pub trait Io: Slots {
 
     /// Closes the AF_XDP socket of this interface, if there is one.
     fn detach_xdp_socket(&mut self, interface: u32);
+
+    /// Takes nothing in from now on, neither from the network nor from devices. What has been taken
+    /// in already is appended to `arrivals`, or comes with the next `wait`.
+    ///
+    /// # Errors
+    /// The worker cannot go on.
+    fn hold(&mut self, arrivals: &mut Arrivals) -> Result<(), IoError>;
+
+    /// Takes in again what comes.
+    fn resume(&mut self);
+
+    /// Lets the GRE socket, if it was deaf, queue packets for worker `index` of `count`. False when
+    /// the kernel refuses.
+    fn collect(&mut self, index: u16, count: u16) -> bool;
 
     /// Lets what was queued with `send` go out, closes all devices, and stops receiving.
     fn close(&mut self);

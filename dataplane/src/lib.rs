@@ -60,6 +60,7 @@ pub mod rate_limit;
 mod sequence;
 pub mod session;
 pub mod sim_io;
+pub mod snapshot;
 pub mod sys;
 pub mod uring;
 pub mod wire;

@@ -9,16 +9,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::capture::Tap;
 use crate::counters::SessionCounters;
 use crate::mppe::keys::{KeyMode, StartKey};
 use crate::offload::TunFeatures;
 use crate::rate_limit::TrafficLimits;
+use crate::snapshot::SessionSnapshot;
 
 /// The Call ID that *we* chose: it stands in the GRE key field of what the peer sends us
 /// (RFC 2637 4.1), and names the session everywhere in this program. 0 is valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CallId(pub u16);
 
 impl CallId {
@@ -294,6 +296,28 @@ pub enum Command {
         /// Index of the interface.
         interface: u32,
     },
+    /// Puts a session that was just installed where another process had left it.
+    Import {
+        /// Session.
+        call_id: CallId,
+        /// As the other process exported it.
+        snapshot: Box<SessionSnapshot>,
+    },
+    /// A worker that was spawned as held lets its GRE socket collect packets from now on, without
+    /// looking at them, and answers [`Notice::Collecting`] when that and everything before is done.
+    Collect,
+    /// Tells of all sessions with [`Notice::Exported`].
+    Export {
+        /// Before it does, it stops taking packets in, and deals with those that it has taken; then
+        /// it stands still until `Resume`, and only obeys.
+        is_last: bool,
+    },
+    /// A worker that stands still goes on.
+    Resume {
+        /// Packets that may have been sent since the sessions were exported, by whom ever: so many
+        /// numbers and keys are left out, so that none is used twice.
+        lead: u32,
+    },
     /// Ends the worker after what is queued has been done.
     Stop,
 }
@@ -310,7 +334,8 @@ pub struct Halves {
 impl Command {
     /// Parts an order that concerns a whole session, or its TUN device, into those for its halves.
     /// What is about one direction has one half; what is a worker's own (`AttachPacketSocket`,
-    /// `AttachXdpSocket`, `DetachXdpSocket`, `Stop`) goes to the receiver's worker as it is.
+    /// `AttachXdpSocket`, `DetachXdpSocket`, `Collect`, `Export`, `Resume`, `Stop`) goes to the
+    /// receiver's worker as it is.
     ///
     /// Who gives the receiver its half first keeps promises to the peer: a frame that goes out
     /// later, at the sender, may permit what was prepared for at the receiver.
@@ -404,6 +429,14 @@ impl Command {
             Self::EndCapture { call_id } => {
                 both(Self::EndCapture { call_id }, Self::EndCapture { call_id })
             }
+            Self::Import { call_id, snapshot } => {
+                let (receive, send) = snapshot.halves();
+                let half = |snapshot| Self::Import {
+                    call_id,
+                    snapshot: Box::new(snapshot),
+                };
+                both(half(receive), half(send))
+            }
             Self::Remove { call_id } => both(Self::Remove { call_id }, Self::Remove { call_id }),
             Self::DetachTun { tun } => both(Self::DetachTun { tun }, Self::DetachTun { tun }),
             Self::RouteBySource { tun } => {
@@ -419,6 +452,9 @@ impl Command {
             | Self::AttachPacketSocket { .. }
             | Self::AttachXdpSocket { .. }
             | Self::DetachXdpSocket { .. }
+            | Self::Collect
+            | Self::Export { .. }
+            | Self::Resume { .. }
             | Self::Stop) => Halves {
                 receive: Some(receive),
                 ..Halves::default()
@@ -469,6 +505,15 @@ pub enum Notice {
         interface: u32,
         /// The error is in words, for a person.
         state: Result<(), String>,
+    },
+    /// The answer to `Collect`.
+    Collecting,
+    /// The answer to `Export`: all sessions of the worker, or the halves that it has.
+    Exported {
+        /// Which worker.
+        worker: u16,
+        /// In no order.
+        sessions: Vec<(CallId, SessionSnapshot)>,
     },
     /// The worker cannot go on, with the reason in words that name the remedy.
     Failed {

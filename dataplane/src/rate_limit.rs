@@ -14,6 +14,8 @@
 //! session over to another process carries those, and loses nothing but the levels of buckets,
 //! which are full again there.
 
+use serde::{Deserialize, Serialize};
+
 use crate::counters::{DropReason, SessionCounters};
 use crate::limits::{BURST_BYTES_MIN, BURST_MS};
 
@@ -21,7 +23,7 @@ use crate::limits::{BURST_BYTES_MIN, BURST_MS};
 const UNITS: u64 = 8 * 1000;
 
 /// How fast one direction may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
     /// In the long run: bits of IP packets a second.
     pub bps: u64,
@@ -56,7 +58,7 @@ pub const fn burst_bytes(bps: u64) -> u64 {
 }
 
 /// How much a session may carry from its beginning to its end: octets of IP packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {
     /// From the peer.
     pub receive_bytes: Option<u64>,

@@ -6,6 +6,7 @@
 
 use crate::frame::{Frame, Slot};
 use crate::limits::{self, REORDER_PACKETS};
+use crate::snapshot::{Hidden, WindowSnapshot};
 
 /// Where a sequence number stands to the one that is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,47 @@ impl ReceiveWindow {
                 owed_since_ms: 0,
             },
         }
+    }
+
+    /// Where it is, for another process; of what is held, `held` gives the octets.
+    pub(crate) fn snapshot(&self, held: impl Fn(Frame) -> Vec<u8>) -> WindowSnapshot {
+        let early = (0..REORDER_PACKETS as u32).map(|ahead| self.next.wrapping_add(ahead));
+        WindowSnapshot {
+            is_started: self.started,
+            next: self.next,
+            recent: self.recent,
+            highest: self.acknowledgment.highest,
+            owed: self.acknowledgment.owed,
+            held: early
+                .filter(|sequence| self.held_bits & bit(*sequence) != 0)
+                .map(|sequence| {
+                    let frame = self.held[sequence as usize % REORDER_PACKETS];
+                    (sequence, Hidden::from(held(frame)))
+                })
+                .collect(),
+        }
+    }
+
+    /// One that goes on from there, and holds nothing yet.
+    pub(crate) const fn restore(snapshot: &WindowSnapshot, now_ms: u64) -> Self {
+        let mut window = Self::new();
+        window.started = snapshot.is_started;
+        window.next = snapshot.next;
+        window.recent = snapshot.recent;
+        window.accepted_ms = now_ms;
+        window.acknowledgment = Acknowledgment {
+            highest: snapshot.highest,
+            owed: snapshot.owed,
+            owed_since_ms: now_ms,
+        };
+        window
+    }
+
+    /// Holds again what another process held: acknowledgments are owed for it already.
+    pub(crate) const fn hold_again(&mut self, sequence: u32, frame: Frame, now_ms: u64) {
+        let owed = self.acknowledgment.owed;
+        self.hold(sequence, frame, now_ms);
+        self.acknowledgment.owed = owed;
     }
 
     pub(crate) fn place(&self, sequence: u32) -> Place {
@@ -276,6 +318,21 @@ impl SendSequence {
             next: 1,
             acknowledged: None,
         }
+    }
+
+    /// Where it is, for another process.
+    pub(crate) const fn snapshot(&self) -> (u32, Option<u32>) {
+        (self.next, self.acknowledged)
+    }
+
+    /// One that goes on from there.
+    pub(crate) const fn restore((next, acknowledged): (u32, Option<u32>)) -> Self {
+        Self { next, acknowledged }
+    }
+
+    /// Leaves so many numbers out.
+    pub(crate) const fn skip(&mut self, packets: u32) {
+        self.next = self.next.wrapping_add(packets);
     }
 
     /// The number of the next packet.

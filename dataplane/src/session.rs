@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::address_table::AddressTable;
 use crate::counters::{DropReason, SessionCounters, WorkerCounters};
 use crate::decap::{Batch, Verdict};
+use crate::frame::{Frame, Slots};
 use crate::io::Route;
 use crate::limits;
 use crate::mppe::decryptor::{Decryptor, Trouble};
@@ -22,7 +23,8 @@ use crate::mppe::rekey::{KeySchedule, Step, StepsAbreast};
 use crate::prefix_table::PrefixTable;
 use crate::program::{CallId, Ipv6Spec, MppeSpec, NetworkSpec, NextHop, Role, SessionSpec};
 use crate::rate_limit::{Allowance, TrafficLimits};
-use crate::sequence::{ReceiveWindow, SendSequence};
+use crate::sequence::{Place, ReceiveWindow, SendSequence};
+use crate::snapshot::{ReceiveSnapshot, SendSnapshot, SessionSnapshot};
 use crate::wire::ppp::Compression;
 
 /// One call as its worker sees it.
@@ -165,6 +167,42 @@ impl Session {
         }
     }
 
+    /// What another process needs to go on.
+    fn snapshot(&self, slots: &impl Slots) -> SessionSnapshot {
+        let receive = self.role.receives().then(|| ReceiveSnapshot {
+            window: self.window.snapshot(|frame| frame.bytes(slots).to_vec()),
+            decryptor: self.decryptor.as_ref().map(Decryptor::snapshot),
+        });
+        let (next, acknowledged) = self.sent.snapshot();
+        let send = self.role.sends().then(|| SendSnapshot {
+            next,
+            acknowledged,
+            encryptor: self.encryptor.as_ref().map(Encryptor::snapshot),
+        });
+        SessionSnapshot { receive, send }
+    }
+
+    /// Goes on where another process left off, but for what it held. False, and nothing is
+    /// changed, when the snapshot makes no sense.
+    fn restore(&mut self, snapshot: &SessionSnapshot, now_ms: u64) -> bool {
+        let keyed = |it: &ReceiveSnapshot| it.decryptor.as_ref().map(Decryptor::restore);
+        let decryptor = snapshot.receive.as_ref().and_then(keyed);
+        let keyed = |it: &SendSnapshot| it.encryptor.as_ref().map(Encryptor::restore);
+        let encryptor = snapshot.send.as_ref().and_then(keyed);
+        if matches!(decryptor, Some(None)) || matches!(encryptor, Some(None)) {
+            return false;
+        }
+        if let Some(receive) = &snapshot.receive {
+            self.window = ReceiveWindow::restore(&receive.window, now_ms);
+            self.decryptor = decryptor.flatten();
+        }
+        if let Some(send) = &snapshot.send {
+            self.sent = SendSequence::restore((send.next, send.acknowledged));
+            self.encryptor = encryptor.flatten();
+        }
+        true
+    }
+
     pub(crate) const fn compression(&self) -> Compression {
         match &self.network {
             Some(network) => Compression {
@@ -255,6 +293,11 @@ impl SessionTable {
             urgent: VecDeque::with_capacity(capacity),
             notices: VecDeque::with_capacity(limits::NOTICES_MAX),
         }
+    }
+
+    /// Of how many workers this is one.
+    pub(crate) const fn worker_count(&self) -> u16 {
+        self.workers
     }
 
     /// Makes a session.
@@ -408,6 +451,53 @@ impl SessionTable {
             self.addresses.remove(address);
         }
         true
+    }
+
+    /// All sessions as another process needs them.
+    pub(crate) fn snapshots(&self, slots: &impl Slots) -> Vec<(CallId, SessionSnapshot)> {
+        let sessions = self.sessions.iter().flatten();
+        sessions
+            .map(|session| (session.call_id, session.snapshot(slots)))
+            .collect()
+    }
+
+    /// Goes on where another process left off. What it held is held again as long as `hold` finds
+    /// room. False when there is no such session or the snapshot makes no sense.
+    pub(crate) fn restore(
+        &mut self,
+        call_id: CallId,
+        snapshot: &SessionSnapshot,
+        now_ms: u64,
+        mut hold: impl FnMut(&[u8]) -> Option<Frame>,
+    ) -> bool {
+        let Some(session) = self.get_mut(call_id) else {
+            return false;
+        };
+        if !session.restore(snapshot, now_ms) {
+            return false;
+        }
+        let receive = snapshot.receive.iter();
+        let mut held_count = 0;
+        for (sequence, octets) in receive.flat_map(|receive| &receive.window.held) {
+            let is_early = session.window.place(*sequence) == Place::Early;
+            if let Some(frame) = is_early.then(|| hold(octets.as_bytes())).flatten() {
+                session.window.hold_again(*sequence, frame, now_ms);
+                held_count += 1;
+            }
+        }
+        self.held_count += held_count;
+        self.queue(call_id);
+        true
+    }
+
+    /// Every session leaves out the numbers and keys of so many packets to its peer.
+    pub(crate) fn skip(&mut self, packets: u32) {
+        for session in self.sessions.iter_mut().flatten() {
+            session.sent.skip(packets);
+            if let Some(encryptor) = &mut session.encryptor {
+                encryptor.skip(packets);
+            }
+        }
     }
 
     /// The session of one of our Call IDs.

@@ -49,6 +49,7 @@ pub struct SimIo {
     /// Slots of packets sent that have not been given back yet.
     in_flight: Vec<Slot>,
     is_network_stuck: bool,
+    is_held: bool,
 }
 
 impl SimIo {
@@ -72,6 +73,7 @@ impl SimIo {
             written: Vec::new(),
             in_flight: Vec::new(),
             is_network_stuck: false,
+            is_held: false,
         }
     }
 
@@ -206,6 +208,9 @@ impl Io for SimIo {
                 self.release(slot);
             }
         }
+        if self.is_held {
+            return Ok(self.now_ms);
+        }
         while let Some(packet) = self.gre.pop_front() {
             let Some(frame) = self.receive(&packet) else {
                 self.gre.push_front(packet);
@@ -228,6 +233,10 @@ impl Io for SimIo {
 
     fn take_slot(&mut self) -> Option<Slot> {
         self.control_free.pop()
+    }
+
+    fn take_kept_slot(&mut self) -> Option<Slot> {
+        self.receive_free.pop()
     }
 
     fn release(&mut self, slot: Slot) {
@@ -290,6 +299,20 @@ impl Io for SimIo {
         self.flush();
         self.tuns.retain(|&attached| attached != tun);
         self.offloaded.retain(|&(attached, _)| attached != tun);
+    }
+
+    fn hold(&mut self, arrivals: &mut Arrivals) -> Result<(), IoError> {
+        self.wait(None, arrivals)?;
+        self.is_held = true;
+        Ok(())
+    }
+
+    fn resume(&mut self) {
+        self.is_held = false;
+    }
+
+    fn collect(&mut self, _index: u16, _count: u16) -> bool {
+        true
     }
 
     fn close(&mut self) {

@@ -25,6 +25,7 @@ use crate::mppe::look_ahead::Workshop;
 use crate::program::{CallId, Command, Notice, SessionSpec, TunId};
 use crate::punt_budget::PuntBudgets;
 use crate::session::{SessionNotice, SessionTable};
+use crate::snapshot::SessionSnapshot;
 use crate::wire::ipv6;
 
 /// A worker: sessions, and the world that their packets come from.
@@ -52,6 +53,10 @@ pub struct Worker<I: Io> {
     /// There is work left that needs a slot.
     is_short: bool,
     has_notified: bool,
+    /// It stands still: see `Command::Export`.
+    is_held: bool,
+    /// An export that is due at the end of the turn, and whether it is the last.
+    export: Option<bool>,
     is_stopping: bool,
 }
 
@@ -114,6 +119,8 @@ impl<I: Io> Worker<I> {
             has_more: false,
             is_short: false,
             has_notified: false,
+            is_held: false,
+            export: None,
             is_stopping: false,
         }
     }
@@ -150,10 +157,18 @@ impl<I: Io> Worker<I> {
         self.obey_commands();
         self.forget_lost_tuns();
         self.tell_of_lost_xdp();
-        self.take_gre();
-        self.take_tun();
-        self.acknowledge_owed();
-        self.release_expired();
+        if self.is_held {
+            self.ignore_arrivals();
+        } else {
+            self.take_gre();
+            self.take_tun();
+            self.acknowledge_owed();
+            self.release_expired();
+        }
+        while let Some(is_last) = self.export.take() {
+            self.tell_of_sessions(is_last)?;
+            self.obey_commands();
+        }
         self.pass_notices_on();
         if let Some(workshop) = &self.workshop {
             workshop.wake();
@@ -178,6 +193,9 @@ impl<I: Io> Worker<I> {
     /// When `turn` has something to do, though nothing arrives: for a simulator's clock.
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
+        if self.is_held {
+            return self.stalled.is_some().then_some(self.now_ms + 1);
+        }
         let sessions = self.sessions.next_deadline_ms();
         match (self.has_more, self.is_short) {
             (true, _) => Some(self.now_ms),
@@ -189,7 +207,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn obey_commands(&mut self) {
-        while !self.is_stopping {
+        while !self.is_stopping && self.export.is_none() {
             let next = self.stalled.take().or_else(|| self.mailbox.next_command());
             let Some(command) = next else { return };
             self.stalled = self.obey(command);
@@ -311,6 +329,24 @@ impl<I: Io> Worker<I> {
                 self.io.detach_xdp_socket(interface);
                 true
             }
+            Command::Import { call_id, snapshot } => {
+                self.import(call_id, &snapshot) && self.look_ahead(call_id)
+            }
+            Command::Collect => {
+                let is_done = self.io.collect(self.index, self.sessions.worker_count());
+                self.notify(Notice::Collecting);
+                is_done
+            }
+            Command::Export { is_last } => {
+                self.export = Some(is_last);
+                true
+            }
+            Command::Resume { lead } => {
+                self.sessions.skip(lead);
+                self.io.resume();
+                self.is_held = false;
+                true
+            }
             Command::Stop => {
                 self.is_stopping = true;
                 true
@@ -348,6 +384,56 @@ impl<I: Io> Worker<I> {
         self.sessions_left -= 1;
         self.punt_budgets.open(spec.call_id, self.now_ms);
         true
+    }
+
+    /// Stands still until it is told `Resume`; before the first turn.
+    pub fn begin_held(&mut self) {
+        // Nothing is in flight that could fail to be taken back.
+        self.is_held = self.io.hold(&mut self.arrivals).is_ok();
+    }
+
+    /// What comes late to a worker that stands still comes to another process too.
+    fn ignore_arrivals(&mut self) {
+        let gre = self.arrivals.gre.drain(..);
+        for frame in gre.chain(self.arrivals.tun.drain(..).map(|(_, frame)| frame)) {
+            self.io.release(frame.slot);
+        }
+    }
+
+    fn import(&mut self, call_id: CallId, snapshot: &SessionSnapshot) -> bool {
+        let io = &mut self.io;
+        self.sessions
+            .restore(call_id, snapshot, self.now_ms, |octets| {
+                let room = limits::SLOT_BYTES - limits::HEADROOM_BYTES;
+                if octets.len() > room {
+                    return None;
+                }
+                let slot = io.take_kept_slot()?;
+                let frame = Frame::new(slot, limits::HEADROOM_BYTES as u16, octets.len() as u16);
+                frame.bytes_mut(io).copy_from_slice(octets);
+                Some(frame)
+            })
+    }
+
+    /// Tells of all sessions, and before the last time comes to a standstill.
+    fn tell_of_sessions(&mut self, is_last: bool) -> Result<(), IoError> {
+        if is_last && !self.is_held {
+            self.is_held = true;
+            self.arrivals.clear();
+            self.io.hold(&mut self.arrivals)?;
+            while !self.arrivals.gre.is_empty() || !self.arrivals.tun.is_empty() {
+                self.take_gre();
+                self.take_tun();
+                self.arrivals.clear();
+                // What was to be sent goes out, and nothing is waited for.
+                self.now_ms = self.io.wait(Some(0), &mut self.arrivals)?;
+                self.forget_lost_tuns();
+                self.tell_of_lost_xdp();
+            }
+        }
+        let (worker, sessions) = (self.index, self.sessions.snapshots(&self.io));
+        self.notify(Notice::Exported { worker, sessions });
+        Ok(())
     }
 
     fn remove(&mut self, call_id: CallId) -> bool {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use nix::unistd::Gid;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use super::{fail, host_name, ppp_directory, print_line};
 use crate::config::fast_path::FastPathMode;
@@ -14,7 +16,8 @@ use crate::config::server::ServerConfig;
 use crate::driver::admin::Asked;
 use crate::driver::log::{Journal, Log, Terminal};
 use crate::driver::run_files::{self, AdminSocket};
-use crate::driver::{admin, privileges, runtime, server, service, signals};
+use crate::driver::server::takeover::{self, End, Phase, Sockets};
+use crate::driver::{admin, background, privileges, runtime, server, service, signals};
 
 /// Requests that may wait.
 const REQUESTS_MAX: usize = 16;
@@ -38,6 +41,15 @@ pub(super) struct Serve {
     /// Log to systemd's journal in its own words; a service does so anyway.
     #[arg(long)]
     journal: bool,
+    /// Go on with the sessions of the server that runs here, perhaps of another version; it ends.
+    #[arg(long)]
+    takeover: bool,
+    /// With --takeover: go to the background when it is done.
+    #[arg(long, requires = "takeover")]
+    background: bool,
+    /// Stop this process in a phase of the take-over, for tests.
+    #[arg(long, value_enum, requires = "takeover", hide = true)]
+    stop_at: Option<Phase>,
     /// Print a commented example of the TOML file and end.
     #[arg(long)]
     example: bool,
@@ -67,51 +79,120 @@ impl Serve {
             print_line(format_args!("{}: good", self.config.display()));
             return ExitCode::SUCCESS;
         }
+        if self.background && !background::is_child() {
+            return background::run_beside()
+                .unwrap_or_else(|error| fail(format_args!("cannot start: {error}"), 1));
+        }
         service::adopt();
         let dir = config.scripts_dir.as_deref();
         let prepared = privileges::prepare(dir, &Scripts::default(), config.fast_path);
         if let Err(error) = prepared {
             return fail(format_args!("cannot start: {error}"), 1);
         }
-        match runtime::block_on(serve(config, self.journal)) {
+        let served = async {
+            if self.takeover {
+                self.take_over(config).await
+            } else {
+                serve(config, self.journal).await
+            }
+        };
+        match runtime::block_on(served) {
             Ok(code) => code,
             Err(error) => fail(error, 4),
         }
     }
+
+    async fn take_over(&self, config: ServerConfig) -> ExitCode {
+        let log = match open_log(&config, self.journal) {
+            Ok(log) => log,
+            Err(message) => return fail(message, 1),
+        };
+        let group = server::admin_group(&config.operation.admin_group);
+        let path = run_files::takeover_socket();
+        let taken = match takeover::take(config, log.clone(), &path, self.stop_at).await {
+            Ok(taken) => taken,
+            Err(error) => return fail(&error, error.exit_status()),
+        };
+        if self.background {
+            background::start_session();
+            background::report_ready_beside();
+        }
+        let (admin, takeover) = match taken.sockets() {
+            Ok(sockets) => sockets,
+            Err(error) => return fail(format_args!("out of descriptors: {error}"), 1),
+        };
+        let admin = AdminSocket::adopt(admin, &run_files::server_socket());
+        let (requests, desk) = attend(&admin, group, &log);
+        let (ready, _) = oneshot::channel();
+        let end = taken.run(requests, ready, desk).await;
+        leave_files(end, [admin, AdminSocket::adopt(takeover, &path)]);
+        ExitCode::SUCCESS
+    }
+}
+
+/// Serves the admin socket, and signals: what they ask for comes out, and who serves the socket.
+fn attend(
+    socket: &AdminSocket,
+    group: Option<Gid>,
+    log: &Log,
+) -> (mpsc::Receiver<Asked>, Option<AbortHandle>) {
+    let (requests, receiver) = mpsc::channel::<Asked>(REQUESTS_MAX);
+    if let Some(group) = group
+        && let Err(error) = socket.share_with(group)
+    {
+        log.line(&format!("the admin socket is root's alone: {error}"));
+    }
+    let mut task = None;
+    match socket.listener.try_clone() {
+        Ok(listener) => {
+            let policy = admin::Policy { group };
+            let desk = admin::serve_to(listener, requests.clone(), policy, log.clone());
+            task = Some(tokio::task::spawn_local(desk).abort_handle());
+        }
+        Err(error) => log.line(&format!("nobody is heard on the admin socket: {error}")),
+    }
+    let (first, _) = oneshot::channel();
+    tokio::task::spawn_local(signals::forward(requests, first));
+    (receiver, task)
+}
+
+/// The run files are the other process's when it has taken over.
+fn leave_files(end: End, files: [AdminSocket; 2]) {
+    if end == End::TakenOver {
+        files.into_iter().for_each(AdminSocket::leave);
+    }
 }
 
 async fn serve(config: ServerConfig, journal: bool) -> ExitCode {
-    let socket = match AdminSocket::bind(&run_files::server_socket()) {
+    let bind = |path: PathBuf| {
+        AdminSocket::bind(&path).map_err(|error| fail(socket_refused(&error, &path), 1))
+    };
+    let socket = match bind(run_files::server_socket()) {
         Ok(socket) => socket,
-        Err(error) => return fail(socket_refused(&error), 1),
+        Err(code) => return code,
+    };
+    let takeover = match bind(run_files::takeover_socket()) {
+        Ok(socket) => socket,
+        Err(code) => return code,
     };
     let log = match open_log(&config, journal) {
         Ok(log) => log,
         Err(message) => return fail(message, 1),
     };
-    let log = match config.operation.log_format {
-        LogFormat::Text => log,
-        LogFormat::Json => log.with_json(),
-    };
-    let (requests, receiver) = mpsc::channel::<Asked>(REQUESTS_MAX);
-    let Ok(listener) = socket.listener.try_clone() else {
+    let copies = (socket.listener.try_clone(), takeover.listener.try_clone());
+    let (Ok(admin), Ok(for_takeover)) = copies else {
         return fail("out of descriptors", 1);
     };
-    let policy = admin::Policy {
-        group: server::admin_group(&config.operation.admin_group),
-    };
-    if let Some(group) = policy.group
-        && let Err(error) = socket.share_with(group)
-    {
-        log.line(&format!("the admin socket is root's alone: {error}"));
-    }
-    let desk = admin::serve_to(listener, requests.clone(), policy, log.clone());
-    tokio::task::spawn_local(desk);
-    let (first, _) = oneshot::channel();
-    tokio::task::spawn_local(signals::forward(requests, first));
+    let group = server::admin_group(&config.operation.admin_group);
+    let (requests, desk) = attend(&socket, group, &log);
     let (ready, _) = oneshot::channel();
-    match server::run(config, log, receiver, ready).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let mut sockets = Sockets::new(admin, for_takeover);
+    sockets.desk = desk;
+    match takeover::run(config, log, requests, ready, sockets).await {
+        Ok(end) => {
+            leave_files(end, [socket, takeover]);
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(&error, error.exit_status()),
     }
 }
@@ -126,6 +207,10 @@ fn open_log(config: &ServerConfig, journal: bool) -> Result<Log, String> {
         (None, Some(_)) => Log::new(None).with_syslog(),
         (None, None) => Log::new(Some(Terminal::Stdout)),
     };
+    let log = match config.operation.log_format {
+        LogFormat::Text => log,
+        LogFormat::Json => log.with_json(),
+    };
     match &config.log.file {
         Some(path) => log
             .with_file(path)
@@ -134,8 +219,7 @@ fn open_log(config: &ServerConfig, journal: bool) -> Result<Log, String> {
     }
 }
 
-fn socket_refused(error: &std::io::Error) -> String {
-    let path = run_files::server_socket();
+fn socket_refused(error: &std::io::Error, path: &std::path::Path) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => "a server is already running: see pptp-fast status".into(),
         std::io::ErrorKind::PermissionDenied => format!(

@@ -11,6 +11,7 @@
 use std::fmt;
 
 use dataplane::rate_limit::{Rate, burst_bytes};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Nobody's line is faster; more is a mistake.
@@ -21,7 +22,7 @@ const BURST_TIME_S_MAX: u64 = 3_600;
 const BURST_TIME_S: u64 = 1;
 
 /// The rates of one session. `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateLimit {
     /// To the client.
     pub down: Option<Rate>,

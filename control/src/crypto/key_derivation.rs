@@ -1,13 +1,14 @@
 //! From a verified MS-CHAP exchange to MPPE start keys (RFC 3079 2 and 3).
 
 use dataplane::mppe::keys::{KeyStrength, StartKey};
+use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::nt_hash::{NtSecret, hash_nt_password_hash};
 
 /// What start keys are derived from. Only a verified exchange makes one.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 pub enum KeyMaterial {
     /// MS-CHAPv1 (RFC 3079 2).
     V1 {

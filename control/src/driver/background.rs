@@ -51,6 +51,37 @@ pub fn run_in_background() -> std::io::Result<ExitCode> {
         .map_or(ExitCode::FAILURE, Into::into))
 }
 
+/// Starts this program again with the same arguments, on the same terminal or log, and returns when
+/// it is ready (0) or has ended (its exit status).
+///
+/// # Errors
+/// When the program cannot be started.
+pub fn run_beside() -> std::io::Result<ExitCode> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let mut child = Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1))
+        .env(CHILD_MARK, "1")
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .spawn()?;
+    let mut word = String::new();
+    let _ = BufReader::new(ours).read_line(&mut word);
+    if word == READY {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = child.wait()?;
+    let status = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(status.map_or(ExitCode::FAILURE, Into::into))
+}
+
+/// In the child of `run_beside`: tells the parent that it is ready.
+pub fn report_ready_beside() {
+    let stdin = std::io::stdin();
+    let _ = nix::unistd::write(&stdin, READY.as_bytes());
+    if let Ok(null) = nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()) {
+        let _ = nix::unistd::dup2_stdin(&null);
+    }
+}
+
 /// In the child: leaves the terminal's session, so that closing it does not end the tunnel.
 pub fn start_session() {
     let _ = nix::unistd::setsid();

@@ -249,6 +249,7 @@ impl<'a> Client<'a> {
                 fast_path: config.fast_path(),
                 look_ahead: config.look_ahead,
                 impairment: Impairment::default(),
+                is_held: false,
             },
             Some(trace),
         )

@@ -17,6 +17,15 @@ impl Clock {
         }
     }
 
+    /// A clock that says `now` now; where the machine has not run for so long, less.
+    pub(crate) fn at(now: Time) -> Self {
+        let started = Instant::now();
+        let origin = started.checked_sub(Duration::from_millis(now.0));
+        Self {
+            origin: origin.unwrap_or(started),
+        }
+    }
+
     pub(crate) fn now(self) -> Time {
         Time(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
     }

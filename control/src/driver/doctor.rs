@@ -508,6 +508,7 @@ fn workers_config(config: &ClientConfig) -> WorkersConfig {
         fast_path: FastPathMode::Off,
         look_ahead: false,
         impairment: Impairment::default(),
+        is_held: false,
     }
 }
 

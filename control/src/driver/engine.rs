@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dataplane::counters::SessionCounters;
 use dataplane::handle::StartError;
 use dataplane::program::{CallId, Command, Notice, Role, SessionSpec};
@@ -27,6 +28,8 @@ use crate::proto::link::LinkConfig;
 use crate::proto::refusal::{Refusal, RefusalCounts};
 use crate::proto::sources::Access;
 use crate::proto::{Action, ConnectionId, Event};
+
+pub(crate) mod handover;
 
 /// How often counters are looked at for signs of life.
 const LIFE_CHECK: Duration = Duration::from_secs(1);
@@ -261,12 +264,12 @@ impl Engine {
             TransportInput::Accepted { stream, peer } => {
                 let connection = ConnectionId(self.accepted);
                 self.accepted += 1;
-                self.transport.adopt(connection, stream);
+                self.transport.adopt(connection, stream, Bytes::new());
                 self.endpoint
                     .handle(now, Event::Accepted { connection, peer });
             }
             TransportInput::Connected { connection, stream } => {
-                self.transport.adopt(connection, stream);
+                self.transport.adopt(connection, stream, Bytes::new());
                 self.endpoint.handle(now, Event::Connected { connection });
             }
             TransportInput::Bytes { connection, bytes } if self.transport.knows(connection) => {
@@ -325,7 +328,10 @@ impl Engine {
                     fast_path.hear_of_xdp(worker, interface, state);
                 }
             }
-            Notice::TunLost { .. } | Notice::Stopped => {}
+            Notice::TunLost { .. }
+            | Notice::Stopped
+            | Notice::Collecting
+            | Notice::Exported { .. } => {}
             Notice::Failed { reason } => tracing::error!("{reason}"),
         }
     }

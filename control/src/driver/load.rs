@@ -96,6 +96,7 @@ impl Load {
             fast_path: config.fast_path,
             look_ahead: false,
             impairment: config.impairment,
+            is_held: false,
         };
         let endpoint = config.endpoint.clone();
         let mut engine = Engine::start(endpoint, TransportConfig::default(), workers, None)?;

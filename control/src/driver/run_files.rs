@@ -36,6 +36,12 @@ pub fn server_socket() -> PathBuf {
     run_dir().join("serve.sock")
 }
 
+/// Where a new server asks the running one to hand over.
+#[must_use]
+pub fn takeover_socket() -> PathBuf {
+    run_dir().join("serve-takeover.sock")
+}
+
 /// That forwarding was off before the server switched it on.
 #[must_use]
 pub fn server_forwarding() -> PathBuf {
@@ -119,6 +125,22 @@ impl AdminSocket {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         }
         Ok(())
+    }
+}
+
+impl AdminSocket {
+    /// One that another process has bound: removed on drop from now on by this one.
+    #[must_use]
+    pub fn adopt(listener: std::os::unix::net::UnixListener, path: &Path) -> Self {
+        Self {
+            listener,
+            path: path.to_owned(),
+        }
+    }
+
+    /// Leaves the file to another process that listens on it now.
+    pub fn leave(mut self) {
+        self.path = PathBuf::new();
     }
 }
 

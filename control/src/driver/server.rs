@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use dataplane::program::{CallId, Command, TunId};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use self::takeover::{End, Sockets};
 use super::admin::records::Order;
 use super::admin::{Answer, Asked, Request};
 use super::descriptors::DescriptorsError;
@@ -54,6 +55,7 @@ mod refusals;
 mod reload;
 pub mod snapshot;
 mod status;
+pub mod takeover;
 mod traffic;
 
 pub use host_rules::HostRulesError;
@@ -157,66 +159,21 @@ impl ServerError {
     }
 }
 
-/// Runs a server until `requests` asks for its end, or it has drained. `ready` is told when it
-/// listens.
+/// Runs a server until `requests` asks for its end, or it has drained; no other process can take
+/// over. `ready` is told when it listens.
 ///
 /// # Errors
 /// When it cannot start.
 pub async fn run(
     config: ServerConfig,
     log: Log,
-    mut requests: mpsc::Receiver<Asked>,
+    requests: mpsc::Receiver<Asked>,
     ready: oneshot::Sender<()>,
 ) -> Result<(), ServerError> {
     let mut server = Server::start(config, log).await?;
-    let mut scrapes = server.serve_metrics()?;
+    let scrapes = server.serve_metrics()?;
     let _ = ready.send(());
-    service::ready(&server.summary());
-    let mut limit_check = tokio::time::interval(LIMIT_CHECK);
-    let waiting = loop {
-        let actions = tokio::select! {
-            input = server.engine.next() => {
-                server.observer.look_at(&input, server.engine.next_accepted());
-                server.engine.handle(input)
-            }
-            done = server.kernel.next() => server.kernel_done(done),
-            kept = server.leases.next() => server.lease_kept(kept),
-            _ = limit_check.tick() => {
-                service::status(&server.summary());
-                server.check_limits()
-            }
-            () = service::beat() => continue,
-            input = Radius::next(&mut server.radius) => server.handle_radius(input),
-            read = server.reloading.next() => {
-                server.reloaded(read);
-                continue;
-            }
-            Some((request, answer)) = either(&mut requests, &mut scrapes) => {
-                let (reply, actions) = match request {
-                    Request::Down => break Some(answer),
-                    // What daemons do on HUP; there is no link that it could mean.
-                    Request::HangUp | Request::Operate(Order::Reload) => {
-                        server.reload(answer);
-                        continue;
-                    }
-                    Request::Operate(order) => server.operate(order),
-                    request => (server.answer(request), Vec::new()),
-                };
-                let _ = answer.send(reply);
-                actions
-            }
-        };
-        server.perform(actions);
-        if server.is_drained() {
-            server.log.line("No calls are left: the server ends");
-            break None;
-        }
-    };
-    service::stopping();
-    service::beat_during(server.shut_down()).await;
-    if let Some(waiting) = waiting {
-        let _ = waiting.send(Answer::Ended);
-    }
+    server.work(requests, scrapes).await;
     Ok(())
 }
 
@@ -281,22 +238,102 @@ struct Server {
     observer: Observer,
     refusals: Refusals,
     operation: Operation,
+    /// Those that go to a process that takes over.
+    sockets: Option<Sockets>,
     host_rules: HostRules,
     proxy_arp: Option<ProxyArp>,
 }
 
 impl Server {
-    async fn start(mut config: ServerConfig, log: Log) -> Result<Self, ServerError> {
+    /// Serves until `requests` asks for the end, or it has drained, or another process goes on.
+    async fn work(
+        &mut self,
+        mut requests: mpsc::Receiver<Asked>,
+        mut scrapes: mpsc::Receiver<Asked>,
+    ) -> End {
+        service::ready(&self.summary());
+        let mut successors = self.greet_successors();
+        let mut limit_check = tokio::time::interval(LIMIT_CHECK);
+        let waiting = loop {
+            let actions = tokio::select! {
+                input = self.engine.next() => {
+                    self.observer.look_at(&input, self.engine.next_accepted());
+                    self.engine.handle(input)
+                }
+                done = self.kernel.next() => self.kernel_done(done),
+                kept = self.leases.next() => self.lease_kept(kept),
+                _ = limit_check.tick() => {
+                    service::status(&self.summary());
+                    self.check_limits()
+                }
+                () = service::beat() => continue,
+                input = Radius::next(&mut self.radius) => self.handle_radius(input),
+                read = self.reloading.next() => {
+                    self.reloaded(read);
+                    continue;
+                }
+                Some((request, answer)) = either(&mut requests, &mut scrapes) => {
+                    let (reply, actions) = match request {
+                        Request::Down => break Some(answer),
+                        // What daemons do on HUP; there is no link that it could mean.
+                        Request::HangUp | Request::Operate(Order::Reload) => {
+                            self.reload(answer);
+                            continue;
+                        }
+                        Request::Operate(order) => self.operate(order),
+                        request => (self.answer(request), Vec::new()),
+                    };
+                    let _ = answer.send(reply);
+                    actions
+                }
+                Some(successor) = successors.recv() => {
+                    match service::beat_during(self.hand_over(successor)).await {
+                        Some((taken, channel)) => {
+                            self.leave(&taken, channel).await;
+                            return End::TakenOver;
+                        }
+                        None => continue,
+                    }
+                }
+            };
+            self.perform(actions);
+            if self.is_drained() {
+                self.log.line("No calls are left: the server ends");
+                break None;
+            }
+        };
+        service::stopping();
+        service::beat_during(self.shut_down()).await;
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(Answer::Ended);
+        }
+        End::Down
+    }
+
+    /// A server without devices that does not listen. `takes_over`: its workers stand still, and
+    /// are so many.
+    fn assemble(
+        mut config: ServerConfig,
+        log: Log,
+        takes_over: Option<u16>,
+    ) -> Result<Self, ServerError> {
         refuse_unsupported(&config)?;
         link_local::choose(&mut config);
         privileges::check().map_err(HostError::from)?;
         network::check_descriptors(&config)?;
-        let leases = Leases::open(&config, &log)?;
+        let leases = match takes_over {
+            Some(_) => Leases::unknown(&config),
+            None => Leases::open(&config, &log)?,
+        };
         // Before the workers, which hold what cannot be given back at once.
         let kernel = KernelWriter::start(network::place(&config))?;
-        let host_rules = HostRules::open(&config)?;
+        // What is wanted of the host is there already where another process served.
+        let host_rules = match takes_over {
+            Some(_) => HostRules::default(),
+            None => HostRules::open(&config)?,
+        };
         let workers = WorkersConfig {
-            count: worker_count(&config),
+            count: takes_over.unwrap_or_else(|| worker_count(&config)),
             split_directions: config.split_directions,
             local: None,
             mark: None,
@@ -305,6 +342,7 @@ impl Server {
             fast_path: config.fast_path,
             look_ahead: config.look_ahead,
             impairment: Impairment::default(),
+            is_held: takes_over.is_some(),
         };
         let endpoint = endpoint_config(&config);
         let debug = Rc::new(Cell::new(config.log.debug));
@@ -312,7 +350,7 @@ impl Server {
         let engine = Engine::start(endpoint, TransportConfig::default(), workers, trace)
             .map_err(HostError::from)?;
         let refusals = Refusals::new(&config);
-        let mut server = Self {
+        Ok(Self {
             config,
             refusals,
             engine,
@@ -329,7 +367,12 @@ impl Server {
             operation: Operation::default(),
             host_rules,
             proxy_arp: None,
-        };
+            sockets: None,
+        })
+    }
+
+    async fn start(config: ServerConfig, log: Log) -> Result<Self, ServerError> {
+        let mut server = Self::assemble(config, log, None)?;
         server.engine.set_access(Arc::clone(&server.config.access));
         server.open_tuns().await?;
         server.open_proxy_arp();
@@ -363,7 +406,11 @@ impl Server {
     }
 
     async fn listen(&mut self) -> Result<(), ServerError> {
-        for address in self.config.listen.clone() {
+        self.listen_on(self.config.listen.clone()).await
+    }
+
+    async fn listen_on(&mut self, addresses: Vec<SocketAddrV4>) -> Result<(), ServerError> {
+        for address in addresses {
             let mut tries = 0;
             while let Err(error) = self.engine.listen(address) {
                 let is_busy = error.kind() == std::io::ErrorKind::AddrInUse;

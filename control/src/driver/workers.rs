@@ -58,6 +58,8 @@ pub(crate) struct WorkersConfig {
     pub look_ahead: bool,
     /// Packets lost and reordered on purpose.
     pub impairment: Impairment,
+    /// Whether they stand still at first (`Command::Resume`).
+    pub is_held: bool,
 }
 
 /// All workers of this process.
@@ -95,6 +97,7 @@ impl Workers {
                 look_ahead: config.look_ahead,
                 keep: privileges::of_workers(),
                 impairment: config.impairment,
+                is_held: config.is_held,
                 local: config.local,
                 mark: config.mark,
                 dont_fragment: config.dont_fragment,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use dataplane::mppe::keys::KeyStrength;
+use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::challenge_response::{
@@ -70,7 +71,7 @@ impl fmt::Debug for Secret {
 }
 
 /// One way to prove who one is, in the order in which pppd prefers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum AuthMethod {
     /// RFC 3748; which method is spoken inside is agreed on there.
     Eap,
@@ -133,7 +134,7 @@ impl fmt::Display for AuthMethod {
 }
 
 /// A set of methods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthMethods {
     /// RFC 3748.
     pub eap: bool,
@@ -379,6 +380,7 @@ fn verify_mschap_v1(request: &AuthRequest, password: NtSecret<'_>) -> Result<MsC
 
 /// That one end has proved to the other who it is. Only the CHAP and PAP machines make one, from
 /// an exchange that succeeded, and session keys come from nothing else.
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Authenticated {
     pub(super) method: AuthMethod,
     key_material: Option<KeyMaterial>,

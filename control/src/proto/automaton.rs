@@ -4,8 +4,10 @@
 //! by it is `negotiation`. The test at the bottom holds every cell against the table as the RFC
 //! prints it.
 
+use serde::{Deserialize, Serialize};
+
 /// The states of RFC 1661 4.2, numbered as there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
     /// 0: the lower layer is down, and no Open has occurred.
     Initial,

@@ -30,6 +30,10 @@ use crate::wire::pptp::messages::{
     FRAMING_SYNCHRONOUS, Message, OutgoingCallReply, OutgoingCallRequest, SetLinkInfo,
 };
 
+mod snapshot;
+
+pub(super) use snapshot::CallSnapshot;
+
 /// Minimum and Maximum BPS of our requests, and Connect Speed of our replies. Nobody holds anybody
 /// to them.
 const BPS_MIN: u32 = 2_400;

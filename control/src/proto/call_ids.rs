@@ -63,6 +63,15 @@ impl CallIds {
         }
     }
 
+    /// Takes this Call ID; false when it is taken.
+    pub(super) fn take(&mut self, call_id: CallId) -> bool {
+        let is_free = self.is_free(call_id);
+        if is_free {
+            self.mark(call_id, true);
+        }
+        is_free
+    }
+
     /// Gives a Call ID back.
     pub(super) fn free(&mut self, now: Time, call_id: CallId) {
         debug_assert!(!self.is_free(call_id));

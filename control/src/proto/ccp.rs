@@ -16,6 +16,7 @@ use std::fmt;
 
 use dataplane::mppe::keys::{KeyMode, KeyStrength};
 use dataplane::program::MppeSpec;
+use serde::{Deserialize, Serialize};
 
 use super::auth::Authenticated;
 use super::automaton::Event;
@@ -31,7 +32,7 @@ use crate::wire::ppp::Protocol;
 const STRENGTHS: u32 = MppeBits::BITS_40 | MppeBits::BITS_56 | MppeBits::BITS_128;
 
 /// One definite agreement: what one direction does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Agreed {
     strength: KeyStrength,
     mode: KeyMode,
@@ -145,7 +146,7 @@ pub(super) fn demand_words(config: &MppeConfig) -> String {
 }
 
 /// CCP of one link.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Ccp {
     /// What keys are made from; without it no MPPE is agreed to.
     authenticated: Option<Authenticated>,

@@ -9,6 +9,7 @@
 
 use bytes::Bytes;
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::auth::{AuthMethod, AuthRequest, Authenticated, MsChapProof, Secret, Verdict};
@@ -371,7 +372,7 @@ pub(super) fn failure_words(message: &[u8]) -> String {
 }
 
 /// Has the peer prove who it is.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ChapAuthenticator {
     method: AuthMethod,
     id: u8,
@@ -398,6 +399,13 @@ impl ChapAuthenticator {
         };
         authenticator.challenge_anew(ctx);
         authenticator
+    }
+
+    /// The verdict that is waited for will not come: the peer is asked again when the timer says.
+    /// True when there was one.
+    pub(super) fn forget_verdict(&mut self) -> bool {
+        self.sent_count = 0;
+        self.pending.take().is_some()
     }
 
     /// A challenge that was never sent before, with an identifier that the last had not

@@ -32,6 +32,10 @@ use crate::wire::pptp::messages::{
 };
 use crate::wire::pptp::{MESSAGE_LEN_MAX, PROTOCOL_VERSION, Text, next_message};
 
+mod snapshot;
+
+pub(super) use snapshot::ConnectionSnapshot;
+
 /// What a connection wants done, in this order.
 #[derive(Debug)]
 pub(super) enum ConnectionOutput {

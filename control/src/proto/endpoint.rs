@@ -19,6 +19,7 @@ use std::sync::Arc;
 use dataplane::program::CallId;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+use serde::{Deserialize, Serialize};
 
 use super::call::{Call, CallOutput, CallSpec};
 use super::call_ids::CallIds;
@@ -37,15 +38,17 @@ mod config;
 mod gate;
 #[cfg(test)]
 mod promises;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use config::{CallPhase, CallStatus, EndpointConfig, Limits, Timers};
+pub use snapshot::EndpointSnapshot;
 
 use gate::Gate;
 
 /// What was passed over on control connections, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlCounters {
     /// Connections closed at once, or pushed out, because of `Limits`.
     pub connections_refused: u64,

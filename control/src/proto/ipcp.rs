@@ -4,6 +4,8 @@
 
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use super::ending::Ending;
 use super::link::{Addresses, LinkOutput, LinkRole};
 use super::negotiation::{ControlProtocol, Verdict};
@@ -19,7 +21,7 @@ const REMOTE_DEFAULT: Ipv4Addr = Ipv4Addr::new(10, 64, 64, 64);
 pub(super) const TERMINATE_REASON: &str = "No network protocols running";
 
 /// IPCP of one link.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Ipcp {
     /// What to ask for and to give.
     addresses: Addresses,

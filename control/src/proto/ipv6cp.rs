@@ -4,6 +4,7 @@
 //! It is a guest of the link: whatever becomes of it, IPv4 goes on.
 
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 
 use super::link::{Ipv6Config, Ipv6Network, LinkOutput};
 use super::negotiation::{ControlProtocol, Verdict};
@@ -13,7 +14,7 @@ use crate::wire::ipv6cp::{InterfaceIdentifier, Ipv6cpOption};
 use crate::wire::ppp::Protocol;
 
 /// IPV6CP of one link.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Ipv6cp {
     config: Ipv6Config,
     /// What our request names.

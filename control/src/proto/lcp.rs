@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes};
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 
 use super::auth::{AuthMethod, AuthMethods};
 use super::automaton::Event;
@@ -21,7 +22,7 @@ const MRU_MIN: u16 = 128;
 const LOOPS_MAX: u32 = 5;
 
 /// What the peer asked for, and was granted, in its last request.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct PeerOptions {
     /// Octets that it receives at most.
     pub(super) mru: u16,
@@ -43,7 +44,7 @@ impl PeerOptions {
 }
 
 /// LCP of one link.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Lcp {
     mru: Option<u16>,
     accm: Option<u32>,

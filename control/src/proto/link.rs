@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dataplane::program::MppeSpec;
+use serde::{Deserialize, Serialize};
 
 use self::authenticate::{Proving, Verifying};
 use super::Time;
@@ -23,6 +24,8 @@ use super::timer::Timer;
 use crate::wire::cp::Code;
 use crate::wire::ppp::{Frame, Protocol};
 
+pub(super) use snapshot::LinkSnapshot;
+
 pub use config::{
     Addresses, Ipv6Config, Ipv6Network, LcpConfig, LinkConfig, MppeConfig, Network, Report,
 };
@@ -30,11 +33,12 @@ pub use config::{
 mod authenticate;
 mod config;
 mod network;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
 /// Which end of the call this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkRole {
     /// Placed the call: a client.
     Caller,

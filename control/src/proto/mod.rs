@@ -13,9 +13,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dataplane::program::{CallId, Command};
+use serde::{Deserialize, Serialize};
 
 /// A moment: milliseconds since any fixed origin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Time(pub u64);
 
 impl Time {
@@ -30,7 +33,7 @@ impl Time {
 ///
 /// The driver names those that it accepts and counts up from 0; the endpoint names those that it
 /// asks for, with the highest bit set, so that the two never meet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
 
 /// What happened.

@@ -9,6 +9,7 @@
 //! and the layer stays up; GRE loses packets, and RFC 1661 thought of modems.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::Time;
 use super::automaton::{Action, Event, State, transition};
@@ -108,7 +109,7 @@ pub(super) trait ControlProtocol {
 }
 
 /// One protocol's automaton at work.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Negotiation<P> {
     pub(super) protocol: P,
     state: State,

@@ -1,5 +1,7 @@
 //! The Password Authentication Protocol (RFC 1334 2), both ends.
 
+use serde::{Deserialize, Serialize};
+
 use super::auth::{AuthMethod, AuthRequest, Authenticated, Secret, Verdict};
 use super::ending::Ending;
 use super::link::LinkOutput;
@@ -85,7 +87,7 @@ impl PapPeer {
 }
 
 /// Has the peer prove who it is.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct PapAuthenticator {
     /// The name that the pending request gave, and its identifier.
     pending: Option<(u8, String)>,

@@ -1,9 +1,11 @@
 //! The timers of one link, as a table that has no clock of its own (RFC 1661 4.6).
 
+use serde::{Deserialize, Serialize};
+
 use super::Time;
 
 /// What may be due. `ALL` is the order in which what is due at once is handled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Timer {
     /// LCP's restart timer.
     LcpRestart,
@@ -46,7 +48,7 @@ impl Timer {
 }
 
 /// When each timer is due; a stopped one never is.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct TimerTable {
     due: [Option<Time>; Timer::ALL.len()],
 }
@@ -58,6 +60,10 @@ impl TimerTable {
 
     pub(super) const fn stop(&mut self, timer: Timer) {
         self.due[timer as usize] = None;
+    }
+
+    pub(super) const fn is_set(&self, timer: Timer) -> bool {
+        self.due[timer as usize].is_some()
     }
 
     pub(super) fn stop_all(&mut self) {

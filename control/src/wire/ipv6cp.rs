@@ -4,12 +4,15 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use bytes::{BufMut, Bytes};
+use serde::{Deserialize, Serialize};
 
 use super::cp::{ConfigOption, clamp_data};
 use super::log::{Octets, nameless_option};
 
 /// The lower half of an IPv6 address (RFC 5072 4.1), in wire order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct InterfaceIdentifier(pub [u8; 8]);
 
 impl InterfaceIdentifier {

@@ -1,6 +1,7 @@
 //! PPP frames (RFC 1661 2, RFC 1662 3.1): address, control, protocol, information.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::WireError;
 use super::reader::Reader;
@@ -74,7 +75,7 @@ impl<'a> Frame<'a> {
 }
 
 /// Which header fields the peer takes in their short form.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderCompression {
     /// One octet for protocols below 0x0100 (RFC 1661 6.5).
     pub protocol: bool,

@@ -16,6 +16,7 @@ use super::rc4::Rc4;
 use super::rekey::{KeySchedule, Step};
 use crate::counters::DropReason;
 use crate::limits;
+use crate::snapshot::{DecryptorSnapshot, Hidden};
 use crate::wire::mppe::{COHERENCY_COUNTS, MppeHeader};
 
 /// A place in the chain of keys: the key of the packet with this coherency count.
@@ -129,6 +130,44 @@ impl Decryptor {
             reset_needed: false,
             reset_reported_ms: None,
         }
+    }
+
+    /// Where it is, for another process.
+    #[must_use]
+    pub fn snapshot(&self) -> DecryptorSnapshot {
+        let start_key = self.schedule.start_key();
+        DecryptorSnapshot {
+            strength: start_key.strength(),
+            start_key: Hidden::new(start_key.as_bytes()),
+            key: Hidden::new(self.committed.key.as_bytes()),
+            index: self.committed.index,
+            coherency_count: self.committed.coherency_count,
+            sequence: self.committed.sequence,
+            running: self
+                .running
+                .as_ref()
+                .map(|rc4| Hidden::from(rc4.position())),
+            reset_needed: self.reset_needed,
+        }
+    }
+
+    /// One that goes on from there; `None` when a length is wrong.
+    #[must_use]
+    pub fn restore(snapshot: &DecryptorSnapshot) -> Option<Self> {
+        let start_key = snapshot.start_key.as_start_key(snapshot.strength)?;
+        let mut decryptor = Self::new(&start_key, KeyMode::Stateless);
+        decryptor.committed = Position {
+            key: SessionKey::from_bytes(snapshot.key.as_bytes())?,
+            index: snapshot.index,
+            coherency_count: snapshot.coherency_count % COHERENCY_COUNTS,
+            sequence: snapshot.sequence,
+        };
+        decryptor.pending = decryptor.committed;
+        if let Some(position) = &snapshot.running {
+            decryptor.running = Some(Box::new(Rc4::at_position(position.as_bytes())?));
+        }
+        decryptor.reset_needed = snapshot.reset_needed;
+        Some(decryptor)
     }
 
     /// Stateless: has the key streams prepared from now on. False when `workshop` has no room.

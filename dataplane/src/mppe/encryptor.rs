@@ -8,6 +8,7 @@ use super::keys::{KeyMode, SessionKey, StartKey};
 use super::look_ahead::{LookAhead, Mark, Workshop};
 use super::rc4::Rc4;
 use super::rekey::{KeySchedule, Step};
+use crate::snapshot::{EncryptorSnapshot, Hidden};
 use crate::wire::mppe::{COHERENCY_COUNTS, MppeHeader};
 
 /// Keys and counts of the direction from us to the peer.
@@ -19,6 +20,8 @@ pub struct Encryptor {
     /// Stateful: the cipher that runs on from packet to packet.
     running: Option<Box<Rc4>>,
     reset: bool,
+    /// See [`Self::skip`].
+    skip: u32,
     /// Changes of the key: the place of `key` in the chain.
     changes: u64,
     ahead: Option<LookAhead>,
@@ -50,9 +53,69 @@ impl Encryptor {
                 KeyMode::Stateful => Some(Box::new(Rc4::new(key.as_bytes()))),
             },
             reset: false,
+            skip: 0,
             changes: 0,
             ahead: None,
         }
+    }
+
+    /// Where it is, for another process.
+    #[must_use]
+    pub fn snapshot(&self) -> EncryptorSnapshot {
+        let start_key = self.schedule.start_key();
+        EncryptorSnapshot {
+            strength: start_key.strength(),
+            start_key: Hidden::new(start_key.as_bytes()),
+            key: Hidden::new(self.key.as_bytes()),
+            index: self.changes,
+            coherency_count: self.coherency_count,
+            running: self
+                .running
+                .as_ref()
+                .map(|rc4| Hidden::from(rc4.position())),
+            reset: self.reset,
+            skip: self.skip,
+        }
+    }
+
+    /// One that goes on from there; `None` when a length is wrong.
+    #[must_use]
+    pub fn restore(snapshot: &EncryptorSnapshot) -> Option<Self> {
+        let start_key = snapshot.start_key.as_start_key(snapshot.strength)?;
+        let mut encryptor = Self::new(&start_key, KeyMode::Stateless);
+        encryptor.key = SessionKey::from_bytes(snapshot.key.as_bytes())?;
+        encryptor.changes = snapshot.index;
+        encryptor.coherency_count = snapshot.coherency_count % COHERENCY_COUNTS;
+        if let Some(position) = &snapshot.running {
+            encryptor.running = Some(Box::new(Rc4::at_position(position.as_bytes())?));
+        }
+        encryptor.reset = snapshot.reset;
+        encryptor.skip = snapshot.skip;
+        Some(encryptor)
+    }
+
+    /// Leaves out the keys of so many packets, which somebody else may have sent. That is done with
+    /// the next packet: a session that sends none pays nothing.
+    pub const fn skip(&mut self, packets: u32) {
+        self.skip = self.skip.saturating_add(packets);
+    }
+
+    fn skip_now(&mut self) {
+        let packets = std::mem::take(&mut self.skip);
+        let changes = match &self.running {
+            None => packets,
+            Some(_) => {
+                // The packets that the peer has not got may have been anything.
+                self.reset = true;
+                (u32::from(self.coherency_count & 0x00FF) + packets) >> 8
+            }
+        };
+        for _ in 0..changes {
+            self.key = self.schedule.next(&self.key);
+        }
+        self.changes += u64::from(changes);
+        let count = (u32::from(self.coherency_count) + packets) % u32::from(COHERENCY_COUNTS);
+        self.coherency_count = count as u16;
     }
 
     /// Stateless: has the key streams prepared from now on. False when `workshop` has no room.
@@ -75,6 +138,9 @@ impl Encryptor {
 
     /// The same; `step` may be the next step of the chain, taken already.
     pub fn prepare_with(&mut self, step: Option<&Step>) -> (MppeHeader, Cipher) {
+        if self.skip > 0 {
+            self.skip_now();
+        }
         if self.reset {
             // After a Reset-Request, peers disagree on whether the flushed packet has the current
             // key (RFC 3078 8.2) or the next one (ppp_mppe). In a flag packet it has the next key

@@ -1,9 +1,10 @@
 //! What a session key is made from (RFC 3079 2 and 3) and how it moves on (RFC 3078 7.3).
 
+use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Length of the key that RC4 runs on (RFC 3078 2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeyStrength {
     /// 40-bit keys: 8 octets, the first three fixed to D1 26 9E.
     Bits40,
@@ -25,7 +26,7 @@ impl KeyStrength {
 }
 
 /// How often the key changes (RFC 3078 2.1, the H bit).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyMode {
     /// The key changes with every packet.
     Stateless,
@@ -104,6 +105,11 @@ impl SessionKey {
     /// All 16 octets.
     pub(super) const fn whole(octets: &[u8; 16]) -> Self {
         Self(*octets)
+    }
+
+    /// One that `as_bytes` gave.
+    pub(super) fn from_bytes(octets: &[u8]) -> Option<Self> {
+        octets.try_into().ok().map(Self)
     }
 
     /// 16 octets to run RC4 on.

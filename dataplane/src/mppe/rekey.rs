@@ -49,6 +49,16 @@ impl KeySchedule {
         Self { blocks, strength }
     }
 
+    /// The start key that it was made of.
+    #[must_use]
+    pub fn start_key(&self) -> StartKey {
+        let mut octets = [0; 16];
+        octets.copy_from_slice(&self.blocks[0][..16]);
+        let start_key = StartKey::new(self.strength, &octets);
+        octets.zeroize();
+        start_key
+    }
+
     /// The first session key (RFC 3079 3.1 to 3.3).
     #[must_use]
     pub fn initial(&mut self) -> SessionKey {

@@ -16,7 +16,7 @@ pub mod mss;
 pub mod split;
 
 /// What a TUN device has agreed to, when it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TunFeatures {
     /// A virtio-net header of [`VnetHeader::LEN`] octets stands in front of every packet, both
     /// ways, and what is written may be a TCP super-packet.

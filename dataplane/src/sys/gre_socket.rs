@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 /// IP protocol number of GRE (RFC 1700).
 pub const IPPROTO_GRE: i32 = 47;
@@ -113,6 +113,23 @@ pub fn open(config: &GreSocketConfig) -> Result<OwnedFd, GreSocketError> {
             .map_err(|source| classify_bind(local, source))?;
     }
     Ok(socket.into())
+}
+
+/// Lets nothing into the queue of the socket until [`listen`].
+///
+/// # Errors
+/// The kernel refuses the filter.
+pub fn deafen(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let nothing = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+    SockRef::from(&socket).attach_filter(&[nothing])
+}
+
+/// Lets the packets of worker `index` of `count` into the queue of the socket.
+///
+/// # Errors
+/// The kernel refuses the filter.
+pub fn listen(socket: BorrowedFd<'_>, index: u16, count: u16) -> io::Result<()> {
+    SockRef::from(&socket).attach_filter(&shard_filter(index, count))
 }
 
 /// Takes what the kernel allows: beyond `net.core.rmem_max` only with CAP_NET_ADMIN.

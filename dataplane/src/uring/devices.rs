@@ -152,6 +152,12 @@ impl Devices {
         None
     }
 
+    /// Indices of devices that have reads in flight.
+    pub(super) fn reading(&self) -> impl Iterator<Item = u16> {
+        let devices = (0..).zip(&self.devices);
+        devices.filter_map(|(index, device)| (device.as_ref()?.reads > 0).then_some(index))
+    }
+
     /// A read has completed for good. With `again`, another is to take its place.
     pub(super) fn end_read(&mut self, index: u16, again: bool) {
         if let Some(device) = self.devices[usize::from(index)].as_mut() {

@@ -26,6 +26,7 @@ mod reads;
 mod ring;
 mod runs;
 mod setup;
+mod standstill;
 mod tap;
 mod token;
 mod xdp;
@@ -118,6 +119,8 @@ pub struct Uring {
     counters: Arc<IoCounters>,
     has_read_multishot: bool,
     completed: Vec<cqueue::Entry>,
+    /// Nothing is taken in.
+    is_held: bool,
     is_receiving: bool,
     is_polling: bool,
     is_polling_tap: bool,
@@ -202,6 +205,7 @@ impl Uring {
             mailbox,
             counters,
             has_read_multishot: features.read_multishot,
+            is_held: false,
             is_receiving: false,
             is_polling: false,
             is_polling_tap: false,
@@ -236,7 +240,11 @@ impl Uring {
         self.memory.gre_buffers.publish();
         self.memory.reads.buffers().publish();
         let is_sweeping = self.is_busy && !self.is_ring_busy;
-        if !self.is_receiving && !is_sweeping && self.memory.gre_buffers.has_available() {
+        if !self.is_held
+            && !self.is_receiving
+            && !is_sweeping
+            && self.memory.gre_buffers.has_available()
+        {
             let group = self.memory.gre_buffers.group();
             let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group).build();
             // SAFETY: it fills buffers of the group only, which the arena has lent.
@@ -250,7 +258,8 @@ impl Uring {
             unsafe { self.ring.push(entry, Token::Wake) };
             self.is_polling = true;
         }
-        while self.memory.reads.buffers().has_available()
+        while !self.is_held
+            && self.memory.reads.buffers().has_available()
             && let Some((device, fd)) = self.devices.begin_read()
         {
             self.read(device, Fd(fd));
@@ -674,25 +683,6 @@ impl Uring {
         self.counters.write_failed.add(1);
         self.release(slot);
     }
-
-    fn cancel(&mut self, what: CancelBuilder) {
-        let entry = opcode::AsyncCancel2::new(what).build();
-        // SAFETY: it touches no memory.
-        unsafe { self.ring.push(entry, Token::Cancel) };
-    }
-
-    /// One round of closing: what arrives is thrown away. False when the ring does not work.
-    fn close_round(&mut self, arrivals: &mut Arrivals) -> bool {
-        let is_entered = self.ring.enter(1, Some(CLOSE_ROUND_NS)).is_ok();
-        self.reap_xdp(self.now_ms());
-        self.reap(arrivals);
-        let gre = arrivals.gre.drain(..);
-        for frame in gre.chain(arrivals.tun.drain(..).map(|(_, frame)| frame)) {
-            self.release(frame.slot);
-        }
-        arrivals.clear();
-        is_entered
-    }
 }
 
 impl Io for Uring {
@@ -714,7 +704,7 @@ impl Io for Uring {
         } else {
             BUSY_PACKETS
         };
-        self.is_busy = arrivals.gre.len() >= enough;
+        self.is_busy = !self.is_held && arrivals.gre.len() >= enough;
         reads.split(arena, arrivals, &self.counters);
         let (errors, errno) = self.receive_errors;
         if errors > limits::RECEIVE_ERRORS_MAX {
@@ -733,6 +723,10 @@ impl Io for Uring {
 
     fn take_slot(&mut self) -> Option<Slot> {
         self.control_free.pop()
+    }
+
+    fn take_kept_slot(&mut self) -> Option<Slot> {
+        self.kept_free.pop()
     }
 
     fn release(&mut self, slot: Slot) {
@@ -819,6 +813,18 @@ impl Io for Uring {
             let reads = Token::Read { device }.to_bits();
             self.cancel(CancelBuilder::user_data(reads).all());
         }
+    }
+
+    fn hold(&mut self, arrivals: &mut Arrivals) -> Result<(), IoError> {
+        self.stand_still(arrivals)
+    }
+
+    fn resume(&mut self) {
+        self.is_held = false;
+    }
+
+    fn collect(&mut self, index: u16, count: u16) -> bool {
+        gre_socket::listen(self.gre.as_fd(), index, count).is_ok()
     }
 
     fn close(&mut self) {

@@ -393,4 +393,5 @@ fn commands_that_cannot_be_obeyed_are_counted_and_harm_nothing() {
     a.assert_no_slot_is_missing();
 }
 
+mod handover;
 mod traffic;

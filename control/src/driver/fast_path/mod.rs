@@ -168,6 +168,16 @@ impl FastPath {
         self.xdp.answer((worker, interface), state);
     }
 
+    /// Receives nothing through the packet rings for a while: until [`Self::go_on`].
+    pub(crate) fn rest(&mut self) {
+        self.receive.rest();
+    }
+
+    /// Receives through the packet rings again what may be.
+    pub(crate) fn go_on(&mut self) {
+        self.receive.go_on();
+    }
+
     /// Through which socket the packets of a session leave, and why.
     pub(crate) fn describe(&self, call_id: CallId) -> Option<(&'static str, String)> {
         let next_hop = match &self.sessions.get(&call_id)?.decision {

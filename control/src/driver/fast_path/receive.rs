@@ -28,6 +28,8 @@ pub(super) struct Receive {
     rule: Option<IngressDrop>,
     /// Why there are no rings, or no rule.
     refusal: Option<String>,
+    /// Nothing is let in for a while.
+    is_resting: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +53,24 @@ impl Receive {
             changes: Vec::new(),
             rule: None,
             refusal,
+            is_resting: false,
         }
+    }
+
+    /// Receives nothing through the rings until [`Self::go_on`].
+    pub(super) fn rest(&mut self) {
+        self.is_resting = true;
+        // The rule goes first.
+        self.rule = None;
+        self.places.clear();
+        self.changes.clear();
+        self.shut();
+    }
+
+    /// Receives through the rings again what may be.
+    pub(super) fn go_on(&mut self) {
+        self.is_resting = false;
+        self.arrange(true);
     }
 
     /// Why what comes from this place comes through the raw socket; `None` when it does not.
@@ -92,7 +111,7 @@ impl Receive {
     /// Receives all calls through the rings from now on, from as many places as may be. What was
     /// refused before is tried again only for other places, or with `is_retry`.
     pub(super) fn arrange(&mut self, is_retry: bool) {
-        if self.gates.is_empty() {
+        if self.gates.is_empty() || self.is_resting {
             return;
         }
         let places = self.wanted.keys().take(PLACES_MAX);
@@ -138,12 +157,16 @@ impl Receive {
         Ok(())
     }
 
-    fn close(&mut self, error: &io::Error) {
-        self.rule = None;
+    fn shut(&mut self) {
         for gate in &mut self.gates {
             // What comes twice is dropped once, so nothing is lost should this fail.
             let _ = gate.admit(&[]);
         }
+    }
+
+    fn close(&mut self, error: &io::Error) {
+        self.rule = None;
+        self.shut();
         self.refusal = Some(format!(
             "the kernel refuses a rule of nftables at the ingress: {error}"
         ));

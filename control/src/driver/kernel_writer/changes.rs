@@ -12,6 +12,7 @@ use rtnetlink::packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteScope,
 };
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use serde::{Deserialize, Serialize};
 
 use super::proxies;
 
@@ -19,7 +20,7 @@ use super::proxies;
 const LINK_LOCAL_PREFIX_LEN: u8 = 64;
 
 /// An IPv4 route through a device, in the table that the writer has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RouteVia {
     /// Index of the device.
     pub index: u32,

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use dataplane::rate_limit::Quota;
+use serde::{Deserialize, Serialize};
 
 use crate::config::rates::RateLimit;
 use crate::config::secrets::Entry;
@@ -12,7 +13,7 @@ use crate::config::secrets::Entry;
 pub const ROUTES_MAX: usize = 64;
 
 /// The inner address of a session's client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AddressChoice {
     /// One of the pool (`Framed-IP-Address` of 255.255.255.254, or none).
     #[default]
@@ -24,7 +25,7 @@ pub enum AddressChoice {
 }
 
 /// A network behind a client: routed to its session as long as that stands (`Framed-Route`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRoute {
     /// Network, without bits beyond its prefix.
     pub destination: Ipv4Addr,
@@ -59,7 +60,8 @@ impl SessionRoute {
 
 /// Everything that is particular to one session. What is `None` or empty is left to the server's
 /// configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SessionAttributes {
     /// Name that the client proved to be its own (or the `User-Name` that RADIUS gave it); empty
     /// until then.

@@ -110,7 +110,6 @@ impl HostRules {
     }
 
     /// Leaves the switch as it is, for the process that takes the sessions over.
-    #[expect(dead_code, reason = "for who hands sessions over to another process")]
     pub(super) fn hand_over(&mut self) {
         if let Some(forwarding) = &mut self.forwarding {
             forwarding.record = None;

@@ -1,17 +1,22 @@
 //! Which session has which inner address, and that it is on record before its client is told.
 
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dataplane::program::CallId;
 
 use super::attributes::{AddressChoice, SessionAttributes};
 use super::{Server, ServerError};
 use crate::config::server::ServerConfig;
-use crate::driver::lease_file::{Kept, LeaseFile};
+use crate::driver::lease_file::{Kept, LeaseFile, LeaseFileError};
 use crate::driver::log::Log;
 use crate::proto::pools::{PoolUse, Pools};
 use crate::proto::{Action, Time};
+
+/// For another process to let go of the file.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+/// How often it is looked whether it has.
+const LOCK_LOOK: Duration = Duration::from_millis(5);
 
 /// Addresses of all sessions, and the file that outlives them.
 pub(super) struct Leases {
@@ -24,22 +29,32 @@ pub(super) struct Leases {
 impl Leases {
     /// Pools as configured, with what the file says of them.
     pub(super) fn open(config: &ServerConfig, log: &Log) -> Result<Self, ServerError> {
-        let mut leases = Self {
+        match Self::read(config) {
+            Err(error) if config.leases.is_required => Err(ServerError::Leases(error)),
+            Err(error) => {
+                log.line(&format!("{error}; clients may get others after a restart"));
+                Ok(Self::unknown(config))
+            }
+            Ok(leases) => Ok(leases),
+        }
+    }
+
+    /// Pools as configured, of which nothing is known, and nothing kept.
+    pub(super) fn unknown(config: &ServerConfig) -> Self {
+        Self {
             pools: config.address_pools(),
             file: None,
             since: Instant::now(),
-        };
-        let Some(path) = &config.leases.file else {
-            return Ok(leases);
-        };
-        match LeaseFile::open(path) {
-            Ok((file, records)) => {
-                let until = Time(0).after_ms(config.leases.rest_ms);
-                leases.pools.restore(records, until);
-                leases.file = Some(file);
-            }
-            Err(error) if config.leases.is_required => return Err(ServerError::Leases(error)),
-            Err(error) => log.line(&format!("{error}; clients may get others after a restart")),
+        }
+    }
+
+    fn read(config: &ServerConfig) -> Result<Self, LeaseFileError> {
+        let mut leases = Self::unknown(config);
+        if let Some(path) = &config.leases.file {
+            let (file, records) = LeaseFile::open(path)?;
+            let until = Time(0).after_ms(config.leases.rest_ms);
+            leases.pools.restore(records, until);
+            leases.file = Some(file);
         }
         Ok(leases)
     }
@@ -57,7 +72,7 @@ impl Leases {
         }
     }
 
-    pub(super) async fn finish(&mut self, limit: std::time::Duration) {
+    pub(super) async fn finish(&mut self, limit: Duration) {
         if let Some(file) = &mut self.file {
             file.finish(limit).await;
         }
@@ -89,6 +104,37 @@ impl Leases {
 }
 
 impl Server {
+    /// Keeps the file after another process, with the addresses of the sessions that it had.
+    pub(super) async fn succeed_to_leases(&mut self) {
+        let began = Instant::now();
+        self.leases = loop {
+            match Leases::read(&self.config) {
+                Ok(leases) => break leases,
+                Err(LeaseFileError::InUse(_)) if began.elapsed() < LOCK_LIMIT => {
+                    tokio::time::sleep(LOCK_LOOK).await;
+                }
+                Err(error) => {
+                    self.log
+                        .line(&format!("{error}; clients may get others after a restart"));
+                    break Leases::unknown(&self.config);
+                }
+            }
+        };
+        let now = self.leases.now();
+        for session in self.sessions.values() {
+            let Some(address) = session.address else {
+                continue;
+            };
+            let user = lease_holder(&session.attributes.user, &session.peer);
+            if !self.leases.pools.allocate_fixed(now, &user, address) {
+                self.log.line(&format!(
+                    "{address} is said to be somebody else's than {user}'s"
+                ));
+            }
+        }
+        self.leases.keep(None);
+    }
+
     /// The inner address for a client; `Some(None)` lets it bring its own. A peer that proves
     /// itself again keeps what it has.
     pub(super) fn choose_address(

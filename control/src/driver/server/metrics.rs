@@ -21,7 +21,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
-use super::observe::Phase;
+use super::observe::{CAUSES, LOG_INS, Phase};
 use super::snapshot::{SHARES, Share, Snapshot, SnapshotPart};
 use super::{Server, ServerError};
 use crate::config::operation::{MetricsAddress, MetricsConfig};
@@ -45,6 +45,9 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// One label with one value.
 pub(super) type Label = [(&'static str, &'static str); 1];
+
+/// Counts by the value of a label.
+pub(super) type Counts = Vec<(String, u64)>;
 
 /// What is counted as it happens.
 #[derive(Clone, Debug)]
@@ -87,6 +90,37 @@ impl Tally {
 
     pub(super) fn end(&self, cause: &'static str) {
         self.ended.get_or_create(&[("cause", cause)]).inc();
+    }
+
+    /// Log-ins by result, and sessions that have ended by cause.
+    pub(super) fn labelled(&self) -> (Counts, Counts) {
+        let known =
+            |family: &Family<Label, Counter>, name: &'static str, values: &[&'static str]| {
+                let counted = values.iter().filter_map(|value| {
+                    let count = family.get(&[(name, *value)])?.get();
+                    Some(((*value).to_owned(), count))
+                });
+                counted.collect()
+            };
+        let log_ins = known(&self.log_ins, "result", &LOG_INS);
+        (log_ins, known(&self.ended, "cause", &CAUSES))
+    }
+
+    /// Adds what another process has counted.
+    pub(super) fn add_labelled(&self, log_ins: &[(String, u64)], ended: &[(String, u64)]) {
+        let add = |family: &Family<Label, Counter>,
+                   name: &'static str,
+                   values: &[&'static str],
+                   more: &[(String, u64)]| {
+            for (value, count) in more {
+                let value = values.iter().find(|known| *known == value);
+                if let Some(value) = value {
+                    family.get_or_create(&[(name, *value)]).inc_by(*count);
+                }
+            }
+        };
+        add(&self.log_ins, "result", &LOG_INS, log_ins);
+        add(&self.ended, "cause", &CAUSES, ended);
     }
 
     #[cfg(test)]

@@ -23,6 +23,8 @@ use crate::driver::workers::tun_queue;
 use crate::proto::link::Network;
 use crate::proto::{Action, Event};
 
+pub(super) mod handover;
+
 /// Devices of workers have the small numbers.
 const SESSION_TUNS: u32 = 1 << 16;
 /// A control connection, and a TUN device.
@@ -363,6 +365,18 @@ impl Server {
     }
 
     fn open_network(&mut self, call_id: CallId, network: &Network) {
+        self.let_through(call_id, network);
+        let networks = self
+            .sessions
+            .get(&call_id)
+            .map(|it| it.way.networks.clone());
+        for network in networks.unwrap_or_default() {
+            self.say(call_id, &format!("route {network} added"));
+        }
+    }
+
+    /// Has the worker let IP through.
+    fn let_through(&mut self, call_id: CallId, network: &Network) {
         let spec = NetworkSpec {
             tun: self.tun_of(call_id),
             local: network.local,
@@ -388,9 +402,6 @@ impl Server {
         let networks = networks.unwrap_or_default();
         if networks.is_empty() {
             return;
-        }
-        for network in &networks {
-            self.say(call_id, &format!("route {network} added"));
         }
         let pairs = networks.iter().map(|it| (it.destination, it.prefix_len));
         let networks = pairs.collect();

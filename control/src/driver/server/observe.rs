@@ -30,10 +30,15 @@ use crate::proto::ending::Ending;
 use crate::proto::link::Report;
 use crate::proto::{Action, ConnectionId};
 
+pub(super) mod handover;
+
 /// Connections whose beginning is remembered until they call; a flood is not timed.
 const BEGINNINGS_MAX: usize = 16_384;
 /// For so long: after that the endpoint has closed them.
 const BEGINNING_LIFE: Duration = Duration::from_secs(120);
+
+/// How a log-in may have come out.
+pub(super) const LOG_INS: [&str; 3] = ["accepted", "rejected", "abandoned"];
 
 /// A part of a session's set-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,8 +210,8 @@ impl Observer {
         match (seen.login, next) {
             // Challenged again, while the session stands.
             (Login::Accepted, _) => return,
-            (_, Login::Accepted) => self.tally.log_in("accepted"),
-            (_, Login::Rejected) => self.tally.log_in("rejected"),
+            (_, Login::Accepted) => self.tally.log_in(LOG_INS[0]),
+            (_, Login::Rejected) => self.tally.log_in(LOG_INS[1]),
             _ => {}
         }
         seen.login = next;
@@ -217,7 +222,7 @@ impl Observer {
             return;
         };
         if seen.login == Login::Presented {
-            self.tally.log_in("abandoned");
+            self.tally.log_in(LOG_INS[2]);
         }
         self.tally.end(cause(ending));
         let share = share_of(call_id);
@@ -395,6 +400,21 @@ fn details<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
         .map(|(key, value)| (key.to_owned(), value));
     owned.collect()
 }
+
+/// All that [`cause`] says.
+pub(super) const CAUSES: [&str; 11] = [
+    "admin",
+    "peer",
+    "lost",
+    "gre_silent",
+    "auth",
+    "mppe",
+    "no_address",
+    "idle",
+    "session_time",
+    "negotiation",
+    "protocol",
+];
 
 /// How sessions end, in a word.
 pub(super) const fn cause(ending: &Ending) -> &'static str {

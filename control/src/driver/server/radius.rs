@@ -6,6 +6,7 @@
 //! accept     what an answer says: attributes, keys, words
 //! sessions   the server's part: verdicts, accounting, routes, orders
 //! sockets    datagrams in and out
+//! handover   what another process needs to go on
 //! ```
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use crate::proto::radius::{
 use crate::wire::radius::{AcctStatusType, AttributeList, ErrorCause, Kind};
 
 mod accept;
+pub(super) mod handover;
 mod requests;
 mod sessions;
 mod sockets;
@@ -106,6 +108,14 @@ enum RadiusEvent {
 impl Radius {
     /// Opens the sockets, and tells the servers that sessions of before are gone.
     pub(super) fn open(config: &RadiusConfig, name: &str) -> std::io::Result<Self> {
+        let mut radius = Self::open_quietly(config, name)?;
+        radius.hear_orders(config, None)?;
+        radius.tell_of_server(AcctStatusType::AccountingOn);
+        Ok(radius)
+    }
+
+    /// Opens the sockets, but the one for orders, and says nothing.
+    fn open_quietly(config: &RadiusConfig, name: &str) -> std::io::Result<Self> {
         let auth = config.auth();
         let accounting = config.accounting();
         let identity = Identity {
@@ -115,10 +125,9 @@ impl Radius {
                 .unwrap_or_else(|| name.to_owned()),
             nas_ip_address: config.nas_ip_address,
         };
-        let listen = config.dynamic.as_ref().map(|dynamic| dynamic.listen);
         let count = auth.sockets;
-        let sockets = Sockets::open(config.bind, count, accounting.is_some(), listen)?;
-        let mut radius = Self {
+        let sockets = Sockets::open(config.bind, count, accounting.is_some())?;
+        Ok(Self {
             nas: Nas {
                 identifier: identity.nas_identifier.clone(),
                 address: config.nas_ip_address,
@@ -136,9 +145,7 @@ impl Radius {
             tokens: 0,
             pending: HashMap::new(),
             calls: HashMap::new(),
-        };
-        radius.tell_of_server(AcctStatusType::AccountingOn);
-        Ok(radius)
+        })
     }
 
     /// Waits for the next thing to happen; for ever where there is no RADIUS.
@@ -320,11 +327,16 @@ impl Radius {
         self.settle(&mut Vec::new());
     }
 
-    /// Waits until servers have taken what there is to tell.
+    /// Tells the servers that the server stops, and waits until they have taken all.
     pub(super) async fn close(radius: &mut Option<Self>) {
         if let Some(radius) = radius {
             radius.tell_of_server(AcctStatusType::AccountingOff);
         }
+        Self::drain(radius).await;
+    }
+
+    /// Waits until servers have taken what there is to tell.
+    pub(super) async fn drain(radius: &mut Option<Self>) {
         while let Some(it) = radius
             && it
                 .accounting

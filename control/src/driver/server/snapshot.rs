@@ -2,6 +2,7 @@
 //! holds the control loop up for long.
 
 use dataplane::counters::SessionCounters;
+use serde::{Deserialize, Serialize};
 
 use crate::driver::admin::records::PoolRecord;
 use crate::proto::endpoint::ControlCounters;
@@ -64,7 +65,8 @@ impl Share {
 }
 
 /// What sessions have carried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Traffic {
     /// IP packets from clients.
     pub received_packets: u64,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 
 use super::{OP_FAILURE, OP_SUCCESS, ROUNDS_MAX, inner, needs_keys, op_code};
 use crate::proto::auth::{AuthMethod, AuthRequest, Authenticated, Secret, Verdict};
@@ -18,7 +19,7 @@ use crate::wire::ppp::Protocol;
 const CHALLENGE_LEN: usize = 16;
 
 /// Who has proved it, and what comes of that.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::proto) struct Proved {
     pub(in crate::proto) authenticated: Authenticated,
     pub(in crate::proto) name: String,
@@ -26,7 +27,7 @@ pub(in crate::proto) struct Proved {
 }
 
 /// What the Request that is out asks for.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Stage {
     Identity,
     /// A response to our challenge, by MS-CHAPv2 or else by MD5.
@@ -40,7 +41,7 @@ enum Stage {
 }
 
 /// Has the peer prove who it is.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::proto) struct EapAuthenticator {
     stage: Stage,
     /// MD5 instead of MS-CHAPv2.
@@ -74,6 +75,13 @@ impl EapAuthenticator {
         let prompt: &[u8] = b"Name";
         authenticator.ask(ctx, EapType::IDENTITY, prompt);
         authenticator
+    }
+
+    /// The verdict that is waited for will not come: the peer is asked again when the timer says.
+    /// True when there was one.
+    pub(in crate::proto) fn forget_verdict(&mut self) -> bool {
+        self.sent_count = 0;
+        self.pending.take().is_some()
     }
 
     /// Who has proved who it is, once.

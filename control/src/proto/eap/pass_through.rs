@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 
 use super::{Proved, ROUNDS_MAX};
 use crate::proto::auth::{AuthMethod, AuthRequest, Authenticated, Secret, Verdict};
@@ -18,7 +19,7 @@ use crate::wire::ppp::Protocol;
 const REQUESTS_MAX: u32 = 5 * ROUNDS_MAX;
 
 /// Carries EAP between the peer and who knows it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::proto) struct EapPassThrough {
     /// The Request that is out, to be repeated.
     request: Bytes,
@@ -55,6 +56,12 @@ impl EapPassThrough {
         };
         eap.send_request(ctx);
         eap
+    }
+
+    /// The server's word that is waited for will not come. True when there was one.
+    pub(in crate::proto) fn forget_verdict(&mut self) -> bool {
+        self.sent_count = 0;
+        self.pending.take().is_some()
     }
 
     /// Who has proved who it is, once.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::proto::auth::{AuthMethods, Secrets};
 use crate::proto::outbox::printable;
 use crate::wire::ipv6cp::InterfaceIdentifier;
@@ -119,7 +121,7 @@ pub struct MppeConfig {
 }
 
 /// Addresses to ask for or to give in IPCP.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     /// Ours; `None` asks the peer for one.
     pub local: Option<Ipv4Addr>,
@@ -140,7 +142,7 @@ pub struct Addresses {
 }
 
 /// What to ask for and to give in IPV6CP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ipv6Config {
     /// Our interface identifier; `None` draws one, and takes another when the peer insists.
     pub local: Option<InterfaceIdentifier>,
@@ -153,7 +155,7 @@ pub struct Ipv6Config {
 }
 
 /// What IPV6CP agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ipv6Network {
     /// Our interface identifier.
     pub local: InterfaceIdentifier,
@@ -162,7 +164,7 @@ pub struct Ipv6Network {
 }
 
 /// What the network layer agreed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// Our address.
     pub local: Ipv4Addr,

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use dataplane::program::CallId;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+use serde::{Deserialize, Serialize};
 
 use super::client::{Client, Counters};
 use super::{ClientConfig, Output, Question, Token};
@@ -26,7 +27,7 @@ pub struct AccountingConfig {
 }
 
 /// What a record says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecordKind {
     /// A session has begun, or is over: kept until it is recorded.
     Session,
@@ -38,7 +39,7 @@ pub enum RecordKind {
 }
 
 /// One thing to record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// What it says.
     pub kind: RecordKind,
@@ -115,6 +116,44 @@ impl Accounting {
         let due = self.next_interim(now, interval_ms);
         self.interims.insert(call_id, Interim { interval_ms, due });
         self.interims_due.insert((due, call_id));
+    }
+
+    /// The same where another process has begun it, and the next is due then.
+    pub fn go_on_with_interims(
+        &mut self,
+        now: Time,
+        call_id: CallId,
+        interval_ms: u64,
+        due: Option<Time>,
+    ) {
+        self.start_interims(now, call_id, interval_ms);
+        if let (Some(interim), Some(due)) = (self.interims.get_mut(&call_id), due)
+            && due < interim.due
+        {
+            self.interims_due.remove(&(interim.due, call_id));
+            interim.due = due;
+            self.interims_due.insert((due, call_id));
+        }
+    }
+
+    /// When the next interim update of a session is due.
+    #[must_use]
+    pub fn interim_due(&self, call_id: CallId) -> Option<Time> {
+        self.interims.get(&call_id).map(|interim| interim.due)
+    }
+
+    /// Records that are kept until a server has taken them, and no server has.
+    pub fn kept(&self) -> impl Iterator<Item = &Record> {
+        let all = self.under_way.values().chain(self.later.values());
+        all.filter(|record| record.kind == RecordKind::Session)
+    }
+
+    /// Records and interim updates are another process's from now on.
+    pub fn let_go(&mut self) {
+        self.under_way.clear();
+        self.later.clear();
+        self.interims.clear();
+        self.interims_due.clear();
     }
 
     /// It goes on no more.

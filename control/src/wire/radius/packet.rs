@@ -15,6 +15,8 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use super::attribute::Kind;
 use crate::wire::WireError;
 use crate::wire::reader::Reader;
@@ -212,7 +214,7 @@ fn vendor_attributes(value: &[u8]) -> Option<Vec<(Kind, &[u8])>> {
 }
 
 /// Attributes of a packet to be, in order. `Debug` does not show them.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttributeList {
     octets: Vec<u8>,
 }

@@ -171,6 +171,30 @@ impl Rc4 {
         rc4
     }
 
+    /// Where the stream is: S, i and j, `Self::POSITION_LEN` octets.
+    #[must_use]
+    pub fn position(&self) -> Vec<u8> {
+        let words = self.state.0.iter().map(|word| *word as u8);
+        words.chain([self.place.i, self.place.j]).collect()
+    }
+
+    /// Octets of [`Self::position`].
+    pub const POSITION_LEN: usize = 256 + 2;
+
+    /// The stream that goes on from there; `None` when the length is wrong.
+    #[must_use]
+    pub fn at_position(position: &[u8]) -> Option<Self> {
+        let (octets, [i, j]) = position.split_first_chunk::<256>().and_then(|(s, rest)| {
+            let place: [u8; 2] = rest.try_into().ok()?;
+            Some((s, place))
+        })?;
+        Some(Self {
+            state: State(octets.map(u32::from)),
+            place: Place { i, j },
+            kernel: Kernel::best(),
+        })
+    }
+
     /// XORs the next octets of the key stream into `data`.
     pub fn apply(&mut self, data: &mut [u8]) {
         let unaligned = usize::from(self.place.i.wrapping_neg() % 8);

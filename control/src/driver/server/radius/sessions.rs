@@ -31,6 +31,15 @@ impl Server {
         Ok(())
     }
 
+    /// The same after another process, which hears orders still.
+    pub(in super::super) fn open_radius_quietly(&mut self) -> Result<(), ServerError> {
+        if let Some(config) = &self.config.radius {
+            let radius = Radius::open_quietly(config, &self.config.link.name);
+            self.radius = Some(radius.map_err(ServerError::Radius)?);
+        }
+        Ok(())
+    }
+
     /// Asks the RADIUS servers; `None` when there are none, and the secrets have to answer.
     pub(in super::super) fn ask_radius(
         &mut self,

@@ -37,25 +37,18 @@ pub(super) struct Sockets {
     accounting: Vec<UdpSocket>,
     dynamic: Option<UdpSocket>,
     datagrams: mpsc::Receiver<Datagram>,
+    sender: mpsc::Sender<Datagram>,
     readers: Vec<JoinHandle<()>>,
+    orders_reader: Option<JoinHandle<()>>,
 }
 
 impl Sockets {
-    pub(super) fn open(
-        bind: Ipv4Addr,
-        count: u16,
-        has_accounting: bool,
-        listen: Option<SocketAddr>,
-    ) -> std::io::Result<Self> {
+    pub(super) fn open(bind: Ipv4Addr, count: u16, has_accounting: bool) -> std::io::Result<Self> {
         let (sender, datagrams) = mpsc::channel(DATAGRAMS_MAX);
         let mut readers = Vec::new();
         let mut open = |address: SocketAddr, purpose| {
             let socket = UdpSocket::bind(address)?;
-            socket.set_nonblocking(true)?;
-            // The runtime's half would not send before it has heard that it may.
-            let reader = tokio::net::UdpSocket::from_std(socket.try_clone()?)?;
-            let reading = read(reader, purpose, sender.clone());
-            readers.push(tokio_uring::spawn(reading));
+            readers.push(listen(&socket, purpose, &sender)?);
             Ok(socket)
         };
         let any = SocketAddr::new(IpAddr::V4(bind), 0);
@@ -69,22 +62,43 @@ impl Sockets {
         } else {
             Vec::new()
         };
-        let dynamic = listen.map(|address| open(address, Purpose::Dynamic));
-        let dynamic = dynamic.transpose()?;
         Ok(Self {
             auth,
             accounting,
-            dynamic,
+            dynamic: None,
             datagrams,
+            sender,
             readers,
+            orders_reader: None,
         })
+    }
+
+    /// Orders come to this socket.
+    pub(super) fn hear_orders(&mut self, socket: UdpSocket) -> std::io::Result<()> {
+        let reader = listen(&socket, Purpose::Dynamic, &self.sender)?;
+        self.orders_reader = Some(reader);
+        self.dynamic = Some(socket);
+        Ok(())
+    }
+
+    /// Orders come to another process.
+    pub(super) fn ignore_orders(&mut self) {
+        if let Some(reader) = self.orders_reader.take() {
+            reader.abort();
+        }
+        self.dynamic = None;
+    }
+
+    /// The socket that orders come to.
+    pub(super) const fn dynamic(&self) -> Option<&UdpSocket> {
+        self.dynamic.as_ref()
     }
 
     /// The next datagram. Nothing is lost when the future is dropped.
     pub(super) async fn receive(&mut self) -> Datagram {
         match self.datagrams.recv().await {
             Some(datagram) => datagram,
-            // The readers hold the other end, and end with this one.
+            // This has the other end as well.
             None => std::future::pending().await,
         }
     }
@@ -128,10 +142,21 @@ impl Sockets {
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        for reader in &self.readers {
+        for reader in self.readers.iter().chain(&self.orders_reader) {
             reader.abort();
         }
     }
+}
+
+fn listen(
+    socket: &UdpSocket,
+    purpose: Purpose,
+    sender: &mpsc::Sender<Datagram>,
+) -> std::io::Result<JoinHandle<()>> {
+    socket.set_nonblocking(true)?;
+    // The runtime's half would not send before it has heard that it may.
+    let reader = tokio::net::UdpSocket::from_std(socket.try_clone()?)?;
+    Ok(tokio_uring::spawn(read(reader, purpose, sender.clone())))
 }
 
 async fn read(socket: tokio::net::UdpSocket, purpose: Purpose, datagrams: mpsc::Sender<Datagram>) {
