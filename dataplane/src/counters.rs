@@ -123,11 +123,15 @@ pub enum DropReason {
     Looped,
     /// Held for reordering when the session was removed.
     Removed,
+    /// The session has used up what its rate allows now.
+    RateLimited,
+    /// The session has carried all that it may.
+    QuotaSpent,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::BadIpv4,
         Self::BadGre,
         Self::UnknownCall,
@@ -151,6 +155,8 @@ impl DropReason {
         Self::NoHeadroom,
         Self::Looped,
         Self::Removed,
+        Self::RateLimited,
+        Self::QuotaSpent,
     ];
 
     /// A name for tables and metrics.
@@ -180,6 +186,8 @@ impl DropReason {
             Self::NoHeadroom => "no_headroom",
             Self::Looped => "looped",
             Self::Removed => "removed",
+            Self::RateLimited => "rate_limited",
+            Self::QuotaSpent => "quota_spent",
         }
     }
 }

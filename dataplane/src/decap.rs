@@ -345,6 +345,7 @@ fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, 
             continue;
         };
         let verdict = judge(session, slots, &mut packet, now_ms);
+        let verdict = within_limits(session, verdict, &packet.frame, now_ms);
         count(session, &verdict, &packet.frame);
         if let (Verdict::Deliver { .. }, Some(mtu)) = (&verdict, session.clamp_mtu) {
             mss::clamp(packet.frame.bytes_mut(slots), mtu);
@@ -352,6 +353,9 @@ fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, 
         let in_trouble = matches!(verdict, Verdict::Drop(_)) && session.decryptor.is_some();
         if let Verdict::Drop(reason) = verdict {
             sessions.counters().count_drop(reason);
+            if reason == DropReason::QuotaSpent {
+                sessions.note_quota(packet.call_id);
+            }
         }
         if in_trouble {
             sessions.note_trouble(packet.call_id, now_ms);
@@ -360,6 +364,20 @@ fn finish(sessions: &mut SessionTable, slots: &mut impl Slots, out: &mut Batch, 
             frame: packet.frame,
             verdict,
         });
+    }
+}
+
+/// Drops what is more than the session may carry. What is for control always passes.
+fn within_limits(session: &mut Session, verdict: Verdict, frame: &Frame, now_ms: u64) -> Verdict {
+    let Some(allowance) = &mut session.allowance else {
+        return verdict;
+    };
+    if !matches!(verdict, Verdict::Deliver { .. }) {
+        return verdict;
+    }
+    match allowance.receive(frame.len() as u64, &session.counters, now_ms) {
+        Ok(()) => verdict,
+        Err(reason) => Verdict::Drop(reason),
     }
 }
 

@@ -50,7 +50,7 @@ pub fn encap(
     sessions: &mut SessionTable,
     slots: &mut impl Slots,
     batch: &mut [Outgoing],
-    _now_ms: u64,
+    now_ms: u64,
 ) {
     let mut ciphers = CipherBatch::new();
     for several in batch.chunks_mut(rc4::LANES_MAX) {
@@ -64,6 +64,7 @@ pub fn encap(
                     slots,
                     &mut packet.frame,
                     &mut ciphers,
+                    now_ms,
                 ),
                 None => Err(DropReason::UnknownCall),
             };
@@ -72,6 +73,9 @@ pub fn encap(
                 sessions.counters().count_drop(reason);
                 if let Some(session) = sessions.sender_mut(packet.call_id) {
                     session.counters().send_dropped.add(1);
+                }
+                if reason == DropReason::QuotaSpent {
+                    sessions.note_quota(packet.call_id);
                 }
             }
         }
@@ -85,6 +89,7 @@ fn encap_one(
     slots: &mut impl Slots,
     frame: &mut Frame,
     ciphers: &mut CipherBatch,
+    now_ms: u64,
 ) -> Result<(), DropReason> {
     let Some(network) = &session.network else {
         return Err(DropReason::NetworkClosed);
@@ -106,6 +111,9 @@ fn encap_one(
         Some(6) => return Err(DropReason::NetworkClosed),
         _ => return Err(DropReason::BadInnerIp),
     };
+    if let Some(allowance) = &mut session.allowance {
+        allowance.send(frame.len() as u64, &session.counters, now_ms)?;
+    }
     if let Some(mtu) = session.clamp_mtu {
         mss::clamp(frame.bytes_mut(slots), mtu);
     }

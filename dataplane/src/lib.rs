@@ -56,6 +56,7 @@ pub mod offload;
 mod prefix_table;
 pub mod program;
 mod punt_budget;
+pub mod rate_limit;
 mod sequence;
 pub mod session;
 pub mod sim_io;

@@ -110,6 +110,13 @@ pub const RESET_REQUEST_INTERVAL_MS: u64 = 1000;
 /// Notices of sessions that wait for the worker to pass them on; it does after every batch.
 pub const NOTICES_MAX: usize = 1024;
 
+/// A session with a rate may send at once, after a pause, what it may send in so many milliseconds:
+/// about a round trip over a continent and back, which TCP needs to fill the rate.
+pub const BURST_MS: u64 = 250;
+
+/// And no less than one train of TCP segments, which the TUN device hands over as a whole.
+pub const BURST_BYTES_MIN: u64 = 64 * 1024;
+
 /// Verdicts that one batch yields at most: each packet its own, and those it sets free.
 pub const VERDICTS_MAX: usize = BATCH_PACKETS * (1 + REORDER_PACKETS);
 

@@ -14,6 +14,7 @@ use crate::capture::Tap;
 use crate::counters::SessionCounters;
 use crate::mppe::keys::{KeyMode, StartKey};
 use crate::offload::TunFeatures;
+use crate::rate_limit::TrafficLimits;
 
 /// The Call ID that *we* chose: it stands in the GRE key field of what the peer sends us
 /// (RFC 2637 4.1), and names the session everywhere in this program. 0 is valid.
@@ -215,6 +216,15 @@ pub enum Command {
         /// The MTU of the tunnel.
         mtu: Option<u16>,
     },
+    /// From now on the session carries IP packets no faster, and no more of them, than this; at the
+    /// start nothing is limited. Frames of control's are never held back. What it has used up of a
+    /// rate stays used up when the rate changes.
+    SetLimits {
+        /// Session.
+        call_id: CallId,
+        /// Instead of what was before.
+        limits: Box<TrafficLimits>,
+    },
     /// From now on the session's packets go to this next hop, through the AF_XDP socket of its
     /// interface or else the packet socket; `None`, as at the start, is the raw socket, where the
     /// kernel finds the way.
@@ -373,6 +383,14 @@ impl Command {
                 let half = || Self::ClampMss { call_id, mtu };
                 both(half(), half())
             }
+            // Each half keeps its own rate, and both the quotas.
+            Self::SetLimits { call_id, limits } => {
+                let half = || Self::SetLimits {
+                    call_id,
+                    limits: limits.clone(),
+                };
+                both(half(), half())
+            }
             // Acknowledgments take the same way as data.
             Self::SetNextHop { call_id, next_hop } => {
                 let half = || Self::SetNextHop { call_id, next_hop };
@@ -432,6 +450,12 @@ pub enum Notice {
         /// Session.
         call_id: CallId,
     },
+    /// The session has carried all that it may: nothing passes any more. Told once, by each half of
+    /// a split session.
+    QuotaSpent {
+        /// Session.
+        call_id: CallId,
+    },
     /// The TUN device is gone (someone deleted it).
     TunLost {
         /// Which.
@@ -487,6 +511,8 @@ mod tests {
         assert_eq!(halves(Command::EndCapture { call_id }), (true, true));
         let mtu = Some(1_400);
         assert_eq!(halves(Command::ClampMss { call_id, mtu }), (true, true));
+        let limits = Box::new(TrafficLimits::NONE);
+        assert_eq!(halves(Command::SetLimits { call_id, limits }), (true, true));
         let next_hop = None;
         let set_next_hop = Command::SetNextHop { call_id, next_hop };
         assert_eq!(halves(set_next_hop), (true, true));

@@ -21,6 +21,7 @@ use crate::mppe::rc4;
 use crate::mppe::rekey::{KeySchedule, Step, StepsAbreast};
 use crate::prefix_table::PrefixTable;
 use crate::program::{CallId, Ipv6Spec, MppeSpec, NetworkSpec, NextHop, Role, SessionSpec};
+use crate::rate_limit::{Allowance, TrafficLimits};
 use crate::sequence::{ReceiveWindow, SendSequence};
 use crate::wire::ppp::Compression;
 
@@ -43,6 +44,8 @@ pub struct Session {
     looked_up_by: Option<Ipv4Addr>,
     /// See `Command::ClampMss`.
     pub(crate) clamp_mtu: Option<u16>,
+    /// `None` while nothing is limited.
+    pub(crate) allowance: Option<Box<Allowance>>,
     pub(crate) counters: Arc<SessionCounters>,
     /// Whether the session stands in the queue of this name: once at most.
     in_gaps: bool,
@@ -70,6 +73,7 @@ impl Session {
             encryptor: None,
             looked_up_by: None,
             clamp_mtu: None,
+            allowance: None,
             counters: Arc::clone(&spec.counters),
             in_gaps: false,
             in_owing: false,
@@ -103,6 +107,12 @@ impl Session {
     /// See `Command::ClampMss`.
     pub const fn clamp_mss(&mut self, mtu: Option<u16>) {
         self.clamp_mtu = mtu;
+    }
+
+    /// See `Command::SetLimits`.
+    pub fn set_limits(&mut self, limits: &TrafficLimits, now_ms: u64) {
+        let before = self.allowance.as_deref();
+        self.allowance = Allowance::new(limits, before, now_ms).map(Box::new);
     }
 
     /// What `OpenNetwork` brought, while it is open.
@@ -187,6 +197,8 @@ pub enum SessionNotice {
     ResetNeeded(CallId),
     /// See [`crate::program::Notice::MppeLost`].
     MppeLost(CallId),
+    /// See [`crate::program::Notice::QuotaSpent`].
+    QuotaSpent(CallId),
 }
 
 /// All sessions of one worker, in a fixed array.
@@ -585,6 +597,19 @@ impl SessionTable {
             Some(Trouble::Lost) => SessionNotice::MppeLost(call_id),
         };
         self.notices.push_back(notice);
+    }
+
+    /// Queues, once, that the session has spent its quota.
+    pub(crate) fn note_quota(&mut self, call_id: CallId) {
+        if self.notices.len() >= limits::NOTICES_MAX {
+            return;
+        }
+        let session = self.get_mut(call_id);
+        let allowance = session.and_then(|session| session.allowance.as_mut());
+        if let Some(allowance) = allowance.filter(|it| !it.is_told) {
+            allowance.is_told = true;
+            self.notices.push_back(SessionNotice::QuotaSpent(call_id));
+        }
     }
 
     fn slot_of(&mut self, call_id: CallId) -> Option<&mut Option<Box<Session>>> {

@@ -249,6 +249,10 @@ impl<I: Io> Worker<I> {
                 self.with_session(call_id, |s| s.set_next_hop(next_hop))
             }
             Command::ClampMss { call_id, mtu } => self.with_session(call_id, |s| s.clamp_mss(mtu)),
+            Command::SetLimits { call_id, limits } => {
+                let now_ms = self.now_ms;
+                self.with_session(call_id, |s| s.set_limits(&limits, now_ms))
+            }
             Command::Capture { call_id, tap } => match self.sessions.get(call_id) {
                 Some(_) => self.taps.open(call_id, tap),
                 None => {
@@ -547,6 +551,7 @@ impl<I: Io> Worker<I> {
             let notice = match self.sessions.next_notice() {
                 Some(SessionNotice::ResetNeeded(call_id)) => Notice::ResetNeeded { call_id },
                 Some(SessionNotice::MppeLost(call_id)) => Notice::MppeLost { call_id },
+                Some(SessionNotice::QuotaSpent(call_id)) => Notice::QuotaSpent { call_id },
                 None => break,
             };
             self.notify(notice);

@@ -25,6 +25,11 @@ tom Cleartext-Password := "tom123"
     Framed-IP-Address = 255.255.255.254,
     Reply-Message = "Welcome, Tom"
 
+ron Cleartext-Password := "ron123"
+    Framed-IP-Address = 10.50.0.4,
+    Mikrotik-Rate-Limit = "512k/1M",
+    Mikrotik-Total-Limit-Gigawords = 3
+
 eve Cleartext-Password := "eve123", Auth-Type := Reject
     Reply-Message = "Pay your bill first"
 "#;

@@ -412,7 +412,13 @@ impl World {
                 &mut self.probes_delivered
             };
             delivered[node] += 1;
-            self.handle(node, Event::Alive { call_id });
+            self.handle(
+                node,
+                Event::Alive {
+                    call_id,
+                    has_traffic: true,
+                },
+            );
         }
         for notice in turned.notices {
             match notice {

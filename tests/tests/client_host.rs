@@ -584,18 +584,27 @@ fn scripts_that_do_not_end_are_asked_to_after_child_timeout() {
     }
 }
 
-/// What net-pre-up renames keeps its new name.
+/// What net-pre-up or ip-pre-up renames keeps its new name, and later scripts are told of it.
 #[test]
 fn an_interface_may_be_renamed_by_a_script() {
     let Some((lab, _server)) = far_tunnel("", "") else {
         return;
     };
-    let rename = "#!/bin/sh\nip link set dev $1 name office0\n";
-    lab.write_script("ppp/net-pre-up", rename);
-    let log = up(&lab, &["--kill-switch"]);
-    assert!(log.contains("is active on office0"), "{log}");
-    assert_pings(&lab, Side::Client, PEER);
-    take_down(&lab);
+    let told = lab.dir.path().join("log/told");
+    lab.write_script("ppp/ip-up", "#!/bin/sh\necho $1 $IFNAME > /var/log/told\n");
+    for script in ["net-pre-up", "ip-pre-up"] {
+        let rename = "#!/bin/sh\nip link set dev $1 name office0\n";
+        lab.write_script(&format!("ppp/{script}"), rename);
+        let log = up(&lab, &["--kill-switch"]);
+        assert!(log.contains("is active on office0"), "{script}: {log}");
+        assert_pings(&lab, Side::Client, PEER);
+        wait_until("ip-up has been told", || {
+            std::fs::read_to_string(&told).unwrap_or_default() == "office0 office0\n"
+        });
+        take_down(&lab);
+        std::fs::remove_file(lab.dir.path().join("ppp").join(script)).unwrap();
+        let _ = std::fs::remove_file(&told);
+    }
 }
 
 /// The mark is on both sockets: the firewall of this test lets nothing else out.

@@ -238,7 +238,11 @@ fn a_server_that_comes_later_is_waited_for_in_the_background() {
         "{log}"
     );
     let _server = serve(&lab, &conf);
-    wait_for_state(&lab, "up");
+    let standing = wait_for_state(&lab, "up");
+    // `pidof` finds it by its name there, too.
+    let pid = standing["pid"].as_u64().unwrap();
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    assert_eq!(name, "pptp-fast\n");
     take_down(&lab);
     assert_bare(&lab, Side::Client);
 }

@@ -162,7 +162,8 @@ fn ipv6_crosses_between_link_local_addresses_and_its_scripts_are_told() {
         return;
     }
     let lab = Lab::new();
-    let conf = configure(&lab, SERVER_OPTIONS, HOWTO_OPTIONS);
+    let options = format!("{HOWTO_OPTIONS}defaultroute6\ndefaultroute6-metric 77\n");
+    let conf = configure(&lab, SERVER_OPTIONS, &options);
     let told = lab.dir.path().join("told");
     let script = |name: &str| {
         let told = told.display();
@@ -179,6 +180,14 @@ fn ipv6_crosses_between_link_local_addresses_and_its_scripts_are_told() {
     let (local, remote) = (address("local  LL address"), address("remote LL address"));
     client.wait_for("ipv6-up started", 15);
     assert_pings(&lab, Side::Client, &format!("{remote}%ppp0"));
+    let mut ip = lab.command(Side::Client, "ip");
+    let routes = text(
+        &ip.args(["-6", "route", "show", "default"])
+            .output()
+            .unwrap(),
+    );
+    let is_there = routes.contains("dev ppp0") && routes.contains("metric 77");
+    assert!(is_there, "{routes}");
     let status = lab.run(Side::Client, &["status", "test2"]);
     let line = format!("test2: IPv6 {local}, peer {remote} on ppp0");
     assert!(text(&status).contains(&line), "{}", text(&status));

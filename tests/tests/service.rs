@@ -248,6 +248,8 @@ fn assert_may_do_everything(lab: &Lab, script: &str) {
         assert_eq!(of(&status, set), of(&own, set), "{set} of {script}");
     }
     assert!(status.contains("NoNewPrivs:\t0"), "{status}");
+    // As pppd runs them: what they write is their owner's alone.
+    assert!(status.contains("Umask:\t0077"), "{status}");
     // Those that the helper handles do not stay handled, ignored or blocked for a script.
     for line in status.lines().filter(|line| line.starts_with("SigBlk")) {
         assert!(line.ends_with("0000000000000000"), "{line}");

@@ -29,6 +29,7 @@ enum Step {
 
 /// Show which name servers are asked, with and without a tunnel.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast dns show\n  pptp-fast dns show --json")]
 struct Show {
     /// One JSON object.
     #[arg(long)]
@@ -37,6 +38,10 @@ struct Show {
 
 /// Ask these name servers while a tunnel is up.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pptp-fast dns set --nameserver 10.0.0.1\n  \
+    pptp-fast dns set --search corp.example --nameserver 10.0.0.1 --nameserver 10.0.0.2"
+)]
 struct Set {
     /// Domain that is searched for names without a dot; may be given several times.
     #[arg(long, value_name = "DOMAIN")]
@@ -48,6 +53,7 @@ struct Set {
 
 /// Put resolv.conf back as it was before `dns set`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast dns restore")]
 struct Restore {}
 
 /// The files of this host.

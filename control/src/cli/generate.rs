@@ -27,12 +27,15 @@ pub(super) struct Generate {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Write manual pages into DIR/man1 and DIR/man5: one for each command, and for the files.
+    #[command(after_help = "Examples:\n  pptp-fast generate man /usr/local/share/man")]
     Man {
         /// Such as /usr/local/share/man; it is made when it is not there.
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
     /// Print what a shell needs to complete commands and options.
+    #[command(after_help = "Examples:\n  pptp-fast generate completions bash > \
+        /etc/bash_completion.d/pptp-fast")]
     Completions {
         /// Which shell.
         shell: Shell,
@@ -144,6 +147,42 @@ mod tests {
         for words in ["\\-\\-kill\\-switch", "EXAMPLES", "pptp\\-fast up office"] {
             assert!(up.contains(words), "{words} is not in:\n{up}");
         }
+    }
+
+    /// The command lines of a command's examples, without what only a shell or a person reads.
+    fn examples(command: &Command) -> Vec<String> {
+        let help = command.get_after_help().map(ToString::to_string);
+        let help = help.unwrap_or_default().replace("\\\n", " ");
+        let lines = help.lines().filter(|line| line.starts_with("  pptp-fast "));
+        let typed = lines.map(|line| line.split(['|', '<', '>', '(']).next().unwrap_or(""));
+        typed.map(str::to_owned).collect()
+    }
+
+    fn words(line: &str) -> Vec<String> {
+        let mut words = crate::config::words::Words::new("an example", line.as_bytes());
+        std::iter::from_fn(|| words.next_word().unwrap())
+            .map(|word| word.to_text())
+            .collect()
+    }
+
+    fn assert_examples(command: &Command, path: &str) {
+        let examples = examples(command);
+        assert!(!examples.is_empty(), "{path} --help has no example");
+        for example in examples {
+            assert!(example.trim().starts_with(path), "{example} of {path}");
+            let parsed = Arguments::command().try_get_matches_from(words(&example));
+            assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+        }
+        for part in command_page::parts(command) {
+            assert_examples(part, &format!("{path} {}", part.get_name()));
+        }
+    }
+
+    #[test]
+    fn help_of_every_command_has_examples_that_it_takes() {
+        let mut program = Arguments::command().disable_help_subcommand(true);
+        program.build();
+        assert_examples(&program, "pptp-fast");
     }
 
     #[test]

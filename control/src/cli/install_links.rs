@@ -39,6 +39,11 @@ impl InstallLinks {
             Ok(program) => program,
             Err(error) => return fail(format_args!("cannot find this program: {error}"), 1),
         };
+        if !self.directory.is_dir() {
+            let folder = self.directory.display();
+            let next = format_args!("make it first: mkdir -p {folder}");
+            return fail(format_args!("there is no folder {folder}: {next}"), 1);
+        }
         let mut worst = ExitCode::SUCCESS;
         for name in compat::names() {
             let path = self.directory.join(name);

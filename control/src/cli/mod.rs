@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nix::sys::prctl;
 
 use crate::driver::log::{Priority, stderr_prefix};
 
@@ -40,7 +41,12 @@ mod up;
     name = "pptp-fast",
     version,
     arg_required_else_help = true,
-    propagate_version = true
+    propagate_version = true,
+    after_help = "Examples:\n  pptp-fast demo\n  \
+        pptp-fast up --server vpn.example.net --user mia --password-file mia.password\n  \
+        pptp-fast doctor vpn.example.net\n  \
+        pptp-fast setup\n  \
+        pptp-fast serve --config /etc/pptp-fast/server.toml"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -75,6 +81,7 @@ enum Command {
 /// for `up`. Called by an old name, it does what that did.
 #[must_use]
 pub fn main() -> ExitCode {
+    name_process();
     if let Some(status) = compat::main() {
         return status;
     }
@@ -102,6 +109,14 @@ pub fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::InstallLinks(links) => links.run(),
         Command::Generate(generate) => generate.run(),
+    }
+}
+
+/// One that was started by `/proc/self/exe` is called `exe` in lists of processes, where people and
+/// `pidof` look for it by its own name.
+fn name_process() {
+    if prctl::get_name().is_ok_and(|name| name.as_c_str() == c"exe") {
+        let _ = prctl::set_name(c"pptp-fast");
     }
 }
 

@@ -17,6 +17,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Show the address pools of the server, and who has which address.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast pool\n  pptp-fast pool --leases")]
 pub(super) struct Pool {
     /// Also every address that is given, and to whom.
     #[arg(long)]
@@ -89,6 +90,7 @@ fn lease(session: &SessionRecord) -> Option<serde_json::Value> {
 
 /// Have the server read its configuration and its secrets again; no tunnel ends.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast reload")]
 pub(super) struct Reload {}
 
 impl Reload {
@@ -116,6 +118,7 @@ impl Reload {
 /// Have the server take no more calls, and end when the last one has ended. New connections are
 /// refused in the words of the protocol, so that clients try elsewhere.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast drain --wait\n  pptp-fast drain --cancel")]
 pub(super) struct Drain {
     /// Take calls again.
     #[arg(long, conflicts_with = "wait")]

@@ -63,6 +63,9 @@ enum Step {
 
 /// Add a secret for both directions, or give the one that is there another password.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast secret add mia zidler\n  \
+    pptp-fast secret add 'OFFICE\\mia' --password-file - < mia.password\n  \
+    pptp-fast secret add guest zidler --one-way --address 10.0.0.7")]
 struct Add {
     /// Our name towards the server; for a Windows server: DOMAIN\user.
     local: String,
@@ -85,6 +88,7 @@ struct Add {
 
 /// List whose secrets there are.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast secret list\n  pptp-fast secret list --pap --json")]
 struct List {
     /// pap-secrets instead of chap-secrets.
     #[arg(long)]
@@ -96,6 +100,7 @@ struct List {
 
 /// Delete the lines of a pair of names, in both directions.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast secret delete mia zidler")]
 struct Delete {
     /// Our name towards the server.
     local: String,

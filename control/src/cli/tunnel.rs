@@ -39,6 +39,10 @@ enum Step {
 
 /// Write a file for a tunnel into /etc/ppp/peers (or $PPPDIR/peers).
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    pptp-fast tunnel add test2 --server vpn.example.org --user mia --remotename zidler\n  \
+    pptp-fast tunnel add lab --server 192.0.2.1 --user mia --default \\\n      \
+    --route 'add -net 192.168.2.0 netmask 255.255.255.0 TUNNEL_DEV'")]
 struct Add {
     /// What it is to be called: letters, digits and - _ . @
     name: String,
@@ -61,6 +65,9 @@ struct Add {
 
 /// Write a file for a connection of NetworkManager's PPTP plugin, which stays as it is.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    pptp-fast tunnel import /etc/NetworkManager/system-connections/Office.nmconnection\n  \
+    pptp-fast tunnel import Office.nmconnection --name office --default")]
 struct Import {
     /// A file of /etc/NetworkManager/system-connections.
     file: PathBuf,
@@ -74,6 +81,7 @@ struct Import {
 
 /// List all tunnels.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast tunnel list\n  pptp-fast tunnel list --json")]
 struct List {
     /// One JSON array.
     #[arg(long)]
@@ -82,6 +90,7 @@ struct List {
 
 /// Show one tunnel.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast tunnel show test2")]
 struct Show {
     /// The tunnel.
     name: String,
@@ -92,6 +101,7 @@ struct Show {
 
 /// Delete a tunnel's file.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast tunnel delete test2")]
 struct Delete {
     /// The tunnel.
     name: String,
@@ -99,6 +109,10 @@ struct Delete {
 
 /// Show the default tunnel, or choose it.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pptp-fast tunnel default\n  pptp-fast tunnel default test2\n  \
+    pptp-fast tunnel default --none"
+)]
 struct Default {
     /// The tunnel that is to be the default.
     name: Option<String>,

@@ -152,6 +152,8 @@ pub struct ClientConfig {
     pub call_file: Option<String>,
     /// `defaultroute`.
     pub default_route: DefaultRoute,
+    /// `defaultroute6`, with its metric; 0 is the kernel's.
+    pub default_route6: Option<u32>,
     /// `proxyarp`.
     pub proxy_arp: bool,
     /// With `usepeerdns`: write resolv.conf (not `noresolvconf`).
@@ -307,6 +309,10 @@ impl ClientConfig {
             pid_files: false,
             call_file: None,
             default_route: options.default_route,
+            default_route6: options
+                .ipv6
+                .default_route
+                .then(|| options.ipv6.default_route_metric.unwrap_or(0)),
             proxy_arp: options.proxy_arp,
             write_resolv_conf: !options.no_resolv_conf,
             persist: Persist {
@@ -508,6 +514,7 @@ fn lcp_config(options: &PppdOptions) -> LcpConfig {
                 u64::from(seconds) * 1000
             }),
         echo_failure: options.echo_failure.unwrap_or(defaults.echo_failure),
+        echo_adaptive: options.echo_adaptive,
         chap_interval_ms: u64::from(options.chap_interval_s) * 1000,
         auth_timeout_ms: u64::from(options.auth_timeout_s) * 1000,
         setup_timeout_ms: defaults.setup_timeout_ms,

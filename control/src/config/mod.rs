@@ -13,6 +13,8 @@
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
 //! access         its sections on who may connect, and how often log-ins may fail
+//! traffic        its section on traffic        -> TrafficConfig
+//! rates          rate limits in everyone's grammar -> RateLimit
 //! radius         its section on RADIUS         -> RadiusConfig
 //! radius_client  radiusclient.conf, servers    -> RadiusConfig
 //! server         ServerConfig: what `serve` needs
@@ -41,11 +43,13 @@ pub mod pppd_options;
 pub mod pptpd_conf;
 pub mod radius;
 mod radius_client;
+pub mod rates;
 pub mod route;
 pub mod secrets;
 pub mod server;
 pub mod server_toml;
 mod source;
+pub mod traffic;
 pub mod words;
 
 pub use crate::proto::pool::AddressRanges;

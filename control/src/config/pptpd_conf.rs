@@ -19,6 +19,7 @@ use super::server::{
     LISTEN_ANY, Limits, LocalAddresses, PHASE_TIMEOUT_MS, ServerConfig, SingleSession, Timeouts,
     WELCOME,
 };
+use super::traffic::TrafficConfig;
 use super::{PPTP_PORT, radius_client, source};
 
 /// pptpd's `DEFAULT_LOCAL_IP_LIST`.
@@ -266,6 +267,7 @@ impl PptpdConf {
             radius: radius_client::configured(&options)?,
             ipparam: self.ipparam,
             proxy_arp: options.proxy_arp,
+            traffic: TrafficConfig::default(),
             scripts_dir: Some(dir.to_owned()),
             pid_file: self.pid_file,
             vrf: self.vrf,

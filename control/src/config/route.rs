@@ -39,7 +39,11 @@ impl Route {
     pub fn parse(text: &str) -> Result<Self, String> {
         let unsafe_char = |c: char| !(c.is_ascii_alphanumeric() || " \t-._/:".contains(c));
         if text.len() > 200 || text.contains(unsafe_char) {
-            return Err("it has characters that no route needs".to_owned());
+            return Err(
+                "it has characters that no route needs; write it as: add -net 192.168.2.0 \
+                 netmask 255.255.255.0 TUNNEL_DEV"
+                    .to_owned(),
+            );
         }
         let mut words = text.split_ascii_whitespace().peekable();
         if words.next() != Some("add") {

@@ -1,6 +1,6 @@
 //! chap-secrets and pap-secrets (pppd(8), AUTHENTICATION): `client server secret [addresses]`.
 //!
-//! In place of a password there may be its NT hash; see `nt_hashes`.
+//! The fifth column may be a rate limit, as in accel-ppp: `mia * secret * 2000/512`. In place of a password there may be its NT hash; see `nt_hashes`.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -13,6 +13,7 @@ use crate::proto::auth::{Secret, Secrets};
 
 use super::error::{ConfigError, Place};
 use super::nt_hashes::{self, Account};
+use super::rates::RateLimit;
 use super::source;
 use super::words::{Word, Words};
 
@@ -79,6 +80,8 @@ pub struct Entry {
     pub secret: Secret,
     /// Addresses that the client may have; none at all when the line has none (pppd's rule).
     pub addresses: Vec<AddressRule>,
+    /// How fast the client may be (the fifth column).
+    pub rates: Option<RateLimit>,
     /// Line, counted from 1.
     pub line: u32,
 }
@@ -175,15 +178,23 @@ impl SecretsTable {
         };
         // What comes after `--` are options for pppd.
         let rest = rest.iter().take_while(|word| word.as_bytes() != b"--");
-        let mut addresses = Vec::new();
-        for word in rest {
-            match AddressRule::parse(&word.to_text()) {
-                Some(rule) => addresses.push(rule),
-                None => self.warn(format!(
+        let (mut addresses, mut rates) = (Vec::new(), None);
+        for (column, word) in (4..).zip(rest) {
+            let word = word.to_text();
+            let rate = || RateLimit::parse_down_up(&word).ok();
+            if let Some(rule) = AddressRule::parse(&word) {
+                addresses.push(rule);
+            } else if column == 5
+                && let Some(limit) = rate()
+            {
+                rates = Some(limit);
+            } else {
+                self.warn(format!(
                     "{place}one of the words after the secret is not an address such as \
-                     10.0.0.5, 10.0.0.0/24, !10.0.0.1, * or -; it allows nothing. A secret with \
-                     a space or # in it needs quotes"
-                )),
+                     10.0.0.5, 10.0.0.0/24, !10.0.0.1, * or -, nor a rate limit such as 2000/512 \
+                     behind an address; it allows nothing. A secret with a space or # in it needs \
+                     quotes"
+                ));
             }
         }
         let server = server.to_text();
@@ -195,6 +206,7 @@ impl SecretsTable {
                 server: server.clone(),
                 secret,
                 addresses: addresses.clone(),
+                rates,
                 line: place.line,
             });
         }

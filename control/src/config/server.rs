@@ -19,6 +19,7 @@ use super::operation::{OperationConfig, Source};
 use super::pools::{LeasesConfig, PoolConfig};
 use super::radius::RadiusConfig;
 use super::secrets::FileSecrets;
+use super::traffic::TrafficConfig;
 use super::{PPTP_PORT, pptpd_conf, server_toml};
 
 /// Bounds on what peers can make the server hold or do.
@@ -196,6 +197,8 @@ pub struct ServerConfig {
     pub ipparam: bool,
     /// `proxyarp`: answer ARP for clients on the local network.
     pub proxy_arp: bool,
+    /// What sessions may carry.
+    pub traffic: TrafficConfig,
     /// Run `ip-up` and `ip-down` of this directory for each session; `None` runs nothing.
     pub scripts_dir: Option<PathBuf>,
     /// `pidfile`.
@@ -247,6 +250,7 @@ impl ServerConfig {
             radius: None,
             ipparam: true,
             proxy_arp: false,
+            traffic: TrafficConfig::default(),
             scripts_dir: None,
             pid_file: None,
             vrf: None,

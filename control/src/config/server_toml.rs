@@ -21,7 +21,7 @@ use super::secrets::FileSecrets;
 use super::server::{
     LISTEN_ANY, Limits, PHASE_TIMEOUT_MS, ServerConfig, SingleSession, Timeouts, WELCOME,
 };
-use super::{PPTP_PORT, radius, source};
+use super::{PPTP_PORT, radius, source, traffic};
 
 /// A complete file with every key and its meaning.
 pub const EXAMPLE: &str = include_str!("example-server.toml");
@@ -97,6 +97,8 @@ struct File {
     dataplane: Dataplane,
     #[serde(default)]
     radius: radius::Section,
+    #[serde(default)]
+    traffic: traffic::Section,
     #[serde(default)]
     scripts: Scripts,
     #[serde(default)]
@@ -487,6 +489,7 @@ impl File {
             radius,
             ipparam: self.scripts.ipparam,
             proxy_arp: self.ppp.proxy_arp,
+            traffic: self.traffic.config(),
             scripts_dir: self.scripts.dir,
             pid_file: self.process.pid_file,
             vrf: self.listen.vrf,

@@ -24,7 +24,7 @@ pub(super) fn read(
         place: place.clone(),
         what,
         path: path.to_owned(),
-        cause: error.to_string(),
+        cause: cause(&error),
     })
 }
 
@@ -40,8 +40,18 @@ pub(super) fn read_if_exists(
             place: Place::command_line(),
             what,
             path: path.to_owned(),
-            cause: error.to_string(),
+            cause: cause(&error),
         }),
+    }
+}
+
+/// The operating system's words, and what to do where that is known.
+fn cause(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            format!("{error}. Run this as root, or with sudo")
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -66,4 +76,16 @@ fn read_bounded(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
         return Err(std::io::Error::other("the file is larger than 16 MiB"));
     }
     Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_read_a_file_is_told_who_may() {
+        let words = |kind: std::io::ErrorKind| cause(&kind.into());
+        assert!(words(std::io::ErrorKind::PermissionDenied).ends_with("with sudo"));
+        assert!(!words(std::io::ErrorKind::NotFound).contains("sudo"));
+    }
 }

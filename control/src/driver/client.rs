@@ -44,6 +44,7 @@ mod requests;
 mod routes;
 mod setup;
 mod status;
+mod verify;
 
 pub use leftovers::repair;
 
@@ -194,7 +195,11 @@ struct Client<'a> {
     /// The way to it, outside the tunnel.
     way: Option<Way>,
     call: Option<(CallId, Arc<SessionCounters>)>,
+    /// When the present call, or the last, was begun.
+    placed: Instant,
     peer_name: Option<String>,
+    /// auth-up was run, and auth-down was not.
+    is_proved: bool,
     network: Option<Standing>,
     had_network: bool,
     /// This side has asked for the call's end: with what.
@@ -287,7 +292,9 @@ impl<'a> Client<'a> {
             device: config.server.clone(),
             way: None,
             call: None,
+            placed: started,
             peer_name: None,
+            is_proved: false,
             network: None,
             had_network: false,
             ending: None,
@@ -355,12 +362,20 @@ impl<'a> Client<'a> {
         while let Some(action) = actions.pop_front() {
             match &action {
                 Action::Report { report, .. } => self.report(report).await,
+                Action::Authenticate {
+                    call_id,
+                    request_id,
+                    request,
+                } => actions.extend(self.verify(*call_id, *request_id, request)),
                 Action::NetworkUp { call_id, network } => {
                     self.has_stood = true;
                     let more = self.network_up(*call_id, network).await;
                     actions.extend(more);
                 }
-                Action::NetworkDown { .. } => self.network_down().await,
+                Action::NetworkDown { .. } => {
+                    self.auth_down();
+                    self.network_down().await;
+                }
                 Action::Ipv6Up { call_id, ipv6 } => self.ipv6_up(*call_id, *ipv6).await,
                 Action::Ipv6Down { .. } => self.ipv6_down().await,
                 Action::Ended { ending, .. } | Action::DialFailed { ending, .. } => {
@@ -394,12 +409,25 @@ impl<'a> Client<'a> {
             }
             Report::PeerAuthenticated(name) => {
                 self.peer_name = Some(name.clone());
+                self.is_proved = true;
                 self.start_script(Script::AuthUp, None, None);
             }
         }
     }
 
+    /// pppd tells of the link's end before that of the network on it.
+    fn auth_down(&mut self) {
+        if std::mem::take(&mut self.is_proved) {
+            let (sent, received) = self.octets();
+            let since = self.network.as_ref().map_or(self.placed, |it| it.since);
+            let carried = (since.elapsed().as_secs(), sent, received);
+            let network = self.network.as_ref().map(|it| &it.agreed);
+            self.start_script(Script::AuthDown, network, Some(carried));
+        }
+    }
+
     fn call_placed(&mut self, call_id: CallId) {
+        self.placed = Instant::now();
         self.log
             .line(&format!("Connect: {} <--> {}", self.interface, self.device));
         self.call = self
@@ -410,13 +438,9 @@ impl<'a> Client<'a> {
 
     /// An attempt, or its beginning, is over; whether that was the last.
     async fn attempt_over(&mut self, outcome: &Result<Ending, ClientError>) -> bool {
+        self.auth_down();
         self.network_down().await;
-        if self.peer_name.is_some() {
-            let (sent, received) = self.octets();
-            let seconds = self.started.elapsed().as_secs();
-            self.start_script(Script::AuthDown, None, Some((seconds, sent, received)));
-            self.peer_name = None;
-        }
+        self.peer_name = None;
         if let Some((call_id, _)) = self.call.take() {
             let detach = Command::DetachTun { tun: TUN };
             self.engine.command(call_id, detach);

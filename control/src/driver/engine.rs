@@ -21,6 +21,7 @@ use super::transport::{Transport, TransportConfig, TransportInput};
 use super::workers::{Workers, WorkersConfig};
 use crate::config::fast_path::FastPathMode;
 use crate::proto::auth::Verdict;
+use crate::proto::ending::Ending;
 use crate::proto::endpoint::{CallStatus, ControlCounters, Endpoint, EndpointConfig, Limits};
 use crate::proto::link::LinkConfig;
 use crate::proto::refusal::{Refusal, RefusalCounts};
@@ -61,6 +62,8 @@ struct Session {
     counters: Arc<SessionCounters>,
     /// `gre_received` at the last look.
     seen: u64,
+    /// Those of the network layer.
+    seen_packets: u64,
 }
 
 /// Endpoint, transport and workers as one.
@@ -309,6 +312,10 @@ impl Engine {
             Notice::MppeLost { call_id } => {
                 self.endpoint.handle(now, Event::MppeLost { call_id });
             }
+            Notice::QuotaSpent { call_id } => {
+                let reason = Ending::TrafficLimit.to_string();
+                self.endpoint.handle(now, Event::HangUp { call_id, reason });
+            }
             Notice::XdpSocket {
                 worker,
                 interface,
@@ -329,8 +336,13 @@ impl Engine {
             let received = session.counters.gre_received.get();
             if received != session.seen {
                 session.seen = received;
-                self.endpoint
-                    .handle(now, Event::Alive { call_id: *call_id });
+                let packets = session.counters.received_packets.get();
+                let before = std::mem::replace(&mut session.seen_packets, packets);
+                let alive = Event::Alive {
+                    call_id: *call_id,
+                    has_traffic: packets != before,
+                };
+                self.endpoint.handle(now, alive);
             }
         }
     }
@@ -367,7 +379,12 @@ impl Engine {
                     role: Role::Both,
                     counters: Arc::clone(&counters),
                 };
-                self.sessions.insert(call_id, Session { counters, seen: 0 });
+                let session = Session {
+                    counters,
+                    seen: 0,
+                    seen_packets: 0,
+                };
+                self.sessions.insert(call_id, session);
                 self.command(call_id, Command::Install(spec));
                 if let Ok(fast_path) = &mut self.fast_path {
                     fast_path.watch(call_id, peer, source.or(self.local));

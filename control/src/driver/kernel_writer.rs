@@ -33,6 +33,7 @@ use super::privileges;
 
 mod batch;
 mod changes;
+pub(crate) mod proxies;
 
 pub(crate) use changes::{Change, RouteVia};
 

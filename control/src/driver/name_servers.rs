@@ -147,6 +147,7 @@ async fn call(program: &str, arguments: &[&str], input: &str) -> Result<(), Stri
         environment: None,
         input: Some(input.to_owned()),
         namespace: None,
+        is_private: false,
     }
     .launch();
     match service::beat_during(running.wait()).await {

@@ -227,6 +227,28 @@ impl Netlink {
         }
     }
 
+    /// Adds a default route for IPv6 through an interface, with the kernel's metric for 0. It goes
+    /// when the interface does, or is down.
+    ///
+    /// # Errors
+    /// In the kernel's words; also when there is one with this metric.
+    pub async fn add_default_route6(
+        &self,
+        index: u32,
+        metric: u32,
+        table: Option<u32>,
+    ) -> Result<(), NetlinkError> {
+        let route = default_route6(index, metric, table);
+        let added = self.handle.route().add(route).execute().await;
+        added.map_err(|e| NetlinkError::new("add a default route for IPv6", e))
+    }
+
+    /// Takes the route of `add_default_route6` away; that it is gone already is no error.
+    pub async fn remove_default_route6(&self, index: u32, metric: u32, table: Option<u32>) {
+        let route = default_route6(index, metric, table);
+        let _ = self.handle.route().del(route).execute().await;
+    }
+
     /// Routes one link-local host through an interface, with the largest packet that it takes.
     ///
     /// # Errors
@@ -325,6 +347,19 @@ fn host_route(index: u32, host: Ipv4Addr) -> RouteMessage {
         .output_interface(index)
         .scope(RouteScope::Link)
         .build()
+}
+
+fn default_route6(index: u32, metric: u32, table: Option<u32>) -> RouteMessage {
+    let mut builder = RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(Ipv6Addr::UNSPECIFIED, 0)
+        .output_interface(index);
+    if metric > 0 {
+        builder = builder.priority(metric);
+    }
+    if let Some(table) = table {
+        builder = builder.table_id(table);
+    }
+    builder.build()
 }
 
 fn link_local_route(index: u32, host: Ipv6Addr) -> RouteMessage {

@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 
+use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
@@ -22,6 +23,9 @@ mod remote;
 
 pub(crate) use remote::start;
 
+/// The file mode creation mask with which pppd runs its scripts.
+const PRIVATE: Mode = Mode::S_IRWXG.union(Mode::S_IRWXO);
+
 /// What is to be run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Program {
@@ -34,6 +38,9 @@ pub(crate) struct Program {
     pub input: Option<String>,
     /// The file of the network namespace that it runs in, if not this one.
     pub namespace: Option<PathBuf>,
+    /// It makes files that nobody but their owner may read, unless it says otherwise itself.
+    #[serde(default)]
+    pub is_private: bool,
 }
 
 /// A program that was started, or could not be.
@@ -66,7 +73,10 @@ impl Program {
         // A process lives where the thread that makes it does.
         let spawned = namespace::inside(self.namespace.as_deref(), || {
             let _runtime = runtime.enter();
-            command.spawn()
+            let before = self.is_private.then(|| umask(PRIVATE));
+            let spawned = command.spawn();
+            before.map(umask);
+            spawned
         });
         match spawned.map_err(io::Error::other).flatten() {
             Ok(child) => {

@@ -36,6 +36,12 @@ pub fn server_socket() -> PathBuf {
     run_dir().join("serve.sock")
 }
 
+/// That forwarding was off before the server switched it on.
+#[must_use]
+pub fn server_forwarding() -> PathBuf {
+    run_dir().join("serve-forwarding")
+}
+
 /// Names of the tunnels that have a socket, sorted.
 #[must_use]
 pub fn tunnels() -> Vec<String> {

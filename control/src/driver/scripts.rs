@@ -145,10 +145,16 @@ impl Scripts {
         };
         let path = program.path.clone();
         let _turn = self.turn.lock().await;
-        match service::beat_during(program.launch().wait()).await {
+        let mut running = program.launch();
+        let path = path.display();
+        match running.pid().await {
+            Ok(id) => log.line(&format!("Script {path} started (pid {id})")),
+            Err(error) => return log.warning(&format!("Script {path} does not run: {error}")),
+        }
+        match service::beat_during(running.wait()).await {
             Ok(status) if status.success() => {}
-            Ok(status) => log.warning(&format!("Script {} ended with {status}", path.display())),
-            Err(error) => log.warning(&format!("Script {} does not run: {error}", path.display())),
+            Ok(status) => log.warning(&format!("Script {path} ended with {status}")),
+            Err(error) => log.warning(&format!("Script {path} does not run: {error}")),
         }
     }
 
@@ -229,6 +235,7 @@ impl Scripts {
             environment: Some(variables),
             input: None,
             namespace: self.namespace.clone(),
+            is_private: true,
         })
     }
 

@@ -33,24 +33,30 @@ use crate::proto::{Action, Event};
 use crate::wire::log as packet_log;
 
 use attributes::SessionAttributes;
+use host_rules::HostRules;
+use proxy_arp::ProxyArp;
 use radius::Radius;
 
 mod admission;
 pub mod attributes;
 mod hooks;
+mod host_rules;
 mod leases;
 mod link_local;
 mod metrics;
 mod network;
 mod observe;
 mod operate;
+mod proxy_arp;
 mod quiet;
 mod radius;
 mod refusals;
 mod reload;
 pub mod snapshot;
 mod status;
+mod traffic;
 
+pub use host_rules::HostRulesError;
 pub use operate::admin_group;
 
 use leases::Leases;
@@ -87,6 +93,9 @@ pub enum ServerError {
     /// The machine or its administrator: no device for the tunnels.
     #[error("{0}")]
     Device(String),
+    /// What [traffic] wants of the host.
+    #[error(transparent)]
+    HostRules(#[from] HostRulesError),
     /// The operator: more sessions than devices.
     #[error(
         "with interface = \"per-session\" there are at most {0} sessions, 4096 for each worker: set \
@@ -137,6 +146,7 @@ impl ServerError {
             Self::Device(_) => 4,
             Self::TooManyInterfaces(_) => 2,
             Self::Place(_)
+            | Self::HostRules(_)
             | Self::Leases(_)
             | Self::Descriptors(_)
             | Self::PidFile { .. }
@@ -271,6 +281,8 @@ struct Server {
     observer: Observer,
     refusals: Refusals,
     operation: Operation,
+    host_rules: HostRules,
+    proxy_arp: Option<ProxyArp>,
 }
 
 impl Server {
@@ -282,6 +294,7 @@ impl Server {
         let leases = Leases::open(&config, &log)?;
         // Before the workers, which hold what cannot be given back at once.
         let kernel = KernelWriter::start(network::place(&config))?;
+        let host_rules = HostRules::open(&config)?;
         let workers = WorkersConfig {
             count: worker_count(&config),
             split_directions: config.split_directions,
@@ -314,9 +327,12 @@ impl Server {
             scripts_running: Vec::new(),
             observer: Observer::default(),
             operation: Operation::default(),
+            host_rules,
+            proxy_arp: None,
         };
         server.engine.set_access(Arc::clone(&server.config.access));
         server.open_tuns().await?;
+        server.open_proxy_arp();
         server.open_radius()?;
         server.listen().await?;
         server.write_pid_file()?;
@@ -324,11 +340,6 @@ impl Server {
             server
                 .log
                 .line("split_directions does nothing: it needs two workers");
-        }
-        if server.config.proxy_arp {
-            server
-                .log
-                .line("proxyarp is not done: route the clients' addresses to this machine");
         }
         privileges::give_up().map_err(HostError::from)?;
         Ok(server)
@@ -523,6 +534,7 @@ impl Server {
         let _ = tokio::time::timeout(limit, orderly).await;
         self.sum_all_refusals_up();
         self.account_rest();
+        self.stop_answering_all_arp();
         let _ = tokio::time::timeout(limit, Radius::close(&mut self.radius)).await;
         for worker in 0..self.tuns.len() as u16 {
             let tun = TunId(u32::from(worker));
@@ -544,6 +556,12 @@ impl Server {
 const fn refuse_unsupported(config: &ServerConfig) -> Result<(), ServerError> {
     if config.vrf.is_some() {
         return Err(ServerError::Unsupported("listening in a VRF"));
+    }
+    // Packets of a VRF seem to come from it, not from the tunnel.
+    if config.interface_vrf.is_some() && config.traffic.host.needs_table() {
+        return Err(ServerError::Unsupported(
+            "nat or client_to_client = false together with a VRF for tunnels",
+        ));
     }
     Ok(())
 }

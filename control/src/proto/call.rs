@@ -350,8 +350,8 @@ impl Call {
     }
 
     /// Packets came from the peer.
-    pub(super) fn handle_alive(&mut self, now: Time) {
-        self.with_link(now, |link| link.handle_alive(now));
+    pub(super) fn handle_alive(&mut self, now: Time, has_traffic: bool) {
+        self.with_link(now, |link| link.handle_alive(now, has_traffic));
     }
 
     /// The stateful decryptor lost its place.

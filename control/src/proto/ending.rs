@@ -101,6 +101,9 @@ pub enum Ending {
     /// `maxconnect`: the tunnel has stood for so long.
     #[error("Connect time expired")]
     ConnectTimeout,
+    /// `maxoctets`, or a quota of RADIUS: the tunnel has carried all that it may.
+    #[error("Traffic limit has been reached")]
+    TrafficLimit,
     /// LCP hears itself (RFC 1661 6.4).
     #[error("the link is looped back: our own packets come back to us")]
     LoopedBack,
@@ -143,6 +146,7 @@ impl Ending {
             | Self::PasswordExpired { .. }
             | Self::PasswordNotChanged(_)
             | Self::NoSecret { .. } => 19,
+            Self::TrafficLimit => 20,
         }
     }
 }

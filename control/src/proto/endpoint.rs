@@ -167,8 +167,11 @@ impl Endpoint {
             Event::MppeLost { call_id } => {
                 self.with_call(now, call_id, |call| call.handle_mppe_lost(now));
             }
-            Event::Alive { call_id } => {
-                self.with_call(now, call_id, |call| call.handle_alive(now));
+            Event::Alive {
+                call_id,
+                has_traffic,
+            } => {
+                self.with_call(now, call_id, |call| call.handle_alive(now, has_traffic));
             }
             Event::Verdict {
                 call_id,

@@ -62,6 +62,8 @@ pub(super) struct Lcp {
     echo_id: u8,
     echoes_unanswered: u32,
     echo_rejected: bool,
+    /// Packets of the network layer have come since an Echo-Request was last due.
+    has_traffic: bool,
 }
 
 impl Lcp {
@@ -81,6 +83,7 @@ impl Lcp {
             echo_id: 0,
             echoes_unanswered: 0,
             echo_rejected: false,
+            has_traffic: false,
         }
     }
 
@@ -92,6 +95,11 @@ impl Lcp {
     /// Any sign of life answers every echo that is out.
     pub(super) const fn handle_alive(&mut self) {
         self.echoes_unanswered = 0;
+    }
+
+    /// Packets of the network layer have come.
+    pub(super) const fn handle_traffic(&mut self) {
+        self.has_traffic = true;
     }
 
     /// The echo timer has run out.
@@ -106,7 +114,13 @@ impl Lcp {
                 ending: Ending::PeerDead("LCP Echo-Requests"),
             });
         }
-        self.send_echo(ctx);
+        let has_traffic = std::mem::take(&mut self.has_traffic);
+        if ctx.config.lcp.echo_adaptive && has_traffic {
+            let interval_ms = ctx.config.lcp.echo_interval_ms;
+            ctx.timers.set(Timer::Echo, ctx.now.after_ms(interval_ms));
+        } else {
+            self.send_echo(ctx);
+        }
         Ok(())
     }
 
@@ -324,6 +338,7 @@ impl ControlProtocol for Lcp {
     fn up(&mut self, ctx: &mut Context<'_>) {
         ctx.outbox.compression = self.peer.compression;
         self.echoes_unanswered = 0;
+        self.has_traffic = false;
         self.send_echo(ctx);
     }
 

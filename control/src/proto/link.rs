@@ -212,9 +212,12 @@ impl Link {
         self.settle(now);
     }
 
-    /// Packets have come from the peer since the last time.
-    pub fn handle_alive(&mut self, _now: Time) {
+    /// Packets have come from the peer since the last time, of the network layer among them or not.
+    pub fn handle_alive(&mut self, _now: Time, has_traffic: bool) {
         self.lcp.protocol.handle_alive();
+        if has_traffic {
+            self.lcp.protocol.handle_traffic();
+        }
     }
 
     /// The stateful decryptor lost its place: the peer is asked to start afresh.

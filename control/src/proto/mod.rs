@@ -90,6 +90,8 @@ pub enum Event<'a> {
     Alive {
         /// Session.
         call_id: CallId,
+        /// Packets of the network layer are among them.
+        has_traffic: bool,
     },
     /// Answer to `Action::Authenticate`.
     Verdict {
@@ -164,7 +166,7 @@ pub enum Action {
     /// Program the worker that owns the call. Never `Install`, `AttachTun`, `DetachTun`, `Stop`,
     /// `OpenNetwork`, `CloseNetwork` or `SetIpv6`: those follow from other actions.
     Dataplane(Command),
-    /// Ask the secrets whether the peer is who it says (server).
+    /// Ask the secrets whether the peer is who it says.
     Authenticate {
         /// Session.
         call_id: CallId,

@@ -11,6 +11,7 @@ mod accounting;
 mod client;
 mod dynamic;
 mod health;
+mod quota;
 #[cfg(test)]
 mod tests;
 

@@ -392,3 +392,5 @@ fn commands_that_cannot_be_obeyed_are_counted_and_harm_nothing() {
     assert_eq!(a.counters.commands_refused.get(), 6);
     a.assert_no_slot_is_missing();
 }
+
+mod traffic;

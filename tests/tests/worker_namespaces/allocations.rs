@@ -15,6 +15,7 @@ use dataplane::mppe::keys::{KeyMode, KeyStrength, StartKey};
 use dataplane::mppe::look_ahead::{Pool, Progress, Workshop};
 use dataplane::offload::checksum::Sum;
 use dataplane::program::{CallId, Command, MppeSpec, NetworkSpec, Role, SessionSpec, TunId};
+use dataplane::rate_limit::{Quota, Rate, TrafficLimits};
 use dataplane::sys::gre_socket::{self, GreSocketConfig};
 use dataplane::sys::probe;
 use dataplane::sys::tun::{self, TunDevice};
@@ -55,7 +56,7 @@ static ALLOCATOR: Counting = Counting;
 const SLOTS: u16 = 256;
 
 /// One end of a tunnel from this host to itself: octets 127.0.0.N outside, 10.0.N.1 inside.
-fn commands(number: u8, peer: u8, counters: &Arc<SessionCounters>) -> [Command; 5] {
+fn commands(number: u8, peer: u8, counters: &Arc<SessionCounters>) -> [Command; 6] {
     let call_id = CallId(number.into());
     let outer = |number| Ipv4Addr::new(127, 0, 0, number);
     let inner = |number| Ipv4Addr::new(10, 0, number, 1);
@@ -87,6 +88,16 @@ fn commands(number: u8, peer: u8, counters: &Arc<SessionCounters>) -> [Command; 
         role: Role::Both,
         counters: Arc::clone(counters),
     };
+    // More than is ever sent here.
+    let rate = Some(Rate::new(1 << 40));
+    let limits = Box::new(TrafficLimits {
+        receive: rate,
+        send: rate,
+        quota: Quota {
+            total_bytes: Some(1 << 40),
+            ..Quota::default()
+        },
+    });
     let (tun, owner) = (network.tun, Some(call_id));
     [
         Command::Install(spec),
@@ -106,6 +117,7 @@ fn commands(number: u8, peer: u8, counters: &Arc<SessionCounters>) -> [Command; 
             role: Role::Both,
         },
         Command::OpenNetwork { call_id, network },
+        Command::SetLimits { call_id, limits },
     ]
 }
 

@@ -10,6 +10,10 @@ mod tunnel;
 
 /// Measure this machine.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pptp-fast bench crypto\n  pptp-fast bench tunnel\n  \
+    pptp-fast bench sessions --count 1000"
+)]
 pub(super) struct Bench {
     #[command(subcommand)]
     what: What,

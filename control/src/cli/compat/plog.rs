@@ -17,6 +17,9 @@ const PROGRAMS: [&str; 6] = [
     "pptp-fast: ",
 ];
 
+/// It is there when systemd's journal is.
+const JOURNAL: &str = "/run/systemd/journal";
+
 pub(super) fn main(arguments: Vec<OsString>) -> ExitCode {
     match find(Path::new("/var/log")) {
         Some(Log::Own(path)) => {
@@ -24,11 +27,29 @@ pub(super) fn main(arguments: Vec<OsString>) -> ExitCode {
             fail(format_args!("cannot run tail: {error}"), 1)
         }
         Some(Log::Shared(path)) => filtered(&arguments, &path),
+        // Where nobody writes the system's log into files, the journal has it.
+        None if Path::new(JOURNAL).is_dir() => {
+            let error = journal(&arguments).exec();
+            fail(format_args!("cannot run journalctl: {error}"), 1)
+        }
         None => fail(
             "there is no log: put `logfile /var/log/ppp.log` into /etc/ppp/options.pptp",
             1,
         ),
     }
+}
+
+/// As many lines as tail(1) shows, if nothing else is wanted; -f and -n mean the same to both.
+fn journal(arguments: &[OsString]) -> Command {
+    let mut command = Command::new("journalctl");
+    command.args(["--no-pager", "--lines=10"]);
+    for program in PROGRAMS {
+        if let Some(name) = program.strip_suffix('[') {
+            command.args(["-t", name]);
+        }
+    }
+    command.args(arguments);
+    command
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -105,6 +126,17 @@ mod tests {
         assert_eq!(find(dir.path()), Some(Log::Shared(path("messages"))));
         std::fs::write(path("ppp.log"), "x\n").unwrap();
         assert_eq!(find(dir.path()), Some(Log::Own(path("ppp.log"))));
+    }
+
+    #[test]
+    fn the_journal_is_asked_for_the_same_programs() {
+        let command = journal(&["-n".into(), "50".into()]);
+        let words: Vec<_> = command.get_args().filter_map(|it| it.to_str()).collect();
+        let words = words.join(" ");
+        assert!(
+            words.contains("-t pppd -t chat -t pptp -t pptp-fast -t pptpd -n 50"),
+            "{words}"
+        );
     }
 
     #[test]

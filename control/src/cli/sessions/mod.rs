@@ -16,6 +16,10 @@ mod selection;
 
 /// List, show and end the sessions of the server on this machine, and look into one.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pptp-fast sessions list\n  pptp-fast sessions show mia\n  \
+    pptp-fast sessions terminate --user mia"
+)]
 pub(super) struct Sessions {
     #[command(subcommand)]
     command: Command,
@@ -56,6 +60,8 @@ struct List {
 
 /// Show everything about one session.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast sessions show mia\n  \
+    pptp-fast sessions show 10.0.0.7 --json")]
 struct Show {
     /// Its sid or call ID, the address inside its tunnel, or the user.
     id: String,

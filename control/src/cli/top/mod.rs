@@ -29,6 +29,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Watch sessions and tunnels: rates, loss, drops. Keys: arrows sort and scroll, r reverses,
 /// / filters, q quits.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pptp-fast top\n  pptp-fast top --interval 0.5")]
 pub(super) struct Top {
     /// Seconds between two looks.
     #[arg(long, default_value_t = 1.0, value_parser = interval)]

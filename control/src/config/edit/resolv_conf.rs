@@ -264,7 +264,7 @@ fn text(search: &[String], servers: &[String]) -> Result<String, EditError> {
         .find(|word| word.parse::<std::net::IpAddr>().is_err())
     {
         return bad(format!(
-            "'{}' is not a name server's address",
+            "'{}' is not a name server's address, such as 10.0.0.1",
             word.escape_debug()
         ));
     }

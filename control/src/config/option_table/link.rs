@@ -50,11 +50,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     value("lcp-echo-interval", COUNT, |o, v| {
         o.echo_interval_s = Some(v.u32())
     }),
-    harmless(
-        "lcp-echo-adaptive",
-        Takes::Nothing,
-        "any packet of the peer counts as an answer",
-    ),
+    flag("lcp-echo-adaptive", |o, _| o.echo_adaptive = true),
     harmless(
         "lcp-rtt-file",
         Takes::Text,

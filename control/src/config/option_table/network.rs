@@ -10,7 +10,6 @@ use crate::wire::ipv6cp::InterfaceIdentifier;
 
 const NO_VJ: &str = "Van Jacobson compression is never negotiated";
 const NO_COMPRESSION: &str = "no compression is ever negotiated, only MPPE";
-const NO_IPV6_ROUTE: &str = "no default route for IPv6 is set; ipv6-up can set one";
 const NO_PERSISTENT: &str = "interface identifiers are drawn, or given with ipv6";
 const ONE_TIMER: &str = "one restart timer serves all protocols: lcp-restart";
 const ONE_COUNTER: &str = "one counter serves all protocols: that of lcp";
@@ -102,10 +101,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
     flag("ipv6cp-accept-local", |o, _| o.ipv6.accept_local = true),
     flag("ipv6cp-accept-remote", |o, _| o.ipv6.accept_remote = true),
     flag("ipv6cp-use-ipaddr", |o, _| o.ipv6.use_ip_addresses = true),
-    harmless("defaultroute6", Takes::Nothing, NO_IPV6_ROUTE),
-    harmless("nodefaultroute6", Takes::Nothing, NO_IPV6_ROUTE).in_group("defaultroute6"),
-    harmless("-defaultroute6", Takes::Nothing, NO_IPV6_ROUTE).in_group("defaultroute6"),
-    harmless("defaultroute6-metric", METRIC, NO_IPV6_ROUTE),
+    flag("defaultroute6", |o, _| o.ipv6.default_route = true),
+    flag("nodefaultroute6", |o, _| o.ipv6.default_route = false).in_group("defaultroute6"),
+    flag("-defaultroute6", |o, _| o.ipv6.default_route = false).in_group("defaultroute6"),
+    value("defaultroute6-metric", METRIC, |o, v| {
+        o.ipv6.default_route_metric = u32::try_from(v.number).ok();
+    }),
     harmless("ipv6cp-use-persistent", Takes::Nothing, NO_PERSISTENT),
     harmless(
         "ipv6cp-use-remotenumber",
@@ -208,27 +209,54 @@ pub(super) const ADDRESSES: OptionSpec = wild(
 );
 
 fn set_addresses(options: &mut PppdOptions, value: &Value<'_>) -> Result<(), String> {
-    let (local, remote) = parse_addresses(value.text).ok_or("not a pair of addresses")?;
-    if local.is_some() {
-        options.local_address = local;
+    let (local, remote) = value
+        .text
+        .split_once(':')
+        .ok_or("not a pair of addresses")?;
+    if let Some(local) = parse_end(local)? {
+        options.local_address = Some(local);
     }
-    if remote.is_some() {
-        options.remote_address = remote;
+    if let Some(remote) = parse_end(remote)? {
+        options.remote_address = Some(remote);
     }
     Ok(())
 }
 
-/// `a:b`, `a:` or `:b`; 0.0.0.0 stands for none.
-pub(super) fn parse_addresses(word: &str) -> Option<(Option<Ipv4Addr>, Option<Ipv4Addr>)> {
-    let (local, remote) = word.split_once(':')?;
-    let parse = |text: &str| -> Option<Option<Ipv4Addr>> {
-        if text.is_empty() {
-            return Some(None);
-        }
-        let address: Ipv4Addr = text.parse().ok()?;
-        Some((!address.is_unspecified()).then_some(address))
+/// `a:b`, `a:` or `:b`, of addresses or names of hosts.
+pub(super) fn is_pair(word: &str, addresses_only: bool) -> bool {
+    let fits = |end: &str| {
+        let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        let is_name = end.len() <= 253 && !end.starts_with('-') && end.chars().all(letter);
+        end.is_empty() || end.parse::<Ipv4Addr>().is_ok() || (is_name && !addresses_only)
     };
-    Some((parse(local)?, parse(remote)?))
+    let ends = word.split_once(':');
+    ends.is_some_and(|(local, remote)| fits(local) && fits(remote))
+}
+
+/// One end of the pair; 0.0.0.0 stands for none, as nothing does.
+fn parse_end(text: &str) -> Result<Option<Ipv4Addr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = match text.parse::<Ipv4Addr>() {
+        Ok(address) => address,
+        Err(_) => resolve(text).ok_or_else(|| {
+            format!("unknown host: {text} (an option with a colon in it is a pair local:remote)")
+        })?,
+    };
+    Ok((!address.is_unspecified()).then_some(address))
+}
+
+/// The address of a host, asked for while options are read, as pppd does it.
+fn resolve(host: &str) -> Option<Ipv4Addr> {
+    use std::net::{SocketAddr, ToSocketAddrs};
+    (host, 0)
+        .to_socket_addrs()
+        .ok()?
+        .find_map(|address| match address {
+            SocketAddr::V4(address) => Some(*address.ip()),
+            SocketAddr::V6(_) => None,
+        })
 }
 
 /// `::dead:beef,::1`, either of them may be missing; only the lower halves count.

@@ -235,10 +235,28 @@ fn addresses_are_a_word_of_their_own() {
     assert_eq!(pair("10.0.0.1:"), (Some(a), None));
     assert_eq!(pair(":10.0.0.2"), (None, Some(b)));
     assert_eq!(pair("0.0.0.0:10.0.0.2"), (None, Some(b)));
+    // pppd takes names of hosts, too. No name server is asked for a label as long as this.
+    assert_eq!(pair("localhost:"), (Some(Ipv4Addr::LOCALHOST), None));
+    let no_host = format!("10.0.0.1:{}", "x".repeat(64));
+    assert!(options(&no_host).unwrap_err().contains("unknown host: xxx"));
+}
+
+#[test]
+fn a_part_of_a_password_is_not_taken_for_a_host() {
+    let error = options("password two localhost:words").unwrap_err();
     assert!(
-        options("10.0.0.1:10.0.0.x")
+        error.contains("needs quotes") && !error.contains("words"),
+        "{error}"
+    );
+    assert!(options("password one 10.0.0.1:").is_ok());
+    // Nor is it shown as the speed of a line.
+    let numbers = options("password two 4711 0815\ndebug dump").unwrap();
+    let dump = numbers.dump_text();
+    assert!(!dump.contains("4711") && !dump.contains("0815"), "{dump}");
+    assert!(
+        options("password two 4711 some:words")
             .unwrap_err()
-            .contains("unrecognized option")
+            .contains("needs quotes")
     );
 }
 

@@ -3,6 +3,9 @@
 use super::{PppdOptions, Setting};
 use crate::config::option_table::{self, OptionSpec, Takes, Value};
 
+/// In the place of a password.
+pub(super) const HIDDEN: &str = "??????";
+
 impl PppdOptions {
     /// What pppd's `dump` prints: `pppd options in effect:`, then the option of each group that
     /// was set last, in the table's order.
@@ -42,7 +45,7 @@ pub(super) fn shown(spec: &OptionSpec, value: &Value<'_>) -> String {
     match spec.takes {
         Takes::Nothing if spec.wild => value.text.to_owned(),
         Takes::Nothing => String::new(),
-        Takes::Secret => "??????".to_owned(),
+        Takes::Secret => HIDDEN.to_owned(),
         Takes::Number(..) => value.number.to_string(),
         Takes::Hex => format!("{:x}", value.number),
         Takes::Address => value.address.to_string(),

@@ -109,6 +109,10 @@ pub struct Ipv6Options {
     pub accept_remote: bool,
     /// `ipv6cp-use-ipaddr`: identifiers end in the IPv4 addresses.
     pub use_ip_addresses: bool,
+    /// `defaultroute6`.
+    pub default_route: bool,
+    /// `defaultroute6-metric`; `None` is the kernel's.
+    pub default_route_metric: Option<u32>,
 }
 
 /// What the `pptp` program takes on its command line (pptp(8)), from a `pty` option or from flags.
@@ -242,6 +246,8 @@ pub struct PppdOptions {
     pub echo_interval_s: Option<u32>,
     /// `lcp-echo-failure`; 0 never gives up, `None` is our default.
     pub echo_failure: Option<u32>,
+    /// `lcp-echo-adaptive`.
+    pub echo_adaptive: bool,
     /// `chap-interval`; 0 challenges once.
     pub chap_interval_s: u32,
     /// `chap-timeout`.
@@ -352,6 +358,7 @@ impl Default for PppdOptions {
             max_failure: 10,
             echo_interval_s: None,
             echo_failure: None,
+            echo_adaptive: false,
             chap_interval_s: 0,
             auth_timeout_s: 60,
             local_address: None,

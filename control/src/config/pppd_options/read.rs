@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::dump::shown;
+use super::dump::{HIDDEN, shown};
 use super::{PppdOptions, Setting};
 use crate::config::error::{ConfigError, Place, nearest};
 use crate::config::option_table::{self, Include, OptionSpec, Setter, Takes, Treatment, Value};
@@ -190,10 +190,11 @@ impl PppdOptions {
         while let Some(word) = words.next()? {
             nesting.count_word(&word.place)?;
             let name = String::from_utf8_lossy(&word.octets).into_owned();
-            let spec = option_table::find(&name).or_else(|| option_table::find_wild(&name));
+            // It may be the rest of a password: then it must not be shown.
+            let hidden = after_secret && !word.starts_line;
+            let spec = option_table::find(&name);
+            let spec = spec.or_else(|| option_table::find_wild(&name, hidden));
             let Some(spec) = spec else {
-                // It may be the rest of a password: then it must not be shown.
-                let hidden = after_secret && !word.starts_line;
                 nesting.report(unknown(word.place, name, hidden))?;
                 continue;
             };
@@ -209,9 +210,15 @@ impl PppdOptions {
                     }
                 },
             };
-            after_secret = spec.takes == Takes::Secret;
+            let is_hidden = hidden && spec.wild;
+            after_secret = spec.takes == Takes::Secret || is_hidden;
+            let count = self.settings.len();
             if let Err(error) = self.set(spec, &argument, place, nesting) {
                 nesting.report(error)?;
+            }
+            if is_hidden {
+                let rest = self.settings.iter_mut().skip(count);
+                rest.for_each(|setting| HIDDEN.clone_into(&mut setting.shown));
             }
         }
         Ok(())

@@ -26,12 +26,32 @@ impl Client<'_> {
         let ipv6 = Some(Ipv6Spec { peer });
         self.engine
             .command(call_id, Command::SetIpv6 { call_id, ipv6 });
+        self.set_default_route6().await;
         self.start_ipv6_script(Script::Ipv6Up, None);
+    }
+
+    /// `defaultroute6`. The server has an IPv4 address, so nothing has to stay outside.
+    async fn set_default_route6(&self) {
+        let Some(metric) = self.config.default_route6 else {
+            return;
+        };
+        let table = self.routes.table();
+        let added = self.netlink.add_default_route6(self.index, metric, table);
+        match added.await {
+            Ok(()) => self.log.line("Route: ::/0 added"),
+            Err(error) => self.log.line(&format!(
+                "{error}: where there is one, give this one a defaultroute6-metric"
+            )),
+        }
     }
 
     /// IPv6 alone ends.
     pub(super) async fn ipv6_down(&mut self) {
-        self.start_ipv6_script(Script::Ipv6Down, None);
+        let carried = self.network.as_ref().map(|standing| {
+            let (sent, received) = self.octets();
+            (standing.since.elapsed().as_secs(), sent, received)
+        });
+        self.start_ipv6_script(Script::Ipv6Down, carried);
         let standing = self.network.as_mut();
         if let Some(agreed) = standing.and_then(|standing| standing.ipv6.take()) {
             self.forget_link_local(agreed).await;
@@ -41,6 +61,12 @@ impl Client<'_> {
     /// Takes the address of this end away; on demand, IPv6 waits with it for the next call.
     pub(super) async fn forget_link_local(&self, agreed: Ipv6Network) {
         let local = agreed.local.link_local();
+        if let Some(metric) = self.config.default_route6 {
+            let table = self.routes.table();
+            self.netlink
+                .remove_default_route6(self.index, metric, table)
+                .await;
+        }
         self.netlink.remove_link_local(self.index, local).await;
         if self.config.persist.demand {
             ipv6::permit(&self.interface, false);
@@ -51,9 +77,7 @@ impl Client<'_> {
     pub(super) fn start_ipv6_script(&self, script: Script, carried: Option<(u64, u64, u64)>) {
         let standing = self.network.as_ref().filter(|it| it.ipv6.is_some());
         if let Some(standing) = standing {
-            let mut facts = self.facts(Some(&standing.agreed), carried);
-            facts.ipv6 = standing.ipv6;
-            self.scripts.start(script, &facts, &self.log);
+            self.start_script(script, Some(&standing.agreed), carried);
         }
     }
 }

@@ -131,6 +131,7 @@ impl Client<'_> {
         if is_agreed {
             let facts = self.facts(Some(network), None);
             self.scripts.run(Script::IpPreUp, &facts, &self.log).await;
+            self.follow_new_name().await;
         }
         ipv6::choose_no_address(&self.interface);
         self.netlink.set_up(index, Some(network.mtu)).await?;
@@ -243,7 +244,7 @@ impl Client<'_> {
         });
     }
 
-    /// net-pre-up may have renamed the interface.
+    /// net-pre-up or ip-pre-up may have renamed the interface.
     pub(super) async fn follow_new_name(&mut self) {
         let Ok(name) = self.netlink.name_of(self.index).await else {
             return;
@@ -291,7 +292,7 @@ impl Client<'_> {
             interface: &self.interface,
             device: &self.device,
             network,
-            ipv6: None,
+            ipv6: self.network.as_ref().and_then(|standing| standing.ipv6),
             peer_name: self.peer_name.as_deref(),
             uses_peer_dns: self.config.link.addresses.ask_dns,
             carried,

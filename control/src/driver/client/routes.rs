@@ -107,6 +107,11 @@ impl Routes {
         }
     }
 
+    /// The routing table of what goes through the tunnel; `None` is the main one.
+    pub(super) const fn table(&self) -> Option<u32> {
+        self.table
+    }
+
     /// Where packets to `server` go now.
     pub(super) async fn way(
         &self,

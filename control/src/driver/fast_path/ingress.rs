@@ -25,19 +25,16 @@ use rtnetlink::sys::Socket;
 
 use crate::driver::nftables::message::{
     self, APPEND, Attributes, Batch, CREATE, DELETE_ELEMENT, DROP, Family, LINK_HEADER,
-    NETWORK_HEADER, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, NEXT_REGISTER, REGISTER,
+    NETWORK_HEADER, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, NEXT_REGISTER,
+    OWNED_TABLE_PREFIX, REGISTER, TABLE_OWNED,
 };
 
-/// What the name of the table begins with; the netlink port of its owner follows.
-const TABLE_PREFIX: &str = "pptp-fast-";
 /// Name of the set.
 const CALLS: &str = "calls";
 /// Elements that the set may have: as many as there are call IDs.
 const CALLS_MAX: u32 = 1 << 16;
 /// Elements in a message, which has an end: each takes 24 octets of it.
 const CALLS_A_MESSAGE: usize = 1024;
-/// `NFT_TABLE_F_OWNER` (Linux 5.12).
-const TABLE_OWNED: u32 = 2;
 /// Where GRE begins behind a header without options.
 const GRE: u32 = 20;
 /// `NFT_META_PKTTYPE`.
@@ -69,7 +66,7 @@ impl IngressDrop {
         let (socket, port) = message::open()?;
         let mut this = Self {
             socket,
-            table: format!("{TABLE_PREFIX}{port}"),
+            table: format!("{OWNED_TABLE_PREFIX}{port}"),
             sequence: 0,
         };
         this.commit(|table, batch| create(table, places, batch))?;
@@ -185,17 +182,14 @@ fn put_rule(out: &mut Attributes, table: &str, place: Place) {
         out.compare(&place.address.octets());
         out.load(NETWORK_HEADER, 12, 4, REGISTER);
         out.load(NETWORK_HEADER, GRE + 6, 2, NEXT_REGISTER);
-        out.expression("lookup", |out| {
-            out.text(1, CALLS);
-            out.number(2, REGISTER);
-        });
+        out.look_up(CALLS, true);
         out.verdict(DROP);
     });
 }
 
-/// Whether a table that the kernel lists is one that [`IngressDrop`] made, in this process or in
-/// another: it touches no packets but those of its own sessions. `entry` is the message without
-/// its netlink header.
+/// Whether a table that the kernel lists is one that this program made, here or in another process:
+/// [`IngressDrop`], or the rules of a server for what is inside tunnels. Such a table touches no
+/// packets but those of its own sessions. `entry` is the message without its netlink header.
 pub(super) fn is_own_table(entry: &[u8]) -> bool {
     let (Some(&family), Some(attributes)) = (entry.first(), entry.get(4..)) else {
         return false;
@@ -215,7 +209,8 @@ pub(super) fn is_own_table(entry: &[u8]) -> bool {
     let (Some(name), Some(owner)) = (name, owner) else {
         return false;
     };
-    family == Family::Netdev.number() && name == format!("{TABLE_PREFIX}{owner}").as_bytes()
+    let families = [Family::Netdev, Family::Inet].map(Family::number);
+    families.contains(&family) && name == format!("{OWNED_TABLE_PREFIX}{owner}").as_bytes()
 }
 
 #[cfg(test)]
@@ -236,6 +231,7 @@ mod tests {
     #[test]
     fn only_a_table_named_after_the_owner_that_the_kernel_names_is_ours() {
         assert!(is_own_table(&entry(5, "pptp-fast-77", Some(77))));
+        assert!(is_own_table(&entry(1, "pptp-fast-77", Some(77))));
         for other in [
             entry(5, "pptp-fast-77", Some(78)),
             entry(5, "pptp-fast-77", None),

@@ -13,6 +13,8 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
+use super::proxies;
+
 /// Of link-local addresses.
 const LINK_LOCAL_PREFIX_LEN: u8 = 64;
 
@@ -92,6 +94,16 @@ pub(crate) enum Change {
     AddNetwork(RouteVia),
     /// That it is gone already is no error.
     RemoveRoute(RouteVia),
+    /// Has ARP for this address answered on an interface.
+    AddProxy {
+        index: u32,
+        address: Ipv4Addr,
+    },
+    /// That it is gone already is no error.
+    RemoveProxy {
+        index: u32,
+        address: Ipv4Addr,
+    },
     AddLinkLocalRoute {
         index: u32,
         host: Ipv6Addr,
@@ -110,6 +122,7 @@ impl Change {
         match self {
             Self::RemoveAddress { .. }
             | Self::RemoveRoute(_)
+            | Self::RemoveProxy { .. }
             | Self::RemoveLinkLocalRoute { .. } => true,
             Self::AddNetwork(_) => error.kind() == io::ErrorKind::AlreadyExists,
             _ => false,
@@ -170,6 +183,14 @@ impl Change {
                 (message, NLM_F_CREATE | NLM_F_EXCL)
             }
             Self::RemoveRoute(route) => (RouteNetlinkMessage::DelRoute(route.message(table)), 0),
+            Self::AddProxy { index, address } => {
+                let entry = proxies::message(*index, *address);
+                (RouteNetlinkMessage::NewNeighbour(entry), SET)
+            }
+            Self::RemoveProxy { index, address } => {
+                let entry = proxies::message(*index, *address);
+                (RouteNetlinkMessage::DelNeighbour(entry), 0)
+            }
             Self::AddLinkLocalRoute { index, host, mtu } => {
                 let mut message = link_local_route(*index, *host, table);
                 message.attributes.push(mtu_metric(*mtu));
@@ -195,6 +216,8 @@ impl fmt::Display for Change {
             Self::AddLinkLocal { address, .. } => write!(f, "add the address {address}"),
             Self::AddRoute(route) | Self::AddNetwork(route) => write!(f, "route {route}"),
             Self::RemoveRoute(route) => write!(f, "remove the route {route}"),
+            Self::AddProxy { address, .. } => write!(f, "answer ARP for {address}"),
+            Self::RemoveProxy { address, .. } => write!(f, "stop answering ARP for {address}"),
             Self::AddLinkLocalRoute { host, .. } => write!(f, "route {host}"),
             Self::RemoveLinkLocalRoute { host, .. } => write!(f, "remove the route to {host}"),
         }

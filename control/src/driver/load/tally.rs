@@ -98,6 +98,7 @@ const fn name(ending: &Ending) -> &'static str {
         Ending::PeerDead(_) => "no_answer_to_echoes",
         Ending::IdleTimeout | Ending::ConnectTimeout => "timed_out",
         Ending::LoopedBack => "looped_back",
+        Ending::TrafficLimit => "traffic_limit",
         Ending::NoAddresses(_) => "no_addresses",
     }
 }

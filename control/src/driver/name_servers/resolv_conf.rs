@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::edit::resolv_conf::{ResolvConf as Versions, same};
 
-/// By this line a file of ours is known.
+/// By this line a file of ours is known, and what a script of ip-up.d makes of one.
 const MARK: &str = "# Written by pptp-fast for a tunnel; the file of before is";
 /// More are not asked (resolv.conf(5), MAXNS).
 const SERVERS_MAX: usize = 3;
@@ -174,8 +174,9 @@ impl ResolvConf {
     }
 
     fn is_ours(&self) -> bool {
-        self.is_link_to_version()
-            || fs::read(&self.versions.active).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
+        let text = fs::read_to_string(&self.versions.active);
+        let is_marked = |text: String| text.lines().any(|line| line.starts_with(MARK));
+        self.is_link_to_version() || text.is_ok_and(is_marked)
     }
 
     fn is_link_to_version(&self) -> bool {
@@ -313,6 +314,27 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    /// Debian's ip-up.d/0000usepeerdns puts servers in front of what stands in the file; its
+    /// counterpart in ip-down.d is not run when a process is killed.
+    #[test]
+    fn a_script_that_merges_does_not_make_the_file_foreign() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path());
+        fs::write(&files.versions.active, FORMER).unwrap();
+        files.add("a", &[SERVER], &|_| true).unwrap();
+        let ours = fs::read_to_string(&files.versions.active).unwrap();
+        let rest = ours.lines().filter(|line| !line.starts_with("nameserver"));
+        let merged = format!(
+            "nameserver {SERVER}\n{}\n",
+            rest.collect::<Vec<_>>().join("\n")
+        );
+        fs::remove_file(&files.versions.active).unwrap();
+        fs::write(&files.versions.active, merged).unwrap();
+        assert!(files.repair(&|_| false).unwrap());
+        assert_eq!(fs::read_to_string(&files.versions.active).unwrap(), FORMER);
+        assert_eq!(names(dir.path()), ["resolv.conf"]);
     }
 
     #[test]

@@ -50,6 +50,12 @@ pub(crate) const TRANSPORT_HEADER: u32 = 2;
 /// `NFT_CMP_EQ`.
 const EQUAL: u32 = 0;
 
+/// What the name of a table begins with that goes with the process that made it; the netlink port
+/// of its owner follows.
+pub(crate) const OWNED_TABLE_PREFIX: &str = "pptp-fast-";
+/// `NFT_TABLE_F_OWNER` (Linux 5.12).
+pub(crate) const TABLE_OWNED: u32 = 2;
+
 /// `NF_DROP` and `NF_ACCEPT`.
 pub(crate) const DROP: u32 = 0;
 pub(crate) const ACCEPT: u32 = 1;
@@ -160,6 +166,19 @@ impl Attributes {
             out.number(1, REGISTER);
             out.number(2, EQUAL);
             out.nest(3, |out| out.value(1, value));
+        });
+    }
+
+    /// Goes on when the set of this name has what the register holds, or has not.
+    pub(crate) fn look_up(&mut self, set: &str, is_in: bool) {
+        // `NFT_LOOKUP_F_INV`.
+        const INVERTED: u32 = 1;
+        self.expression("lookup", |out| {
+            out.text(1, set);
+            out.number(2, REGISTER);
+            if !is_in {
+                out.number(5, INVERTED);
+            }
         });
     }
 

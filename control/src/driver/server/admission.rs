@@ -87,10 +87,13 @@ impl Server {
         &mut self,
         call_id: CallId,
         request_id: u32,
-        attributes: SessionAttributes,
+        mut attributes: SessionAttributes,
         proof: Option<MsChapProof>,
         message: String,
     ) -> Vec<Action> {
+        if !self.settle_rates(call_id, &mut attributes) {
+            return self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN));
+        }
         let others = match self.config.single_session {
             // Nobody asks: looking at all sessions for each that comes would take long with many.
             SingleSession::Allow => Vec::new(),
@@ -122,8 +125,12 @@ impl Server {
             actions.extend(self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN)));
             return actions;
         };
+        let is_limited_anew = self.is_limited_anew(call_id, &attributes);
         if let Some(session) = self.sessions.get_mut(&call_id) {
             session.attributes = attributes;
+        }
+        if is_limited_anew {
+            self.set_limits(call_id, true);
         }
         let verdict = Verdict::Accept {
             proof,

@@ -3,6 +3,9 @@
 
 use std::net::Ipv4Addr;
 
+use dataplane::rate_limit::Quota;
+
+use crate::config::rates::RateLimit;
 use crate::config::secrets::Entry;
 
 /// How many routes one session may bring (`Framed-Route`).
@@ -69,12 +72,16 @@ pub struct SessionAttributes {
     pub routes: Vec<SessionRoute>,
     /// `Filter-Id`, as it came.
     pub filter_id: Option<String>,
-    /// `Mikrotik-Rate-Limit`, as it came; a local secret's fifth column is of the same kind.
+    /// `Mikrotik-Rate-Limit`, as it came.
     pub rate_limit: Option<String>,
     /// `WISPr-Bandwidth-Max-Up`, what the client may send: bits a second.
     pub wispr_up_bps: Option<u32>,
     /// `WISPr-Bandwidth-Max-Down`, what it may receive: bits a second.
     pub wispr_down_bps: Option<u32>,
+    /// What those three, or the fifth column of a secret, come to.
+    pub rates: Option<RateLimit>,
+    /// `Session-Octets-Limit` and its like; instead of the server's own.
+    pub quota: Option<Quota>,
     /// `Session-Timeout`; instead of the server's own.
     pub session_timeout_ms: Option<u64>,
     /// `Idle-Timeout`; instead of the server's own.
@@ -97,6 +104,7 @@ impl SessionAttributes {
         Self {
             user: user.to_owned(),
             address: fixed.map_or(AddressChoice::Pool, AddressChoice::Fixed),
+            rates: entry.and_then(|entry| entry.rates),
             ..Self::default()
         }
     }

@@ -131,6 +131,12 @@ impl Server {
             role: Role::Both,
         };
         self.engine.command(call_id, attach);
+        if let Err(error) = self.host_rules.add_device(&device.name) {
+            let name = &device.name;
+            self.log.line(&format!(
+                "cannot have the rules of [traffic] count for {name}: {error}"
+            ));
+        }
     }
 
     /// Gives an action back that may be done now.
@@ -364,16 +370,17 @@ impl Server {
             compress_protocol: network.compress_protocol,
             compress_address_control: network.compress_address_control,
             require_encryption: network.require_encryption,
-            check_source: true,
+            check_source: self.config.traffic.check_source,
         };
         let open = Command::OpenNetwork {
             call_id,
             network: spec,
         };
         self.engine.command(call_id, open);
-        let mtu = Some(network.mtu);
+        let mtu = self.config.traffic.clamp_mss.then_some(network.mtu);
         self.engine
             .command(call_id, Command::ClampMss { call_id, mtu });
+        self.set_limits(call_id, false);
         let networks = self
             .sessions
             .get(&call_id)
@@ -401,6 +408,7 @@ impl Server {
             self.hold(Action::NetworkUp { call_id, network });
             return;
         }
+        self.answer_arp(call_id, network.remote);
         self.start_script(Script::IpUp, call_id, Some(&network));
         if let Some(session) = self.sessions.get_mut(&call_id) {
             let now = Instant::now();
@@ -416,14 +424,19 @@ impl Server {
     }
 
     pub(super) fn network_down(&mut self, call_id: CallId) {
+        let session = self.sessions.get(&call_id);
+        let standing = session.and_then(|it| it.network.as_ref());
+        if let Some(agreed) = standing.map(|it| it.agreed.clone()) {
+            self.start_script(Script::IpDown, call_id, Some(&agreed));
+        }
         self.ipv6_down(call_id);
+        self.stop_answering_arp(call_id);
         let Some(session) = self.sessions.get_mut(&call_id) else {
             return;
         };
         let prepared = session.way.prepared.take();
         let standing = session.network.take();
-        if let Some(Standing { agreed, since, .. }) = standing {
-            self.start_script(Script::IpDown, call_id, Some(&agreed));
+        if let Some(Standing { since, .. }) = standing {
             let minutes = since.elapsed().as_secs_f64() / 60.0;
             self.say(call_id, &format!("Connect time {minutes:.1} minutes."));
             if let Some(counters) = self.engine.counters(call_id) {
@@ -451,6 +464,8 @@ impl Server {
             Some(device) => {
                 let tun = session_tun(call_id);
                 self.engine.command(call_id, Command::DetachTun { tun });
+                // That it is not in the table is no harm.
+                let _ = self.host_rules.remove_device(&device.name);
                 self.kernel.close(device.fd);
             }
             None => self.take_routes_away(call_id, way.prepared),

@@ -412,6 +412,7 @@ pub(super) const fn cause(ending: &Ending) -> &'static str {
         Ending::NoAddresses(_) => "no_address",
         Ending::IdleTimeout => "idle",
         Ending::ConnectTimeout => "session_time",
+        Ending::TrafficLimit => "quota",
         Ending::NegotiationFailed(_) | Ending::PeerIncompatible(_) | Ending::LoopedBack => {
             "negotiation"
         }

@@ -101,6 +101,7 @@ impl Server {
             state: session.state().to_owned(),
             uptime_s: session.since.map_or(0, |since| since.elapsed().as_secs()),
             cipher: network.map(|it| it.agreed.cipher.clone()),
+            rate_limit: self.rate_limit(&session.attributes),
             setup: seen.map_or_else(Vec::new, |seen| seen.setup()),
             ..SessionRecord::default()
         };

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::Server;
 use crate::config::error::ConfigError;
 use crate::config::server::ServerConfig;
+use crate::config::traffic::TrafficConfig;
 use crate::driver::admin::Answer;
 use crate::driver::admin::records::Reloaded;
 
@@ -123,6 +124,11 @@ impl Server {
         old.secrets = new.secrets;
         old.pools = new.pools;
         old.delegate = new.delegate;
+        let host = old.traffic.host.clone();
+        old.traffic = TrafficConfig {
+            host,
+            ..new.traffic
+        };
         old.timeouts.idle_ms = new.timeouts.idle_ms;
         old.timeouts.session_ms = new.timeouts.session_ms;
         old.timeouts.shutdown_ms = new.timeouts.shutdown_ms;
@@ -162,6 +168,10 @@ fn differences(old: &ServerConfig, new: &ServerConfig) -> Vec<String> {
             "how many sessions there may be, or which addresses count as one",
             (old.limits.sessions_max, old.limits.peer_prefix_len)
                 != (new.limits.sessions_max, new.limits.peer_prefix_len),
+        ),
+        (
+            "client_to_client, forwarding, nat or proxy_arp",
+            (&old.traffic.host, old.proxy_arp) != (&new.traffic.host, new.proxy_arp),
         ),
         ("the MTU", old.link.lcp.mtu != new.link.lcp.mtu),
         ("the log file", old.log.file != new.log.file),

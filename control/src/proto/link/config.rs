@@ -58,6 +58,8 @@ pub struct LcpConfig {
     pub max_failure: u32,
     /// Between LCP Echo-Requests; 0 sends none.
     pub echo_interval_ms: u64,
+    /// No Echo-Request when packets have come since the last one was due.
+    pub echo_adaptive: bool,
     /// Unanswered Echo-Requests until the link is dead; 0 never.
     pub echo_failure: u32,
     /// From one CHAP Challenge that the peer has met to the next (`chap-interval`); 0 never.
@@ -87,6 +89,7 @@ impl Default for LcpConfig {
             max_terminate: 2,
             max_failure: 10,
             echo_interval_ms: 30_000,
+            echo_adaptive: false,
             echo_failure: 4,
             chap_interval_ms: 0,
             auth_timeout_ms: 60_000,

@@ -290,10 +290,12 @@ impl Link {
         ] {
             ctx.timers.stop(timer);
         }
+        // pppd ends IP before IPv6, and so do its scripts; the former says the latter, too.
+        self.ipcp.lower_down(&mut ctx);
         if let Some(ipv6cp) = &mut self.ipv6cp {
+            ipv6cp.protocol.forget_announcement();
             ipv6cp.lower_down(&mut ctx);
         }
-        self.ipcp.lower_down(&mut ctx);
         self.ccp.lower_down(&mut ctx);
         self.parked = None;
         self.parked_ipv6 = None;

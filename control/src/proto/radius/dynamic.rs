@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
+use dataplane::rate_limit::Quota;
 
+use super::quota::quota_of;
 use crate::proto::Time;
 use crate::proto::auth::Secret;
 use crate::wire::radius::{
@@ -83,6 +85,8 @@ pub struct Change {
     pub wispr_up_bps: Option<u32>,
     /// `WISPr-Bandwidth-Max-Down`, bits a second.
     pub wispr_down_bps: Option<u32>,
+    /// `Session-Octets-Limit` and its like; the session's counters are held against it.
+    pub quota: Option<Quota>,
     /// `Class`, all of them.
     pub class: Option<Vec<Vec<u8>>>,
 }
@@ -116,6 +120,7 @@ pub fn change_of(packet: Packet<'_>) -> Change {
         rate_limit: packet.text(Kind::MIKROTIK_RATE_LIMIT),
         wispr_up_bps: packet.number(Kind::WISPR_BANDWIDTH_MAX_UP),
         wispr_down_bps: packet.number(Kind::WISPR_BANDWIDTH_MAX_DOWN),
+        quota: quota_of(packet),
         class: (!class.is_empty()).then_some(class),
     }
 }
@@ -317,6 +322,17 @@ const fn is_understood(kind: Kind) -> bool {
             | Kind::MIKROTIK_RATE_LIMIT
             | Kind::WISPR_BANDWIDTH_MAX_UP
             | Kind::WISPR_BANDWIDTH_MAX_DOWN
+            | Kind::SESSION_OCTETS_LIMIT
+            | Kind::OCTETS_DIRECTION
+            | Kind::MIKROTIK_RECV_LIMIT
+            | Kind::MIKROTIK_XMIT_LIMIT
+            | Kind::MIKROTIK_TOTAL_LIMIT
+            | Kind::MIKROTIK_RECV_LIMIT_GIGAWORDS
+            | Kind::MIKROTIK_XMIT_LIMIT_GIGAWORDS
+            | Kind::MIKROTIK_TOTAL_LIMIT_GIGAWORDS
+            | Kind::CHILLISPOT_MAX_INPUT_OCTETS
+            | Kind::CHILLISPOT_MAX_OUTPUT_OCTETS
+            | Kind::CHILLISPOT_MAX_TOTAL_OCTETS
     )
 }
 

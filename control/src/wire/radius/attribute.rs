@@ -31,6 +31,7 @@ macro_rules! kinds {
 const MICROSOFT: u32 = 311;
 const MIKROTIK: u32 = 14_988;
 const WISPR: u32 = 14_122;
+const CHILLISPOT: u32 = 14_559;
 
 const fn std(kind: u8) -> Kind {
     Kind::Standard(kind)
@@ -89,6 +90,8 @@ kinds! {
     FRAMED_POOL = std(88), "Framed-Pool";
     NAS_IPV6_ADDRESS = std(95), "NAS-IPv6-Address";
     ERROR_CAUSE = std(101), "Error-Cause";
+    SESSION_OCTETS_LIMIT = std(227), "Session-Octets-Limit";
+    OCTETS_DIRECTION = std(228), "Octets-Direction";
     MS_CHAP_RESPONSE = ms(1), "MS-CHAP-Response";
     MS_CHAP_ERROR = ms(2), "MS-CHAP-Error";
     MS_MPPE_ENCRYPTION_POLICY = ms(7), "MS-MPPE-Encryption-Policy";
@@ -103,6 +106,15 @@ kinds! {
     MS_SECONDARY_DNS_SERVER = ms(29), "MS-Secondary-DNS-Server";
     MS_PRIMARY_NBNS_SERVER = ms(30), "MS-Primary-NBNS-Server";
     MS_SECONDARY_NBNS_SERVER = ms(31), "MS-Secondary-NBNS-Server";
+    MIKROTIK_RECV_LIMIT = Self::Vendor(MIKROTIK, 1), "Mikrotik-Recv-Limit";
+    MIKROTIK_XMIT_LIMIT = Self::Vendor(MIKROTIK, 2), "Mikrotik-Xmit-Limit";
+    MIKROTIK_RECV_LIMIT_GIGAWORDS = Self::Vendor(MIKROTIK, 14), "Mikrotik-Recv-Limit-Gigawords";
+    MIKROTIK_XMIT_LIMIT_GIGAWORDS = Self::Vendor(MIKROTIK, 15), "Mikrotik-Xmit-Limit-Gigawords";
+    MIKROTIK_TOTAL_LIMIT = Self::Vendor(MIKROTIK, 17), "Mikrotik-Total-Limit";
+    MIKROTIK_TOTAL_LIMIT_GIGAWORDS = Self::Vendor(MIKROTIK, 18), "Mikrotik-Total-Limit-Gigawords";
+    CHILLISPOT_MAX_INPUT_OCTETS = Self::Vendor(CHILLISPOT, 1), "ChilliSpot-Max-Input-Octets";
+    CHILLISPOT_MAX_OUTPUT_OCTETS = Self::Vendor(CHILLISPOT, 2), "ChilliSpot-Max-Output-Octets";
+    CHILLISPOT_MAX_TOTAL_OCTETS = Self::Vendor(CHILLISPOT, 3), "ChilliSpot-Max-Total-Octets";
     MIKROTIK_RATE_LIMIT = Self::Vendor(MIKROTIK, 8), "Mikrotik-Rate-Limit";
     WISPR_BANDWIDTH_MAX_UP = Self::Vendor(WISPR, 7), "WISPr-Bandwidth-Max-Up";
     WISPR_BANDWIDTH_MAX_DOWN = Self::Vendor(WISPR, 8), "WISPr-Bandwidth-Max-Down";
@@ -150,6 +162,8 @@ pub enum AcctTerminateCause {
     AdminReboot = 7,
     /// Something failed here.
     NasError = 9,
+    /// It has carried all that it may.
+    NasRequest = 10,
     /// It made room for another.
     PortPreempted = 13,
     /// The client asked for what is not given.

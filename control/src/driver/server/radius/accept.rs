@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::super::attributes::{AddressChoice, ROUTES_MAX, SessionAttributes, SessionRoute};
+use super::super::traffic::names_rates;
 use super::requests::{FRAMED, PPP};
 use crate::crypto::key_derivation::KeyMaterial;
 use crate::proto::auth::{AuthMethod, AuthRequest, MsChapProof};
@@ -178,10 +179,16 @@ pub(super) fn apply(attributes: &mut SessionAttributes, change: Change) {
         &mut attributes.interim_interval_ms,
         change.interim_interval_ms,
     );
+    if names_rates(&change) {
+        attributes.rate_limit = None;
+        (attributes.wispr_up_bps, attributes.wispr_down_bps) = (None, None);
+        attributes.filter_id = None;
+    }
     put(&mut attributes.filter_id, change.filter_id);
     put(&mut attributes.rate_limit, change.rate_limit);
     put(&mut attributes.wispr_up_bps, change.wispr_up_bps);
     put(&mut attributes.wispr_down_bps, change.wispr_down_bps);
+    put(&mut attributes.quota, change.quota);
     if let Some(class) = change.class {
         attributes.class = class;
     }

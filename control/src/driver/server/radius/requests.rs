@@ -193,6 +193,9 @@ pub(super) fn terminate_cause(ending: &Ending) -> AcctTerminateCause {
         Ending::LocalRequest(why) if *why == Ending::ConnectTimeout.to_string() => {
             AcctTerminateCause::SessionTimeout
         }
+        Ending::LocalRequest(why) if *why == Ending::TrafficLimit.to_string() => {
+            AcctTerminateCause::NasRequest
+        }
         Ending::LocalRequest(why) if why == super::super::admission::REPLACED => {
             AcctTerminateCause::PortPreempted
         }
@@ -200,6 +203,8 @@ pub(super) fn terminate_cause(ending: &Ending) -> AcctTerminateCause {
         Ending::LocalRequest(_) => AcctTerminateCause::AdminReset,
         Ending::IdleTimeout => AcctTerminateCause::IdleTimeout,
         Ending::ConnectTimeout => AcctTerminateCause::SessionTimeout,
+        // As pppd has it.
+        Ending::TrafficLimit => AcctTerminateCause::NasRequest,
         Ending::PeerRequest(_) => AcctTerminateCause::UserRequest,
         Ending::ControlLost(_)
         | Ending::ControlTimeout(_)

@@ -8,6 +8,7 @@ use dataplane::program::CallId;
 
 use super::super::admission::{NO_DIAL_IN, WRONG_NAME_OR_PASSWORD, reject};
 use super::super::attributes::{SessionAttributes, SessionRoute};
+use super::super::traffic::is_senseless;
 use super::super::{Action, Event, Server, ServerError, Session};
 use super::accept::{Accepted, Answer, apply};
 use super::requests::{Account, Facts, SHUTTING_DOWN, count, terminate_cause};
@@ -327,6 +328,11 @@ impl Server {
         if meant.is_empty() {
             return Err(ErrorCause::SessionContextNotFound);
         }
+        if let Order::Change(change) = &order
+            && is_senseless(change)
+        {
+            return Err(ErrorCause::InvalidAttributeValue);
+        }
         for call_id in meant {
             match &order {
                 Order::Disconnect => {
@@ -349,6 +355,7 @@ impl Server {
             return;
         };
         apply(&mut session.attributes, change.clone());
+        self.change_limits(call_id, change);
         if let (Some(radius), Some(interval_ms)) = (&mut self.radius, change.interim_interval_ms)
             && let Some(accounting) = &mut radius.accounting
         {

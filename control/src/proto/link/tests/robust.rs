@@ -56,10 +56,41 @@ fn any_sign_of_life_keeps_a_link_up() {
         pair.run_for(29_000);
         let now = pair.now;
         for end in &mut pair.ends {
-            end.link.handle_alive(now);
+            end.link.handle_alive(now, false);
         }
     }
     pair.network(CALLER);
+}
+
+#[test]
+fn adaptive_echoes_are_for_links_without_traffic() {
+    let mut caller = caller();
+    caller.lcp.echo_adaptive = true;
+    let mut pair = Pair::new(caller, callee()).connect();
+    let echoes = |pair: &Pair| {
+        let lines = pair.ends[CALLER].lines.iter();
+        lines
+            .filter(|line| line.starts_with("sent [LCP EchoReq"))
+            .count()
+    };
+    let first = echoes(&pair);
+    for _ in 0..10 {
+        let now = pair.now;
+        pair.ends[CALLER].link.handle_alive(now, true);
+        pair.run_for(30_000);
+    }
+    assert_eq!(echoes(&pair), first);
+    // Answers to echoes are no traffic.
+    for _ in 0..10 {
+        let now = pair.now;
+        pair.ends[CALLER].link.handle_alive(now, false);
+        pair.run_for(30_000);
+    }
+    assert_eq!(echoes(&pair), first + 10);
+    pair.network(CALLER);
+    pair.wire = Box::new(|_, _| None);
+    pair.run_for(180_000);
+    assert_eq!(*pair.ending(CALLER), Ending::PeerDead("LCP Echo-Requests"));
 }
 
 #[test]
@@ -160,7 +191,7 @@ fn what_comes_after_the_end_changes_nothing() {
         let link = &mut pair.ends[side].link;
         link.handle_mppe_lost(now);
         link.handle_reset_needed(now);
-        link.handle_alive(now);
+        link.handle_alive(now, true);
         link.handle_frame(now, &[0xFF, 3, 0xC0, 0x21, 1, 1, 0, 4]);
         link.handle_close(now, "again", Ending::LoopedBack);
         link.handle_down(now);
@@ -310,6 +341,6 @@ fn lcp_and_the_network_layers_have_times_of_their_own() {
     pair.wire = Box::new(move |from, frame| (from == CALLEE || !is_lcp(&frame)).then_some(frame));
     let again = Bytes::from_static(&[0xFF, 3, 0xC0, 0x21, 1, 99, 0, 4]);
     pair.in_flight.push_back((pair.now, CALLEE, again));
-    pair.run_for(12_000);
+    pair.run_for(15_000);
     assert_eq!(*pair.ending(CALLEE), Ending::NegotiationFailed("LCP"));
 }
