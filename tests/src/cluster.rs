@@ -412,7 +412,7 @@ impl Cluster {
 
     fn obey_sysctls(&self, host: &str, file: &str) {
         let mut command = self.command(host, "sysctl");
-        let output = command.arg("-qp").arg(recipe_file(file)).output();
+        let output = command.arg("-qep").arg(recipe_file(file)).output();
         assert_ran(file, &output.expect("sysctl starts"));
     }
 
