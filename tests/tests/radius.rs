@@ -183,17 +183,16 @@ fn a_users_second_session_replaces_the_first_or_is_refused() {
     }
     let lab = Lab::new();
     let radius = FreeRadius::start(&lab, "127.0.0.1");
-    let _server = serve_by_radius(&lab, &["127.0.0.1"], "require", "");
     let told = lab.dir.path().join("told");
     let script = format!("#!/bin/sh\necho \"$5 $PEERNAME\" >> {}\n", told.display());
     lab.write_script("scripts/ip-down", &script);
+    let scripts = lab.dir.path().join("scripts");
+    let scripts = format!("[scripts]\ndir = \"{}\"\n", scripts.display());
+    let _server = serve_by_radius(&lab, &["127.0.0.1"], "require", &scripts);
     let conf = std::fs::read_to_string(lab.dir.path().join("server.toml")).expect("a file");
     let single = |what: &str| {
         let auth = format!("[auth]\nsingle_session = \"{what}\"\n");
-        let scripts = lab.dir.path().join("scripts");
-        let conf = conf.replace("[auth]\n", &auth);
-        let conf = format!("[scripts]\ndir = \"{}\"\n{conf}", scripts.display());
-        lab.write("server.toml", &conf);
+        lab.write("server.toml", &conf.replace("[auth]\n", &auth));
         let reload = lab.run(Side::Server, &["reload"]);
         assert_eq!(reload.status.code(), Some(0), "{}", text(&reload));
     };

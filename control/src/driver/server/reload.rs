@@ -134,7 +134,6 @@ impl Server {
         old.timeouts.shutdown_ms = new.timeouts.shutdown_ms;
         old.single_session = new.single_session;
         old.ipparam = new.ipparam;
-        old.scripts_dir = new.scripts_dir;
         old.welcome = new.welcome;
         self.debug.set(new.log.debug);
         self.leases.reconfigure(&self.config);
@@ -173,6 +172,8 @@ fn differences(old: &ServerConfig, new: &ServerConfig) -> Vec<String> {
             "client_to_client, forwarding, nat or proxy_arp",
             (&old.traffic.host, old.proxy_arp) != (&new.traffic.host, new.proxy_arp),
         ),
+        // Who runs scripts has been told where they are before the rest was given up.
+        ("the folder of scripts", old.scripts_dir != new.scripts_dir),
         ("the MTU", old.link.lcp.mtu != new.link.lcp.mtu),
         ("the log file", old.log.file != new.log.file),
         (
