@@ -64,6 +64,12 @@ impl Serve {
             print_line(crate::config::server_toml::EXAMPLE.trim_end());
             return ExitCode::SUCCESS;
         }
+        if self.background
+            && !self.check
+            && let Some(left) = background::run_beside()
+        {
+            return left.unwrap_or_else(|error| fail(format_args!("cannot start: {error}"), 1));
+        }
         let mut config = match ServerConfig::read(&self.config, &ppp_directory(), &host_name()) {
             Ok(config) => config,
             Err(error) => return fail(&error, error.exit_status()),
@@ -78,10 +84,6 @@ impl Serve {
         if self.check {
             print_line(format_args!("{}: good", self.config.display()));
             return ExitCode::SUCCESS;
-        }
-        if self.background && !background::is_child() {
-            return background::run_beside()
-                .unwrap_or_else(|error| fail(format_args!("cannot start: {error}"), 1));
         }
         service::adopt();
         let dir = config.scripts_dir.as_deref();

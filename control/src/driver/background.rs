@@ -12,6 +12,8 @@ use nix::sys::stat::Mode;
 
 /// Set for the child.
 const CHILD_MARK: &str = "PPTP_FAST_BACKGROUND";
+/// Its value for a process that only starts the child and goes.
+const BETWEEN: &str = "between";
 /// The child's last line on standard output when the tunnel stands.
 const READY: &str = "\u{1}ready";
 
@@ -27,9 +29,7 @@ pub fn is_child() -> bool {
 /// # Errors
 /// When the program cannot be started.
 pub fn run_in_background() -> std::io::Result<ExitCode> {
-    let mut child = Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1))
-        .env(CHILD_MARK, "1")
+    let mut child = this_program_again("1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -51,29 +51,49 @@ pub fn run_in_background() -> std::io::Result<ExitCode> {
         .map_or(ExitCode::FAILURE, Into::into))
 }
 
-/// Starts this program again with the same arguments, on the same terminal or log, and returns when
-/// it is ready (0) or has ended (its exit status).
+/// Goes to the background, on the same terminal or log, as a child of process 1. In the process that
+/// was called, and in the one between them: its exit status, 0 when the last one is ready, 1 when it
+/// has ended and said why. `None` in the last one, which does the work.
+///
+/// systemd supervises only its own children, and looks when it hears of a new main process: the
+/// parent must have gone by then.
 ///
 /// # Errors
 /// When the program cannot be started.
-pub fn run_beside() -> std::io::Result<ExitCode> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    let mut child = Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1))
-        .env(CHILD_MARK, "1")
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
-        .spawn()?;
-    let mut word = String::new();
-    let _ = BufReader::new(ours).read_line(&mut word);
-    if word == READY {
-        return Ok(ExitCode::SUCCESS);
+pub fn run_beside() -> Option<std::io::Result<ExitCode>> {
+    match std::env::var_os(CHILD_MARK) {
+        None => Some(wait_for_grandchild()),
+        Some(mark) if mark == BETWEEN => {
+            let last = this_program_again("1").spawn();
+            Some(last.map(|_| ExitCode::SUCCESS))
+        }
+        Some(_) => None,
     }
-    let status = child.wait()?;
-    let status = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(status.map_or(ExitCode::FAILURE, Into::into))
 }
 
-/// In the child of `run_beside`: tells the parent that it is ready.
+fn wait_for_grandchild() -> std::io::Result<ExitCode> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let mut between = this_program_again(BETWEEN)
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .spawn()?;
+    between.wait()?;
+    let mut word = String::new();
+    let _ = BufReader::new(ours).read_line(&mut word);
+    Ok(if word == READY {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn this_program_again(mark: &str) -> Command {
+    let mut program = Command::new("/proc/self/exe");
+    program.args(std::env::args_os().skip(1));
+    program.env(CHILD_MARK, mark);
+    program
+}
+
+/// In the last process of `run_beside`: tells the parent that it is ready.
 pub fn report_ready_beside() {
     let stdin = std::io::stdin();
     let _ = nix::unistd::write(&stdin, READY.as_bytes());
