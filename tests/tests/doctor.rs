@@ -595,7 +595,7 @@ fn an_mtu_hole_is_measured_and_the_mtu_that_avoids_it_is_told() {
 
 #[test]
 fn loss_is_measured() {
-    let Some((lab, _server)) = started(NO_DNS, HOWTO_OPTIONS) else {
+    let Some((lab, mut server)) = started(NO_DNS, HOWTO_OPTIONS) else {
         return;
     };
     rule(
@@ -605,7 +605,9 @@ fn loss_is_measured() {
         "meta l4proto gre numgen random mod 4 0 drop",
     );
     let (report, status) = examine(&lab, SERVER, &[]);
-    assert_eq!(status, 1, "{report:#}");
+    server.signal(Signal::SIGTERM);
+    let (_, log) = server.wait(10);
+    assert_eq!(status, 1, "{report:#}\n{log}");
     let found = phase(&report, "round_trip");
     assert_says(
         found,

@@ -129,6 +129,16 @@ fn suffer(packets: Vec<Vec<u8>>, fates: &[Fate]) -> Vec<Vec<u8>> {
     arrived
 }
 
+/// Sequence number and payload of each GRE packet that has them (RFC 2637, section 4.1).
+fn without_acknowledgments(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let data = packets.iter().filter(|packet| packet[0] & 0x10 != 0);
+    data.map(|packet| {
+        let ack_len = if packet[1] & 0x80 == 0 { 0 } else { 4 };
+        [&packet[8..12], &packet[12 + ack_len..]].concat()
+    })
+    .collect()
+}
+
 const A: &[u8; 16] = b"key from a to b.";
 const B: &[u8; 16] = b"key from b to a.";
 
@@ -167,7 +177,9 @@ proptest! {
         let packets = suffer(a.sends(&lengths), &fates);
         b.resume(0);
         successor.resume(0);
-        prop_assert_eq!(successor.sends(&lengths), b.sends(&lengths));
+        // When what was owed long ago is acknowledged may differ.
+        let (here, there) = (b.sends(&lengths), successor.sends(&lengths));
+        prop_assert_eq!(without_acknowledgments(&here), without_acknowledgments(&there));
         let (here, there) = (b.receives(&packets, 2), successor.receives(&packets, 2));
         prop_assert_eq!(here, there);
         // What is held is given up at the same time, and what is owed is acknowledged.
