@@ -45,7 +45,7 @@ pub(crate) struct LoadConfig {
     pub at_once: usize,
     /// Outer source addresses, taken in turn; empty lets the routes choose.
     pub sources: Vec<Ipv4Addr>,
-    /// Name of each client: `{n}` is its number, from 1.
+    /// Name of each client: `{}` is its number, from 1.
     pub user: String,
     /// What the clients are, but for their names.
     pub link: LinkConfig,
@@ -237,7 +237,7 @@ impl Load {
         let index = self.clients.len();
         let number = (index + 1).to_string();
         let link = LinkConfig {
-            name: self.config.user.replace("{n}", &number),
+            name: self.config.user.replace("{}", &number),
             ..self.config.link.clone()
         };
         self.clients.push(Client {

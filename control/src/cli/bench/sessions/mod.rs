@@ -43,7 +43,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
     after_help = "Examples:\n  pptp-fast bench sessions --count 10000 --hold 60 --json\n  \
     pptp-fast bench sessions --count 1000 --traffic tcp --hold 10\n  \
     pptp-fast bench sessions --count 200 --traffic udp --packets-per-s 20000 --loss 1 --reorder 2\n  \
-    pptp-fast bench sessions --server vpn.example.net --user 'test{n}' --password-file pw \
+    pptp-fast bench sessions --server vpn.example.net --user 'test{}' --password-file pw \
     --count 100 --rate 20 --profile windows\n  \
     pptp-fast bench sessions --answer        (on the server's machine, for --traffic udp and tcp)"
 )]
@@ -88,7 +88,7 @@ pub(super) struct Sessions {
     /// Another server than our own: name or address, with a port when it is not 1723.
     #[arg(long, requires = "user")]
     server: Option<String>,
-    /// Account of each client; `{n}` is its number, from 1.
+    /// Account of each client; `{}` is its number, from 1.
     #[arg(long)]
     user: Option<String>,
     /// Password of all of them; others on this machine can see it.

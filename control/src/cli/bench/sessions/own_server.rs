@@ -37,8 +37,8 @@ const SERVER_INNER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const FIRST_INNER: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
 
 const SERVER_NAME: &str = "pptp-fast";
-/// Name of client `{n}`.
-pub(super) const USER: &str = "user{n}";
+/// Name of client `{}`.
+pub(super) const USER: &str = "user{}";
 pub(super) const PASSWORD: &str = "bench-sessions";
 
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -152,7 +152,7 @@ pub(super) fn sources(count: u32) -> Vec<Ipv4Addr> {
 fn write_files(dir: &Path, config: OwnConfig) -> std::io::Result<()> {
     let mut secrets = String::new();
     for n in 1..=config.count {
-        let user = USER.replace("{n}", &n.to_string());
+        let user = USER.replace("{}", &n.to_string());
         let _ = writeln!(secrets, "{user} {SERVER_NAME} {PASSWORD} *");
     }
     let path = dir.join("chap-secrets");
