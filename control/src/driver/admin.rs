@@ -380,7 +380,11 @@ impl Conversation {
     pub fn ask(&mut self, request: &Request) -> std::io::Result<Answer> {
         let mut text = serde_json::to_string(request)?;
         text.push('\n');
-        self.0.get_mut().write_all(text.as_bytes())?;
+        match self.0.get_mut().write_all(text.as_bytes()) {
+            // Who is refused is told so at once, and nobody listens any more: the words are here.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            written => written?,
+        }
         let mut line = String::new();
         self.0.read_line(&mut line)?;
         if line.is_empty() {
@@ -440,6 +444,27 @@ mod tests {
             BufReader::new(&stream).read_line(&mut line).unwrap();
             assert!(line.contains("\"refused\""), "{line}");
         });
+    }
+
+    #[test]
+    fn who_is_refused_before_asking_hears_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        for words in [to_line(&refused("only for root")), String::new()] {
+            let mut conversation = Conversation::open(&path, PATIENCE).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(words.as_bytes()).unwrap();
+            drop(stream);
+            match conversation.ask(&Request::Status) {
+                Ok(Answer::Refused { .. }) => assert!(!words.is_empty()),
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+                    assert!(words.is_empty());
+                }
+                Ok(other) => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]
