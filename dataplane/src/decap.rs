@@ -13,7 +13,7 @@ use crate::mppe::decryptor::{Decryptor, Derived, Refusal};
 use crate::mppe::rc4::{self, Rc4};
 use crate::mppe::rekey::Step;
 use crate::offload::mss;
-use crate::prefix_table::covers;
+use crate::prefix::covers;
 use crate::program::{CallId, NetworkSpec, TunId};
 use crate::sequence::Place;
 use crate::session::{Session, SessionTable};

@@ -53,6 +53,7 @@ pub mod limits;
 pub mod mailbox;
 pub mod mppe;
 pub mod offload;
+pub mod prefix;
 mod prefix_table;
 pub mod program;
 mod punt_budget;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dataplane::prefix::covers;
+
 use crate::proto::auth::{Secret, Secrets};
 
 use super::error::{ConfigError, Place};
@@ -35,16 +37,12 @@ pub enum AddressRule {
 impl AddressRule {
     /// Whether the rule says something about `address`, and what.
     fn verdict(self, address: Ipv4Addr) -> Option<bool> {
-        let within = |network: Ipv4Addr, prefix: u8| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-            (u32::from(address) ^ u32::from(network)) & mask == 0
-        };
         match self {
             Self::Any => Some(true),
             Self::None => Some(false),
             Self::One(one) => (one == address).then_some(true),
-            Self::Network(network, prefix) => within(network, prefix).then_some(true),
-            Self::Not(network, prefix) => within(network, prefix).then_some(false),
+            Self::Network(network, prefix) => covers((network, prefix), address).then_some(true),
+            Self::Not(network, prefix) => covers((network, prefix), address).then_some(false),
         }
     }
 
