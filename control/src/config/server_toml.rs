@@ -446,9 +446,6 @@ impl File {
         let radius = self.radius.config(dir)?;
         link.eap_pass_through = radius.is_some();
         let (local, pools) = self.pool.config()?;
-        let defaults = Timeouts::default();
-        let ms = |given: Option<Seconds>, default| given.map_or(default, Seconds::ms);
-        let times = self.timeouts;
         Ok(ServerConfig {
             listen: self.listen.sockets(),
             link,
@@ -462,28 +459,16 @@ impl File {
                 .workers
                 .and_then(|count| NonZeroUsize::new(count.0 as usize)),
             split_directions: self.dataplane.split_directions,
-            interface_prefix: self.dataplane.interface_prefix.map_or_else(
-                || self.dataplane.interface.prefix().to_owned(),
-                |prefix| prefix.0,
-            ),
+            interface_prefix: match self.dataplane.interface_prefix {
+                Some(prefix) => prefix.0,
+                None => self.dataplane.interface.prefix().to_owned(),
+            },
             interface_per_session: self.dataplane.interface == Interface::PerSession,
             fast_path: self.dataplane.fast_path,
             look_ahead: self.dataplane.look_ahead,
             limits: self.limits.into(),
-            timeouts: Timeouts {
-                first_message_ms: ms(times.first_message_s, defaults.first_message_ms),
-                first_call_ms: ms(times.first_call_s, defaults.first_call_ms),
-                echo_interval_ms: ms(times.echo_interval_s, defaults.echo_interval_ms),
-                echo_wait_ms: ms(times.echo_wait_s, defaults.echo_wait_ms),
-                idle_ms: times.idle_s.and_then(SecondsOrNone::limit_ms),
-                session_ms: times.session_s.and_then(SecondsOrNone::limit_ms),
-                shutdown_ms: ms(times.shutdown_s, defaults.shutdown_ms),
-            },
-            single_session: match self.auth.single_session {
-                Single::Allow => SingleSession::Allow,
-                Single::Replace => SingleSession::Replace,
-                Single::Deny => SingleSession::Deny,
-            },
+            timeouts: self.timeouts.config(),
+            single_session: self.auth.single_session.config(),
             access: self.access.config(),
             backoff: self.log_in_backoff.config(),
             radius,
@@ -495,11 +480,6 @@ impl File {
             vrf: self.listen.vrf,
             interface_vrf: self.dataplane.vrf,
             netns: self.dataplane.netns,
-            log: LogConfig {
-                fd: self.log.file.is_none().then_some(2),
-                file: self.log.file,
-                debug: self.log.debug,
-            },
             operation: OperationConfig {
                 admin_group: self
                     .process
@@ -509,6 +489,7 @@ impl File {
                 log_format: self.log.format,
                 source: None,
             },
+            log: self.log.config(),
             warnings,
             welcome: self.auth.welcome.unwrap_or_else(|| WELCOME.to_owned()),
         })
@@ -582,6 +563,43 @@ impl File {
             lcp_timeout_ms: self.timeouts.lcp_s.map_or(PHASE_TIMEOUT_MS, Within::ms),
             network_timeout_ms: self.timeouts.network_s.map_or(PHASE_TIMEOUT_MS, Within::ms),
             ..defaults
+        }
+    }
+}
+
+impl Single {
+    const fn config(self) -> SingleSession {
+        match self {
+            Self::Allow => SingleSession::Allow,
+            Self::Replace => SingleSession::Replace,
+            Self::Deny => SingleSession::Deny,
+        }
+    }
+}
+
+impl TimeoutsSection {
+    fn config(&self) -> Timeouts {
+        let defaults = Timeouts::default();
+        let ms = |given: Option<Seconds>, default| given.map_or(default, Seconds::ms);
+        Timeouts {
+            first_message_ms: ms(self.first_message_s, defaults.first_message_ms),
+            first_call_ms: ms(self.first_call_s, defaults.first_call_ms),
+            echo_interval_ms: ms(self.echo_interval_s, defaults.echo_interval_ms),
+            echo_wait_ms: ms(self.echo_wait_s, defaults.echo_wait_ms),
+            idle_ms: self.idle_s.and_then(SecondsOrNone::limit_ms),
+            session_ms: self.session_s.and_then(SecondsOrNone::limit_ms),
+            shutdown_ms: ms(self.shutdown_s, defaults.shutdown_ms),
+        }
+    }
+}
+
+impl Log {
+    /// Standard error is where lines go that have no file.
+    fn config(self) -> LogConfig {
+        LogConfig {
+            fd: self.file.is_none().then_some(2),
+            file: self.file,
+            debug: self.debug,
         }
     }
 }
