@@ -21,6 +21,7 @@ use super::secrets::FileSecrets;
 use super::server::{
     LISTEN_ANY, Limits, PHASE_TIMEOUT_MS, ServerConfig, SingleSession, Timeouts, WELCOME,
 };
+use super::within::{Seconds, Within};
 use super::{PPTP_PORT, radius, source, traffic};
 
 /// A complete file with every key and its meaning.
@@ -239,42 +240,8 @@ impl TryFrom<u8> for Strength {
     }
 }
 
-/// A whole number within bounds, which the error names.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "i64")]
-pub(super) struct Within<const LOW: u32, const HIGH: u32>(pub(super) u32);
-
-impl<const LOW: u32, const HIGH: u32> TryFrom<i64> for Within<LOW, HIGH> {
-    type Error = String;
-
-    fn try_from(number: i64) -> Result<Self, String> {
-        u32::try_from(number)
-            .ok()
-            .filter(|number| (LOW..=HIGH).contains(number))
-            .map(Self)
-            .ok_or_else(|| format!("{number} is not between {LOW} and {HIGH}"))
-    }
-}
-
-impl<const LOW: u32, const HIGH: u32> Within<LOW, HIGH> {
-    fn u16(self) -> u16 {
-        u16::try_from(self.0).unwrap_or(u16::MAX)
-    }
-
-    fn ms(self) -> u64 {
-        u64::from(self.0) * 1000
-    }
-
-    /// 0 stands for no limit.
-    fn limit_ms(self) -> Option<u64> {
-        (self.0 > 0).then(|| self.ms())
-    }
-}
-
 /// Packets of IPv4 that every host must take, up to what the data plane holds.
 type PacketSize = Within<576, { INFORMATION_BYTES_MAX as u32 }>;
-/// A time of at most a day that matters to the protocol.
-type Seconds = Within<1, 86_400>;
 /// A limit in seconds, up to a year; 0 is none.
 type SecondsOrNone = Within<0, 31_536_000>;
 
