@@ -261,7 +261,8 @@ fn a_kill_switch_outlives_a_lost_tunnel() {
     assert_eq!(Host::of(&lab), before);
 }
 
-/// Two tunnels with kill switches: each lets its own through, and the last one keeps the way closed.
+/// Two tunnels with kill switches: each lets its own through, and the last one keeps the way
+/// closed.
 #[test]
 fn kill_switches_of_two_tunnels_hold_together() {
     let Some((lab, mut server)) = far_tunnel("", "") else {

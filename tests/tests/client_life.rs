@@ -147,7 +147,8 @@ fn a_persistent_tunnel_outlives_many_servers() {
     assert_eq!(lab.interfaces(Side::Client).len(), 2);
 }
 
-/// While a tunnel reconnects, `status` says so, why, and when; HUP ends the pause, `down` all of it.
+/// While a tunnel reconnects, `status` says so, why, and when; HUP ends the pause, `down` all of
+/// it.
 #[test]
 fn status_tells_of_a_tunnel_that_reconnects() {
     let options = format!("{HOWTO_OPTIONS}persist\nholdoff 60\n");

@@ -1,5 +1,5 @@
-//! What an operator does with a running server: look, end sessions, drain, reload, measure, capture;
-//! and who may do it.
+//! What an operator does with a running server: look, end sessions, drain, reload, measure,
+//! capture; and who may do it.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};

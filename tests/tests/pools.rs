@@ -1,5 +1,5 @@
-//! What an operator of many tunnels asks of addresses, interfaces and secrets: pools that outlive the
-//! server, an interface a session, another network namespace, a VRF, and files read again.
+//! What an operator of many tunnels asks of addresses, interfaces and secrets: pools that outlive
+//! the server, an interface a session, another network namespace, a VRF, and files read again.
 
 use std::process::Command;
 
@@ -270,7 +270,8 @@ fn too_many_interfaces_are_refused_before_the_first_session() {
     assert!(printed.contains("at most 4096 sessions"), "{printed}");
 }
 
-/// `netns`: TUN, address and route are in another namespace than TCP and GRE, and so do scripts run.
+/// `netns`: TUN, address and route are in another namespace than TCP and GRE, and so do scripts
+/// run.
 #[test]
 fn tunnels_can_end_in_another_network_namespace() {
     if !ready() {

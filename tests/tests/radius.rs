@@ -174,8 +174,9 @@ fn a_session_is_as_radius_wants_it_and_is_accounted_for() {
     let _ = radius.record(&["Acct-Status-Type = Accounting-Off"], 1);
 }
 
-/// `single_session` is about the users of freeradius as well: the first of two sessions is accounted
-/// for, and its script runs, before the second has its place; or the second is turned away.
+/// `single_session` is about the users of freeradius as well: the first of two sessions is
+/// accounted for, and its script runs, before the second has its place; or the second is turned
+/// away.
 #[test]
 fn a_users_second_session_replaces_the_first_or_is_refused() {
     if !freeradius_ready() {

@@ -452,8 +452,8 @@ fn rows(lab: &Lab) -> Vec<Value> {
     rows.unwrap_or_else(|| panic!("no sessions in {listed}"))
 }
 
-/// RADIUS servers do not notice the change: the session's accounting goes on, orders are obeyed, the
-/// network behind the client stays routed to it, and its route goes when it ends.
+/// RADIUS servers do not notice the change: the session's accounting goes on, orders are obeyed,
+/// the network behind the client stays routed to it, and its route goes when it ends.
 #[test]
 fn accounting_goes_on_where_it_was() {
     if !freeradius_ready() {

@@ -289,8 +289,8 @@ fn of_connection(key: &str) -> &'static str {
     }
 }
 
-/// `NETWORK/PREFIX[,GATEWAY[,METRIC]]` in route(8)'s words. A gateway behind the tunnel is of no use:
-/// there is one other end.
+/// `NETWORK/PREFIX[,GATEWAY[,METRIC]]` in route(8)'s words. A gateway behind the tunnel is of no
+/// use: there is one other end.
 fn route(value: &str) -> Result<String, String> {
     let wrong = || format!("'{}' is no route such as 10.0.0.0/8", shown(value));
     let mut fields = value.split(',').map(str::trim);

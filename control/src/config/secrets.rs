@@ -1,6 +1,7 @@
 //! chap-secrets and pap-secrets (pppd(8), AUTHENTICATION): `client server secret [addresses]`.
 //!
-//! The fifth column may be a rate limit, as in accel-ppp: `mia * secret * 2000/512`. In place of a password there may be its NT hash; see `nt_hashes`.
+//! The fifth column may be a rate limit, as in accel-ppp: `mia * secret * 2000/512`. In place of a
+//! password there may be its NT hash; see `nt_hashes`.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -321,7 +322,8 @@ impl FileSecrets {
         })
     }
 
-    /// From now on a secret of 32 hexadecimal digits is an NT hash, as with accel-ppp's `encrypted`.
+    /// From now on a secret of 32 hexadecimal digits is an NT hash, as with accel-ppp's
+    /// `encrypted`.
     pub fn take_digits_for_hashes(&mut self) {
         for table in [&mut self.chap, &mut self.pap] {
             for entry in &mut table.entries {

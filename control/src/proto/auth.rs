@@ -59,7 +59,8 @@ impl Secret {
         }
     }
 
-    /// Whether nothing but MS-CHAP, and a PAP password that a peer presents, can be held against it.
+    /// Whether nothing but MS-CHAP, and a PAP password that a peer presents, can be held against
+    /// it.
     #[must_use]
     pub const fn is_nt_hash(&self) -> bool {
         self.nt_hash.is_some()

@@ -36,8 +36,8 @@ const FORGED_BEAT: Duration = Duration::from_millis(1);
 
 /// What the attacks may cost at their height and for good. At the height there are no more than 64
 /// connections and 24 calls of strangers, a few kilobytes each; what stays are the tables of
-/// back-off (at most 2 x 8192 + 16384 entries of some hundred octets, of which this test fills few),
-/// and what the allocator keeps of the peak for each of its threads.
+/// back-off (at most 2 x 8192 + 16384 entries of some hundred octets, of which this test fills
+/// few), and what the allocator keeps of the peak for each of its threads.
 const MEMORY_BYTES_MAX: u64 = 12 << 20;
 /// 64 first lines and as many counts a minute, 600 lines about calls in ten seconds; the attacks
 /// take twenty.

@@ -1,5 +1,5 @@
-//! IPv4 routes, of the main table if no other is named: where a packet goes, which default routes there are, and routes
-//! of our own that come and go.
+//! IPv4 routes, of the main table if no other is named: where a packet goes, which default routes
+//! there are, and routes of our own that come and go.
 
 use std::net::Ipv4Addr;
 use std::pin::pin;
