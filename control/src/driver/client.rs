@@ -65,7 +65,8 @@ pub enum ClientError {
     Host(#[from] HostError),
     /// The name of the server has no address.
     #[error(
-        "cannot find the address of the server {server}: {cause}. Check the name, or give the address in numbers"
+        "cannot find the address of the server {server}: {cause}. Check the name, or give the \
+         address in numbers"
     )]
     Resolve {
         /// As it was given.
@@ -75,7 +76,8 @@ pub enum ClientError {
     },
     /// Nothing may leave but through the tunnel, and the kernel does not see to that.
     #[error(
-        "no kill switch, so no tunnel: {0}. It needs nf_tables in the kernel (modprobe nf_tables) and CAP_NET_ADMIN"
+        "no kill switch, so no tunnel: {0}. It needs nf_tables in the kernel (modprobe nf_tables) \
+         and CAP_NET_ADMIN"
     )]
     KillSwitch(std::io::Error),
 }
