@@ -30,6 +30,15 @@ ron Cleartext-Password := "ron123"
     Mikrotik-Rate-Limit = "512k/1M",
     Mikrotik-Total-Limit-Gigawords = 3
 
+amy Cleartext-Password := "amy123"
+    MS-MPPE-Encryption-Policy = Encryption-Allowed,
+    MS-MPPE-Encryption-Types = 2
+
+sid Cleartext-Password := "sid123"
+    Framed-IP-Address = 10.50.0.5,
+    Cisco-AVPair = "lcp:interface-config#1=rate-limit output access-group 101 8192000 4096 4096 conform-action transmit exceed-action drop",
+    Cisco-AVPair += "lcp:interface-config#1=rate-limit input 2000000 8000 8000 conform-action transmit exceed-action drop"
+
 eve Cleartext-Password := "eve123", Auth-Type := Reject
     Reply-Message = "Pay your bill first"
 "#;

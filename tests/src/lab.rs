@@ -80,13 +80,10 @@ pub fn binary() -> &'static Path {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let built = Command::new(cargo)
-            .args([
-                "build",
-                "--package",
-                "pptp-fast",
-                "--message-format",
-                "json",
-            ])
+            // A test beside it has cargo take the features that `cargo test --workspace` takes, and
+            // so what is compiled already.
+            .args(["build", "--workspace", "--bin", "pptp-fast"])
+            .args(["--test", "golden", "--message-format", "json"])
             .current_dir(workspace)
             .stderr(Stdio::inherit())
             .output()

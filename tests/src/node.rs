@@ -8,7 +8,7 @@ use bytes::Bytes;
 use control::proto::auth::{self, AuthRequest, Secret, Verdict};
 use control::proto::ending::Ending;
 use control::proto::endpoint::{Endpoint, EndpointConfig};
-use control::proto::link::{Addresses, Ipv6Network, Network};
+use control::proto::link::{Addresses, Ipv6Network, MppeLimit, Network};
 use control::proto::{Action, ConnectionId, Event, Time};
 use control::wire::log::describe;
 use dataplane::counters::SessionCounters;
@@ -282,6 +282,7 @@ impl Node {
                 proof,
                 message: "Welcome".to_owned(),
                 addresses: server_addresses(call_id),
+                mppe: MppeLimit::default(),
             },
             Err(denied) => Verdict::Reject {
                 code: 691,

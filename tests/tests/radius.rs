@@ -22,7 +22,7 @@ fn serve_by_radius(lab: &Lab, radius: &[&str], mppe: &str, more: &str) -> Runnin
         &format!(
             "[auth]\nname = \"zidler\"\n\
              require = [\"eap\", \"mschap-v2\", \"mschap\", \"chap\", \"pap\"]\n\
-             [mppe]\nmode = \"{mppe}\"\n\
+             [mppe]\nmode = \"{mppe}\"\nstrengths = [128, 40]\n\
              [pool]\nlocal = \"192.168.254.230\"\nremote = \"192.168.254.231-239\"\n\
              [log]\ndebug = true\n\
              [radius]\nnas_identifier = \"pptp-1\"\n{more}{servers}\
@@ -172,6 +172,52 @@ fn a_session_is_as_radius_wants_it_and_is_accounted_for() {
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(15).0, 0);
     let _ = radius.record(&["Acct-Status-Type = Accounting-Off"], 1);
+}
+
+/// What freeradius says of encryption binds a session whose server only prefers it: tom's has to
+/// have the 128 bits of its module for MS-CHAP, amy's may have 40 or none. The address that a
+/// client called is the one that it called, not the one that the routes would choose.
+#[test]
+fn freeradius_says_whether_and_how_a_session_is_encrypted() {
+    if !freeradius_ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let radius = FreeRadius::start(&lab, "127.0.0.1");
+    lab.ip(Side::Server, "address add 10.77.0.9/24 dev outer");
+    let mut server = serve_by_radius(&lab, &["127.0.0.1"], "prefer", "");
+    let options = |mppe: &str| format!("{}{mppe}", only("mschap-v2"));
+
+    client(&lab, "tom", "tom123", &options(NO_MPPE));
+    let refused = lab.run(Side::Client, &["up", "test2"]);
+    assert_ne!(refused.status.code(), Some(0), "{}", text(&refused));
+    server.wait_for("RADIUS: MPPE is required (128 bit)", 5);
+    server.wait_for("this side requires MPPE (128 bit, stateless only)", 5);
+    client(&lab, "tom", "tom123", &options("require-mppe\n"));
+    let log = up(&lab);
+    assert!(
+        log.contains("MPPE 128-bit stateless compression enabled"),
+        "{log}"
+    );
+    take_down(&lab);
+
+    client(&lab, "amy", "amy123", &options("require-mppe\n"));
+    let peer = std::fs::read_to_string(lab.dir.path().join("ppp/peers/test2")).expect("a file");
+    lab.write("ppp/peers/test2", &peer.replace("10.77.0.1", "10.77.0.9"));
+    let log = up(&lab);
+    assert!(
+        log.contains("MPPE 40-bit stateless compression enabled"),
+        "{log}"
+    );
+    assert_pings(&lab, Side::Client, "192.168.254.230");
+    let start = radius.record(&["Acct-Status-Type = Start", "amy"], 5);
+    for name in ["Called-Station-Id", "NAS-IP-Address"] {
+        assert_eq!(value(&start, name), Some("10.77.0.9"), "{start}");
+    }
+    take_down(&lab);
+    client(&lab, "amy", "amy123", &options(NO_MPPE));
+    let _ = up(&lab);
+    assert_pings(&lab, Side::Client, "192.168.254.230");
 }
 
 /// `single_session` is about the users of freeradius as well: the first of two sessions is

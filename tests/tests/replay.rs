@@ -14,7 +14,7 @@ use control::proto::Time;
 use control::proto::auth::{AuthMethod, AuthMethods, MsChapProof, Secret, Secrets, Verdict};
 use control::proto::ending::Ending;
 use control::proto::link::{
-    Addresses, LcpConfig, Link, LinkConfig, LinkOutput, LinkRole, MppeConfig, Network,
+    Addresses, LcpConfig, Link, LinkConfig, LinkOutput, LinkRole, MppeConfig, MppeLimit, Network,
 };
 use control::wire::chap::{ChapPacket, MsChapV2Response};
 use control::wire::cp::{ConfigOption, ControlPacket};
@@ -382,6 +382,7 @@ fn our_server_says_to_pptp_linux_what_pppd_says() {
             }),
             message: message.into(),
             addresses: config.addresses.clone(),
+            mppe: MppeLimit::default(),
         };
         let replay = replay(name, Side::Server, config, Some(&verdict));
         assert!(replay.network.is_some(), "{name} brings no network");

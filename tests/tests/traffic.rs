@@ -39,7 +39,7 @@ fn configure(lab: &Lab, rates: &str, proxy_arp: bool, more: &str) -> String {
     let secrets = format!("mia * mia123 {MIA} {rates}\nbob * bob123 {BOB}\n");
     lab.write("ppp/server-secrets", &secrets);
     let mut client_secrets = String::new();
-    for user in ["mia", "bob", "ron"] {
+    for user in ["mia", "bob", "ron", "sid"] {
         client_secrets.push_str(&format!("{user} zidler {user}123 *\n"));
         let options = format!("name {user}\nnoauth\nrequire-mppe-128\nnoipv6\n");
         let options = lab.write(&format!("ppp/options.{user}"), &options);
@@ -261,6 +261,11 @@ fn a_secrets_fifth_column_limits_both_directions() {
     end(server);
 }
 
+/// A server that asks a freeradius, and obeys it.
+const BY_RADIUS: &str = "[radius]\n[[radius.servers]]\naddress = \"127.0.0.1\"\n\
+    secret_file = \"radius-secret\"\n[radius.dynamic]\nlisten = \"127.0.0.1:3799\"\n\
+    clients = [{ address = \"127.0.0.1\", secret_file = \"radius-secret\" }]\n";
+
 /// RouterOS' rates of RADIUS limit a session, a CoA-Request changes them, one without sense is
 /// refused, and who has spent its quota is gone, with the cause in accounting.
 #[test]
@@ -271,10 +276,7 @@ fn radius_sets_changes_and_ends_what_a_session_carries() {
     let lab = Lab::new();
     let radius = FreeRadius::start(&lab, "127.0.0.1");
     lab.write("ppp/radius-secret", &format!("{SECRET}\n"));
-    let more = "[radius]\n[[radius.servers]]\naddress = \"127.0.0.1\"\n\
-                secret_file = \"radius-secret\"\n[radius.dynamic]\nlisten = \"127.0.0.1:3799\"\n\
-                clients = [{ address = \"127.0.0.1\", secret_file = \"radius-secret\" }]\n";
-    let config = configure(&lab, "", false, more);
+    let config = configure(&lab, "", false, BY_RADIUS);
     let mut server = serve(&lab, &config);
     up(&lab, "ron");
     // rx/tx of the router: 512k from the client, 1M to it.
@@ -303,6 +305,36 @@ fn radius_sets_changes_and_ends_what_a_session_carries() {
     let stop = radius.record(&["Acct-Status-Type = Stop"], 10);
     assert_eq!(value(&stop, "Acct-Terminate-Cause"), Some("NAS-Request"));
     assert!(drops(&lab, "quota_spent") > 0);
+    end(server);
+}
+
+/// The same in Cisco's words, of which each pair is about one direction; pairs about other things
+/// cannot be changed.
+#[test]
+fn pairs_of_cisco_set_and_change_rates() {
+    if !freeradius_ready() {
+        return;
+    }
+    let lab = Lab::new();
+    let _radius = FreeRadius::start(&lab, "127.0.0.1");
+    lab.write("ppp/radius-secret", &format!("{SECRET}\n"));
+    let config = configure(&lab, "", false, BY_RADIUS);
+    let mut server = serve(&lab, &config);
+    up(&lab, "sid");
+    server.wait_for("rate limit 8192/2000 kbit/s (down/up)", 5);
+    let change = |pair: &str| {
+        let request = format!("User-Name = \"sid\"\nCisco-AVPair = \"{pair}\"");
+        radclient(&lab, "coa", &request)
+    };
+    let refused = change("lcp:interface-config#1=rate-limit output fast");
+    assert!(refused.contains("Invalid-Attribute-Value"), "{refused}");
+    let refused = change("shell:priv-lvl=15");
+    assert!(refused.contains("Unsupported-Attribute"), "{refused}");
+    assert_eq!(rate_limit(&lab), "8192/2000");
+    let changed = change("lcp:interface-config#1=rate-limit output 4096000 4096 4096");
+    assert!(changed.contains("CoA-ACK"), "{changed}");
+    assert_eq!(rate_limit(&lab), "4096/0");
+    assert_pings(&lab, Side::Client, LOCAL);
     end(server);
 }
 

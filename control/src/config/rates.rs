@@ -5,6 +5,7 @@
 //! | fifth column of chap-secrets, `Filter-Id` (accel-ppp's shaper) | `down/up`, or one number for both | kbit/s | `2000/512` |
 //! | `WISPr-Bandwidth-Max-Down`, `-Max-Up` | a number each | bit/s | `2000000`, `512000` |
 //! | `Mikrotik-Rate-Limit` | `rx[/tx] [burst [threshold [time [priority [min]]]]]`, seen from the router, so that rx is from the client | bit/s, k, M, G | `512k/2M` |
+//! | `Cisco-AVPair`, one for each direction | `lcp:interface-config#1=rate-limit output [access-group ACL] RATE BURST BURST ...`; `input` is from the client | bit/s, octets | `... output 2000000 8000 8000 ...`, `... input 512000 8000 8000 ...` |
 //!
 //! 0 is no limit everywhere.
 
@@ -42,6 +43,12 @@ pub enum RateError {
          64k/128k 10/10"
     )]
     Mikrotik(String),
+    /// Not Cisco's grammar.
+    #[error(
+        "'{0}' is not a rate limit such as lcp:interface-config#1=rate-limit output 2000000 8000 \
+         8000 conform-action transmit exceed-action drop (input is from the client)"
+    )]
+    Cisco(String),
 }
 
 impl RateLimit {
@@ -92,6 +99,26 @@ impl RateLimit {
         mikrotik(text).ok_or_else(|| RateError::Mikrotik(shown(text)))
     }
 
+    /// Cisco's grammar, of which each text is about one direction. A limit of everything counts
+    /// before one of an access group, which has no meaning here (in accel-ppp it is a time of day);
+    /// of several alike, the first. What becomes of packets over the rate is not looked at: they
+    /// are dropped.
+    ///
+    /// # Errors
+    /// One of the texts is something else.
+    pub fn parse_cisco(texts: &[String]) -> Result<Self, RateError> {
+        let mut limits = Vec::with_capacity(texts.len());
+        for text in texts {
+            limits.push(cisco(text).ok_or_else(|| RateError::Cisco(shown(text)))?);
+        }
+        limits.sort_by_key(|limit| limit.is_of_group);
+        let first = |is_output| limits.iter().find(|limit| limit.is_output == is_output);
+        Ok(Self {
+            down: first(true).and_then(|limit| limit.rate),
+            up: first(false).and_then(|limit| limit.rate),
+        })
+    }
+
     /// Nothing is limited.
     #[must_use]
     pub const fn is_none(&self) -> bool {
@@ -129,6 +156,40 @@ fn mikrotik(text: &str) -> Option<RateLimit> {
     Some(RateLimit {
         up: with_burst(rates.0, bursts.0, thresholds.0, times.0)?,
         down: with_burst(rates.1, bursts.1, thresholds.1, times.1)?,
+    })
+}
+
+/// What one text of Cisco's grammar says.
+struct CiscoLimit {
+    is_output: bool,
+    is_of_group: bool,
+    rate: Option<Rate>,
+}
+
+fn cisco(text: &str) -> Option<CiscoLimit> {
+    let (_, command) = text.split_once('=')?;
+    let mut words = command.split_ascii_whitespace().peekable();
+    words.next_if_eq(&"rate-limit")?;
+    let is_output = match words.next()? {
+        "output" => true,
+        "input" => false,
+        _ => return None,
+    };
+    let is_of_group = words.next_if_eq(&"access-group").is_some();
+    if is_of_group {
+        words.next()?;
+    }
+    let rate = plain(number(words.next()?)?)?;
+    let (normal, _most) = (number(words.next()?)?, number(words.next()?)?);
+    let is_over = words.next().is_none_or(|word| word == "conform-action");
+    is_over.then_some(CiscoLimit {
+        is_output,
+        is_of_group,
+        // Those who write them think of a router's queue: with 4,096 octets TCP would starve.
+        rate: rate.map(|rate| Rate {
+            burst_bytes: normal.max(rate.burst_bytes),
+            ..rate
+        }),
     })
 }
 
@@ -305,6 +366,46 @@ mod tests {
         assert_eq!(none, RateLimit::parse_mikrotik("4M").unwrap());
     }
 
+    /// The examples of accel-ppp's README and manual.
+    #[test]
+    fn pairs_of_cisco_are_read_as_accel_ppp_reads_them() {
+        let read = |texts: &[&str]| {
+            let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+            RateLimit::parse_cisco(&texts)
+        };
+        let rates = |texts: &[&str]| read(texts).map(both);
+        let pair = |words: &str| {
+            format!(
+                "lcp:interface-config#1=rate-limit {words} conform-action transmit \
+                 exceed-action drop"
+            )
+        };
+        let output = pair("output access-group 101 8192000 4096 4096");
+        let input = pair("input 2000000 8000 8000");
+        assert_eq!(rates(&[&output]), Ok((8_192_000, 0)));
+        assert_eq!(rates(&[&input]), Ok((0, 2_000_000)));
+        assert_eq!(rates(&[&input, &output]), Ok((8_192_000, 2_000_000)));
+        let of_all = pair("output 1000000 8000 8000");
+        assert_eq!(rates(&[&output, &of_all]), Ok((1_000_000, 0)));
+        assert_eq!(rates(&[&pair("output 0 8000 8000")]), Ok((0, 0)));
+        let large = read(&[&pair("output 8000 1000000 2000000")]).unwrap();
+        assert_eq!(large.down.unwrap().burst_bytes, 1_000_000);
+        assert_eq!(read(&[&input]).unwrap().up, Some(Rate::new(2_000_000)));
+        for words in [
+            "output",
+            "output 8000 1500",
+            "output 8000 1500 1500 drop",
+            "output access-group 8000 1500 1500",
+            "output 8M 1500 1500",
+            "output 9999999999999 1500 1500",
+            "both 8000 1500 1500",
+            "output -8000 1500 1500",
+        ] {
+            let error = rates(&[&input, &pair(words)]).unwrap_err().to_string();
+            assert!(error.contains("2000000 8000 8000"), "{words}: {error}");
+        }
+    }
+
     #[test]
     fn it_is_shown_as_accel_cmd_shows_it() {
         let limit = RateLimit::parse_mikrotik("512k/2M").unwrap();
@@ -320,6 +421,7 @@ mod tests {
         fn any_text_is_a_rate_limit_or_an_error(text in ".{0,60}") {
             let _ = RateLimit::parse_mikrotik(&text);
             let _ = RateLimit::parse_down_up(&text);
+            let _ = RateLimit::parse_cisco(&[text]);
         }
 
         #[test]

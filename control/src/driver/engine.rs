@@ -180,6 +180,11 @@ impl Engine {
         self.endpoint.call(call_id)
     }
 
+    /// Which of our addresses the peer of a connection has called.
+    pub(crate) fn called(&self, connection: ConnectionId) -> Option<Ipv4Addr> {
+        self.transport.local_address(connection)
+    }
+
     pub(crate) fn connection_count(&self) -> usize {
         self.endpoint.connection_count()
     }

@@ -313,6 +313,15 @@ impl Transport {
         self.connections.contains_key(&connection) || self.connecting.contains_key(&connection)
     }
 
+    /// Our end of a connection: the address that the peer of an accepted one has called.
+    pub(crate) fn local_address(&self, connection: ConnectionId) -> Option<Ipv4Addr> {
+        let known = self.connections.get(&connection)?;
+        match known.stream.local_addr().ok()? {
+            SocketAddr::V4(address) => Some(*address.ip()),
+            SocketAddr::V6(_) => None,
+        }
+    }
+
     /// From where GRE to the peer of a connection has to go out, unless the routes choose it.
     pub(crate) fn outer_source(
         &self,

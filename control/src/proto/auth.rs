@@ -262,6 +262,8 @@ pub enum Verdict {
         message: String,
         /// Addresses for IPCP.
         addresses: super::link::Addresses,
+        /// How this session's MPPE is narrowed.
+        mppe: super::link::MppeLimit,
     },
     /// It is not.
     Reject {

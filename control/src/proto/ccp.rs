@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::auth::Authenticated;
 use super::automaton::Event;
 use super::ending::Ending;
-use super::link::{LinkOutput, MppeConfig, Report};
+use super::link::{LinkOutput, MppeConfig, MppeLimit, Report};
 use super::negotiation::{ControlProtocol, Verdict};
 use super::outbox::{Context, Failure, Layer, Signal};
 use super::timer::Timer;
@@ -126,23 +126,27 @@ const fn weaker(bits: u32) -> u32 {
 
 /// What this side demands, in words.
 pub(super) fn demand_words(config: &MppeConfig) -> String {
-    let mut strengths = Vec::new();
-    for (allowed, bits) in [
-        (config.allow_128, "128"),
-        (config.allow_56, "56"),
-        (config.allow_40, "40"),
-    ] {
-        if allowed {
-            strengths.push(bits);
-        }
-    }
-    let strengths = strengths.join(" or ");
+    format!("this side requires MPPE ({})", words(config))
+}
+
+/// Why there is no MPPE, which is required: an authentication server has left no strength of
+/// `config`.
+pub(super) fn nothing_left(config: Option<&MppeConfig>, limit: MppeLimit) -> Ending {
+    let ours = match config {
+        Some(config) => format!("this side allows MPPE ({})", words(config)),
+        None => "this side does not allow MPPE".into(),
+    };
+    let theirs = format!("for the authentication server {limit}");
+    Ending::MppeRefused { ours, theirs }
+}
+
+fn words(config: &MppeConfig) -> String {
     let modes = if config.allow_stateful {
         ""
     } else {
         ", stateless only"
     };
-    format!("this side requires MPPE ({strengths} bit{modes})")
+    format!("{}{modes}", config.strengths())
 }
 
 /// CCP of one link.
@@ -236,9 +240,9 @@ impl Ccp {
         }
     }
 
-    fn config<'a>(&self, ctx: &Context<'a>) -> Option<&'a MppeConfig> {
+    fn config(&self, ctx: &Context<'_>) -> Option<MppeConfig> {
         let has_keys = self.authenticated.as_ref()?.has_keys();
-        ctx.config.mppe.as_ref().filter(|_| has_keys)
+        ctx.mppe.filter(|_| has_keys)
     }
 
     fn spec(&self, agreed: Agreed, is_send: bool) -> Option<MppeSpec> {
@@ -280,10 +284,10 @@ impl Ccp {
     /// MPPE will not be: the end when it is required, otherwise we go on without.
     fn give_up(&mut self, ctx: &mut Context<'_>, reason: &'static str) -> Result<(), Failure> {
         self.asked = None;
-        match &ctx.config.mppe {
+        match ctx.mppe {
             Some(config) if config.require => {
                 ctx.outbox.report(reason);
-                Err(self.refusal(config, reason))
+                Err(self.refusal(&config, reason))
             }
             _ => Ok(()),
         }
@@ -332,7 +336,7 @@ impl ControlProtocol for Ccp {
             } else {
                 KeyMode::Stateless
             };
-            let strength = strongest(allowed_strengths(config))?;
+            let strength = strongest(allowed_strengths(&config))?;
             Some(Agreed { strength, mode })
         });
     }
@@ -355,7 +359,7 @@ impl ControlProtocol for Ccp {
         option: &CcpOption,
     ) -> Result<Verdict<CcpOption>, Failure> {
         Ok(match (option, self.config(ctx)) {
-            (CcpOption::Mppe(bits), Some(config)) => self.judge_mppe(config, *bits),
+            (CcpOption::Mppe(bits), Some(config)) => self.judge_mppe(&config, *bits),
             _ => Verdict::Reject,
         })
     }
@@ -370,11 +374,11 @@ impl ControlProtocol for Ccp {
     }
 
     fn nak_limit(&mut self, ctx: &mut Context<'_>) -> Result<(), Failure> {
-        match &ctx.config.mppe {
+        match ctx.mppe {
             Some(config) if config.require => {
                 let reason = "MPPE required but peer negotiation failed";
                 ctx.outbox.report(reason);
-                Err(self.refusal(config, reason))
+                Err(self.refusal(&config, reason))
             }
             _ => Ok(()),
         }
@@ -390,7 +394,7 @@ impl ControlProtocol for Ccp {
         };
         self.peer_words = Some(format!("the peer offers {}", Words(bits)));
         let stateless = bits.0 & MppeBits::STATELESS != 0;
-        let allowed = allowed_strengths(config);
+        let allowed = allowed_strengths(&config);
         let asked = self.asked.map_or(0, |asked| asked.bits().0);
         let offered = strongest(bits.0 & allowed);
         if let Some(strength) = offered.or_else(|| strongest(weaker(asked) & allowed)) {
@@ -433,12 +437,12 @@ impl ControlProtocol for Ccp {
     }
 
     fn up(&mut self, ctx: &mut Context<'_>) {
-        if let Some(config) = &ctx.config.mppe
+        if let Some(config) = ctx.mppe
             && config.require
             && (self.receive.is_none() || self.granted.is_none())
         {
             let reason = "MPPE required but peer refused";
-            let failure = self.refusal(config, reason);
+            let failure = self.refusal(&config, reason);
             ctx.outbox.report(reason);
             ctx.outbox.signal(Layer::Ccp, Signal::Failed(failure));
             return;
@@ -465,7 +469,7 @@ impl ControlProtocol for Ccp {
     /// A peer that has given CCP up before it was opened will not come back to it.
     fn terminated_by_peer(&mut self, ctx: &mut Context<'_>, _reason: &[u8], opened: bool) {
         self.terminated = true;
-        let required = ctx.config.mppe.is_some_and(|config| config.require);
+        let required = ctx.mppe.is_some_and(|config| config.require);
         if !opened && !required {
             ctx.outbox.signal(Layer::Ccp, Signal::Finished);
         }

@@ -27,7 +27,7 @@ const OP_FAILURE: u8 = 4;
 
 /// Whether an EAP method must make keys, for MPPE is required.
 fn needs_keys(ctx: &Context<'_>) -> bool {
-    ctx.config.mppe.is_some_and(|mppe| mppe.require)
+    ctx.mppe.is_some_and(|mppe| mppe.require)
 }
 
 /// The OpCode of a type 26 packet; its one-octet forms end there.

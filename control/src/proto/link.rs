@@ -27,7 +27,8 @@ use crate::wire::ppp::{Frame, Protocol};
 pub(super) use snapshot::LinkSnapshot;
 
 pub use config::{
-    Addresses, Ipv6Config, Ipv6Network, LcpConfig, LinkConfig, MppeConfig, Network, Report,
+    Addresses, Ipv6Config, Ipv6Network, LcpConfig, LinkConfig, MppeConfig, MppeLimit, Network,
+    Report,
 };
 
 mod authenticate;

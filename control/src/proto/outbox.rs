@@ -9,7 +9,7 @@ use rand_chacha::ChaCha12Rng;
 
 use super::Time;
 use super::ending::Ending;
-use super::link::{LinkConfig, LinkOutput, LinkRole, Report};
+use super::link::{LinkConfig, LinkOutput, LinkRole, MppeConfig, MppeLimit, Report};
 use super::timer::{Timer, TimerTable};
 use crate::wire::ppp::{self, HeaderCompression, Protocol};
 
@@ -134,6 +134,8 @@ impl Outbox {
 #[derive(Debug)]
 pub(super) struct Surroundings {
     pub(super) config: Arc<LinkConfig>,
+    /// How the verdict on the peer narrows `config.mppe`.
+    pub(super) mppe_limit: MppeLimit,
     pub(super) role: LinkRole,
     pub(super) rng: ChaCha12Rng,
     pub(super) timers: TimerTable,
@@ -144,6 +146,7 @@ impl Surroundings {
     pub(super) fn new(config: Arc<LinkConfig>, role: LinkRole, seed: [u8; 32]) -> Self {
         Self {
             config,
+            mppe_limit: MppeLimit::default(),
             role,
             rng: ChaCha12Rng::from_seed(seed),
             timers: TimerTable::default(),
@@ -151,9 +154,15 @@ impl Surroundings {
         }
     }
 
+    /// The MPPE of this session.
+    pub(super) fn mppe(&self) -> Option<MppeConfig> {
+        self.mppe_limit.narrow(self.config.mppe)
+    }
+
     pub(super) fn at(&mut self, now: Time) -> Context<'_> {
         Context {
             now,
+            mppe: self.mppe(),
             config: &self.config,
             role: self.role,
             rng: &mut self.rng,
@@ -167,6 +176,8 @@ impl Surroundings {
 pub(super) struct Context<'a> {
     pub(super) now: Time,
     pub(super) config: &'a LinkConfig,
+    /// The MPPE of this session, in place of `config.mppe`.
+    pub(super) mppe: Option<MppeConfig>,
     pub(super) role: LinkRole,
     pub(super) rng: &'a mut ChaCha12Rng,
     pub(super) timers: &'a mut TimerTable,

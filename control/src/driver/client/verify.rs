@@ -5,6 +5,7 @@ use dataplane::program::CallId;
 
 use super::Client;
 use crate::proto::auth::{self, AuthMethod, AuthRequest, Verdict};
+use crate::proto::link::MppeLimit;
 use crate::proto::{Action, Event};
 
 /// Microsoft's error code (RFC 2759 6) for who has a wrong name or password.
@@ -31,6 +32,7 @@ impl Client<'_> {
                 proof,
                 message: "Access granted".to_owned(),
                 addresses: link.addresses.clone(),
+                mppe: MppeLimit::default(),
             },
             Err(_) => Verdict::Reject {
                 code: WRONG_NAME_OR_PASSWORD,

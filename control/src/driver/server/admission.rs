@@ -125,6 +125,7 @@ impl Server {
             actions.extend(self.tell_verdict(call_id, request_id, reject(NO_DIAL_IN)));
             return actions;
         };
+        let mppe = attributes.mppe;
         let is_limited_anew = self.is_limited_anew(call_id, &attributes);
         if let Some(session) = self.sessions.get_mut(&call_id) {
             session.attributes = attributes;
@@ -136,6 +137,7 @@ impl Server {
             proof,
             message,
             addresses,
+            mppe,
         };
         actions.extend(self.engine.handle_event(Event::Verdict {
             call_id,

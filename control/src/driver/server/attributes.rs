@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::rates::RateLimit;
 use crate::config::secrets::Entry;
+use crate::proto::link::MppeLimit;
 
 /// How many routes one session may bring (`Framed-Route`).
 pub const ROUTES_MAX: usize = 64;
@@ -72,11 +73,13 @@ pub struct SessionAttributes {
     pub filter_id: Option<String>,
     /// `Mikrotik-Rate-Limit`, as it came.
     pub rate_limit: Option<String>,
+    /// `Cisco-AVPair` that names rates, as each came.
+    pub cisco_rates: Vec<String>,
     /// `WISPr-Bandwidth-Max-Up`, what the client may send: bits a second.
     pub wispr_up_bps: Option<u32>,
     /// `WISPr-Bandwidth-Max-Down`, what it may receive: bits a second.
     pub wispr_down_bps: Option<u32>,
-    /// What those three, or the fifth column of a secret, come to.
+    /// What those four, or the fifth column of a secret, come to.
     pub rates: Option<RateLimit>,
     /// `Session-Octets-Limit` and its like; instead of the server's own.
     pub quota: Option<Quota>,
@@ -92,6 +95,8 @@ pub struct SessionAttributes {
     pub dns: [Option<Ipv4Addr>; 2],
     /// WINS servers to give (`MS-Primary-NBNS-Server`, `MS-Secondary-NBNS-Server`).
     pub wins: [Option<Ipv4Addr>; 2],
+    /// `MS-MPPE-Encryption-Policy` and `MS-MPPE-Encryption-Types`.
+    pub mppe: MppeLimit,
 }
 
 impl SessionAttributes {

@@ -13,7 +13,7 @@
 //! | `total` | TCP is accepted | IP flows |
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::SessionCounters;
@@ -97,6 +97,7 @@ struct Beginning {
 /// Of a session.
 pub(super) struct Seen {
     sid: u64,
+    /// Our address that the client called.
     pub(super) called: Option<Ipv4Addr>,
     accepted: Option<Instant>,
     /// When the phase before the present one was over.
@@ -265,7 +266,7 @@ impl Server {
                 peer,
                 ..
             } => {
-                let called = self.called(*peer);
+                let called = self.engine.called(*connection);
                 self.observer.install(*call_id, *connection, called);
                 let session = self.observer.sid(*call_id);
                 self.log.know(call_id.0, |facts| {
@@ -335,23 +336,6 @@ impl Server {
                 ("lost", json!(counters.lost.get())),
             ])
         })
-    }
-
-    /// Which of our addresses a client has called: the one that we listen on, or where we listen
-    /// on all of them, the one that the routes choose for answers.
-    fn called(&self, peer: Ipv4Addr) -> Option<Ipv4Addr> {
-        if let [only] = self.config.listen.as_slice()
-            && !only.ip().is_unspecified()
-        {
-            return Some(*only.ip());
-        }
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        // Nothing is sent.
-        socket.connect((peer, 9)).ok()?;
-        match socket.local_addr().ok()?.ip() {
-            std::net::IpAddr::V4(address) => Some(address),
-            std::net::IpAddr::V6(_) => None,
-        }
     }
 
     /// One share of the sessions, for metrics.

@@ -10,7 +10,7 @@
 //! ```
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -357,14 +357,4 @@ fn unix_s() -> u32 {
     since.map_or(0, |since| {
         u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
     })
-}
-
-/// The address from which packets to `peer` leave.
-fn local_address(peer: Ipv4Addr) -> Option<Ipv4Addr> {
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((peer, crate::config::PPTP_PORT)).ok()?;
-    match socket.local_addr().ok()? {
-        SocketAddr::V4(address) => Some(*address.ip()),
-        SocketAddr::V6(_) => None,
-    }
 }

@@ -1,8 +1,9 @@
 //! What each session may carry: worked out of what the secrets and RADIUS say, told to its worker,
 //! and changed while it stands (CoA-Request).
 //!
-//! Of several rates that RADIUS names at once, `Mikrotik-Rate-Limit` counts before the WISPr's, and
-//! those before `Filter-Id`; a later request that names any takes the place of all earlier ones.
+//! Of several rates that RADIUS names at once, `Mikrotik-Rate-Limit` counts before `Cisco-AVPair`,
+//! that before the WISPr's, and those before `Filter-Id`; a later request that names any takes the
+//! place of all earlier ones.
 //!
 //! Nothing has to be carried along when a session moves to another process but its
 //! [`SessionAttributes`] and its counters: [`Server::set_limits`] does the rest.
@@ -92,6 +93,7 @@ impl Server {
 /// Whether a request names rates, which take the place of those of before.
 pub(super) fn names_rates(change: &Change) -> bool {
     change.rate_limit.is_some()
+        || !change.cisco_rates.is_empty()
         || change.wispr_up_bps.is_some()
         || change.wispr_down_bps.is_some()
         || change
@@ -105,6 +107,7 @@ pub(super) fn is_senseless(change: &Change) -> bool {
     let attributes = SessionAttributes {
         filter_id: change.filter_id.clone(),
         rate_limit: change.rate_limit.clone(),
+        cisco_rates: change.cisco_rates.clone(),
         ..SessionAttributes::default()
     };
     rates_of(&attributes).is_err()
@@ -115,6 +118,9 @@ fn rates_of(attributes: &SessionAttributes) -> Result<Option<RateLimit>, RateErr
     let (up_bps, down_bps) = (attributes.wispr_up_bps, attributes.wispr_down_bps);
     if let Some(text) = &attributes.rate_limit {
         return RateLimit::parse_mikrotik(text).map(Some);
+    }
+    if !attributes.cisco_rates.is_empty() {
+        return RateLimit::parse_cisco(&attributes.cisco_rates).map(Some);
     }
     if up_bps.is_some() || down_bps.is_some() {
         return Ok(Some(RateLimit::of_wispr(down_bps, up_bps)));
@@ -181,10 +187,13 @@ mod tests {
         let mut all = attributes(|it| {
             it.filter_id = Some("1000".into());
             it.wispr_up_bps = Some(512_000);
+            it.cisco_rates = vec!["lcp:interface-config#1=rate-limit output 256000 1 1".into()];
             it.rate_limit = Some("64k/128k".into());
         });
         assert_eq!(shown(&all), "128/64");
         all.rate_limit = None;
+        assert_eq!(shown(&all), "256/0");
+        all.cisco_rates.clear();
         assert_eq!(shown(&all), "0/512");
         all.wispr_up_bps = None;
         assert_eq!(shown(&all), "1000/1000");

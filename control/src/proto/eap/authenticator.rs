@@ -280,6 +280,7 @@ impl EapAuthenticator {
                 proof,
                 message,
                 addresses,
+                ..
             } => {
                 if self.name.as_ref().is_some_and(|before| *before != name) {
                     ctx.outbox.report("Peer changed its name");

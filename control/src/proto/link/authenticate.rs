@@ -45,6 +45,13 @@ impl Link {
             }
             Verdict::Accept { .. } | Verdict::Reject { .. } | Verdict::Continue { .. } => None,
         };
+        // What a later verdict says comes too late: keys are agreed.
+        if let Verdict::Accept { mppe, .. } = &verdict
+            && self.phase == Phase::Authenticate
+            && request_id == self.request_id
+        {
+            self.around.mppe_limit = *mppe;
+        }
         let mut ctx = self.around.at(now);
         let handled = match &mut self.verifying {
             Verifying::Unasked => Ok(None),

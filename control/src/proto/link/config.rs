@@ -120,6 +120,83 @@ pub struct MppeConfig {
     pub prefer_stateful: bool,
 }
 
+impl MppeConfig {
+    const NOTHING: Self = Self {
+        require: false,
+        allow_40: false,
+        allow_56: false,
+        allow_128: false,
+        allow_stateful: false,
+        prefer_stateful: false,
+    };
+
+    /// Whether keys of any strength may be used.
+    #[must_use]
+    pub const fn allows_any(&self) -> bool {
+        self.allow_40 || self.allow_56 || self.allow_128
+    }
+
+    /// `128 or 40 bit`.
+    pub(in crate::proto) fn strengths(&self) -> String {
+        let all = [
+            (self.allow_128, "128"),
+            (self.allow_56, "56"),
+            (self.allow_40, "40"),
+        ];
+        let allowed: Vec<_> = all.iter().filter(|it| it.0).map(|it| it.1).collect();
+        if allowed.is_empty() {
+            return "no strength".to_owned();
+        }
+        format!("{} bit", allowed.join(" or "))
+    }
+}
+
+/// How an authentication server narrows, for one session, what this side agrees to (RFC 2548 2.4.4
+/// and 2.4.5). By default it does not; and it never widens anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MppeLimit {
+    /// Without MPPE the link ends, also where this side only prefers it.
+    pub require: bool,
+    /// 40-bit keys may not be used.
+    pub deny_40: bool,
+    /// 56-bit keys may not be used.
+    pub deny_56: bool,
+    /// 128-bit keys may not be used.
+    pub deny_128: bool,
+}
+
+impl MppeLimit {
+    /// What is left of `config`. Where nothing is left of a MPPE that is required, that has no
+    /// strength.
+    #[must_use]
+    pub fn narrow(self, config: Option<MppeConfig>) -> Option<MppeConfig> {
+        let config = config.unwrap_or(MppeConfig::NOTHING);
+        let left = MppeConfig {
+            require: config.require || self.require,
+            allow_40: config.allow_40 && !self.deny_40,
+            allow_56: config.allow_56 && !self.deny_56,
+            allow_128: config.allow_128 && !self.deny_128,
+            ..config
+        };
+        (left.require || left.allows_any()).then_some(left)
+    }
+}
+
+/// `MPPE is required (128 or 40 bit)`.
+impl fmt::Display for MppeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let policy = if self.require { "required" } else { "allowed" };
+        let strengths = MppeConfig {
+            allow_40: !self.deny_40,
+            allow_56: !self.deny_56,
+            allow_128: !self.deny_128,
+            ..MppeConfig::NOTHING
+        }
+        .strengths();
+        write!(f, "MPPE is {policy} ({strengths})")
+    }
+}
+
 /// Addresses to ask for or to give in IPCP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {

@@ -21,6 +21,9 @@ use crate::wire::ppp::Protocol;
 /// field (RFC 3078 3).
 const MPPE_OVERHEAD: u16 = 4;
 
+/// Said to a peer with which MPPE cannot even be negotiated.
+const NO_MPPE: &str = "MPPE required but not available";
+
 /// Restart intervals that IPCP waits for a peer to say anything about an optional MPPE.
 const CCP_PATIENCE: u64 = 4;
 
@@ -29,17 +32,24 @@ impl Link {
         let authenticated = self.take_authenticated();
         let has_keys = authenticated.as_ref().is_some_and(Authenticated::has_keys);
         let mut ctx = self.around.at(now);
-        let mppe = ctx.config.mppe.as_ref();
+        let mppe = ctx.mppe;
+        if mppe.is_some_and(|mppe| !mppe.allows_any()) {
+            ctx.outbox
+                .report("MPPE required, but no strength is allowed.");
+            let ending =
+                ccp::nothing_left(self.around.config.mppe.as_ref(), self.around.mppe_limit);
+            return self.end(now, NO_MPPE, ending);
+        }
         if let Some(mppe) = mppe
             && mppe.require
             && !has_keys
         {
             let line = "MPPE required, but MS-CHAP[v2] auth not performed.";
             ctx.outbox.report(line);
-            let ours = ccp::demand_words(mppe);
+            let ours = ccp::demand_words(&mppe);
             let theirs = "keys come from MS-CHAP only, and it was not used".into();
             let ending = Ending::MppeRefused { ours, theirs };
-            return self.end(now, "MPPE required but not available", ending);
+            return self.end(now, NO_MPPE, ending);
         }
         self.ccp.protocol.authenticate(authenticated);
         match mppe {
@@ -131,10 +141,10 @@ impl Link {
     }
 
     pub(super) fn ccp_finished(&mut self, now: Time) {
-        match &self.around.config.mppe {
+        match self.around.mppe() {
             Some(mppe) if mppe.require => {
                 let reason = "MPPE required but peer negotiation failed";
-                let failure = self.ccp.protocol.refusal(mppe, reason);
+                let failure = self.ccp.protocol.refusal(&mppe, reason);
                 self.around.outbox.report(reason);
                 self.fail(now, failure);
             }
@@ -215,7 +225,7 @@ impl Link {
         let peer = &self.lcp.protocol.peer;
         let config = &self.around.config;
         let overhead = if ccp.encrypts() { MPPE_OVERHEAD } else { 0 };
-        let required = config.mppe.is_some_and(|mppe| mppe.require);
+        let required = self.around.mppe().is_some_and(|mppe| mppe.require);
         Network {
             local: ipcp.local,
             remote,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::authenticate::{Proving, Verifying};
-use super::{Link, LinkConfig, LinkRole, Phase};
+use super::{Link, LinkConfig, LinkRole, MppeLimit, Phase};
 use crate::proto::Time;
 use crate::proto::auth::{AuthMethod, Authenticated};
 use crate::proto::ccp::Ccp;
@@ -32,6 +32,8 @@ pub(in crate::proto) struct LinkSnapshot {
     verifying: Verified,
     we_proved: Option<Authenticated>,
     peer_proved: Option<Authenticated>,
+    #[serde(default)]
+    mppe_limit: MppeLimit,
     request_id: u32,
     timers: TimerTable,
     compression: HeaderCompression,
@@ -84,6 +86,7 @@ impl Link {
             verifying,
             we_proved: self.we_proved.clone(),
             peer_proved: self.peer_proved.clone(),
+            mppe_limit: self.around.mppe_limit,
             request_id: self.request_id,
             timers,
             compression: self.around.outbox.compression,
@@ -126,6 +129,7 @@ impl Link {
         };
         let around = &mut link.around;
         around.timers = snapshot.timers;
+        around.mppe_limit = snapshot.mppe_limit;
         around.outbox.compression = snapshot.compression;
         // The interval may be new: what is due later, or not at all, is due then.
         if echo_interval_ms > 0 && !around.timers.is_set(Timer::Echo) {

@@ -4,6 +4,7 @@ mod eap;
 mod encryption;
 mod ipv6;
 mod joined;
+mod mppe_limit;
 mod passwords;
 mod proofs;
 mod refusals;
@@ -130,6 +131,8 @@ struct End {
     has_hung_up: bool,
     /// Kept back until `answer`.
     holds_verdicts: bool,
+    /// What its verdicts say of MPPE.
+    mppe_limit: MppeLimit,
     asked: Vec<(u32, AuthRequest)>,
 }
 
@@ -163,6 +166,7 @@ impl Pair {
             endings: Vec::new(),
             has_hung_up: false,
             holds_verdicts: false,
+            mppe_limit: MppeLimit::default(),
             asked: Vec::new(),
         };
         Self {
@@ -281,6 +285,7 @@ impl Pair {
                     proof,
                     message: "Access granted".into(),
                     addresses: end.link.around.config.addresses.clone(),
+                    mppe: end.mppe_limit,
                 },
                 Err(_) => Verdict::Reject {
                     code: 691,

@@ -81,6 +81,8 @@ pub struct Change {
     pub filter_id: Option<String>,
     /// `Mikrotik-Rate-Limit`.
     pub rate_limit: Option<String>,
+    /// `Cisco-AVPair` that names rates, one for each direction.
+    pub cisco_rates: Vec<String>,
     /// `WISPr-Bandwidth-Max-Up`, bits a second.
     pub wispr_up_bps: Option<u32>,
     /// `WISPr-Bandwidth-Max-Down`, bits a second.
@@ -93,6 +95,8 @@ pub struct Change {
 
 /// More `Class` attributes than this are not echoed.
 const CLASSES_MAX: usize = 8;
+/// Nor are more rates of Cisco's looked at.
+const CISCO_RATES_MAX: usize = 8;
 /// A server that wants to hear of every session more often is not obeyed; RFC 2869 2.1 wants a
 /// minute.
 const INTERIM_MS_MIN: u64 = 10_000;
@@ -112,17 +116,32 @@ pub fn change_of(packet: Packet<'_>) -> Change {
         .take(CLASSES_MAX)
         .map(<[u8]>::to_vec)
         .collect();
+    let cisco_rates = packet
+        .find_all(Kind::CISCO_AVPAIR)
+        .filter(|value| names_cisco_rate(value))
+        .take(CISCO_RATES_MAX)
+        .map(|value| String::from_utf8_lossy(value).into_owned());
     Change {
         session_timeout_ms: ms(Kind::SESSION_TIMEOUT),
         idle_timeout_ms: ms(Kind::IDLE_TIMEOUT),
         interim_interval_ms: ms(Kind::ACCT_INTERIM_INTERVAL).map(|ms| ms.max(INTERIM_MS_MIN)),
         filter_id: packet.text(Kind::FILTER_ID),
         rate_limit: packet.text(Kind::MIKROTIK_RATE_LIMIT),
+        cisco_rates: cisco_rates.collect(),
         wispr_up_bps: packet.number(Kind::WISPR_BANDWIDTH_MAX_UP),
         wispr_down_bps: packet.number(Kind::WISPR_BANDWIDTH_MAX_DOWN),
         quota: quota_of(packet),
         class: (!class.is_empty()).then_some(class),
     }
+}
+
+/// Whether a `Cisco-AVPair`, which may be about anything, is about a rate:
+/// `lcp:interface-config#1=rate-limit output 2000000 8000 8000 ...`.
+fn names_cisco_rate(value: &[u8]) -> bool {
+    let mut parts = value.splitn(2, |octet| *octet == b'=');
+    let (name, command) = (parts.next(), parts.next());
+    name.is_some_and(|name| name.starts_with(b"lcp:interface-config"))
+        && command.is_some_and(|it| it.trim_ascii_start().starts_with(b"rate-limit "))
 }
 
 /// Something to do.
@@ -281,7 +300,11 @@ impl DynamicServer {
         if packet.code() == Code::DISCONNECT_REQUEST {
             return Ok((key, Order::Disconnect));
         }
-        if packet.attributes().any(|(kind, _)| !is_understood(kind)) {
+        let is_understood = |(kind, value): (Kind, &[u8])| match kind {
+            Kind::CISCO_AVPAIR => names_cisco_rate(value),
+            kind => is_understood(kind),
+        };
+        if !packet.attributes().all(is_understood) {
             return Err(ErrorCause::UnsupportedAttribute);
         }
         let change = change_of(packet);
@@ -421,6 +444,37 @@ mod tests {
             ..Change::default()
         };
         assert_eq!(order, Order::Change(Box::new(due)));
+    }
+
+    #[test]
+    fn pairs_of_cisco_are_changes_where_they_name_rates() {
+        let output = "lcp:interface-config#1=rate-limit output 2000000 8000 8000";
+        let input = "lcp:interface-config=rate-limit input access-group 102 512000 8000 8000";
+        let change = |pairs: &[&str]| {
+            let datagram = request(Code::COA_REQUEST, |list| {
+                list.text(Kind::USER_NAME, "mia");
+                for pair in pairs {
+                    list.text(Kind::Vendor(9, 1), pair);
+                }
+            });
+            (receive(&mut server(), &datagram), datagram)
+        };
+        let Received::Order { order, .. } = change(&[output, input]).0 else {
+            panic!("no order");
+        };
+        let due = Change {
+            cisco_rates: vec![output.into(), input.into()],
+            ..Change::default()
+        };
+        assert_eq!(order, Order::Change(Box::new(due)));
+        for other in [
+            "lcp:interface-config=ip unnumbered lo0",
+            "shell:priv-lvl=15",
+            "x",
+        ] {
+            let (received, datagram) = change(&[output, other]);
+            assert_eq!(cause(&received, &datagram), 401, "{other}");
+        }
     }
 
     #[test]

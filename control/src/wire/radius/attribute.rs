@@ -28,6 +28,7 @@ macro_rules! kinds {
     };
 }
 
+const CISCO: u32 = 9;
 const MICROSOFT: u32 = 311;
 const MIKROTIK: u32 = 14_988;
 const WISPR: u32 = 14_122;
@@ -92,6 +93,7 @@ kinds! {
     ERROR_CAUSE = std(101), "Error-Cause";
     SESSION_OCTETS_LIMIT = std(227), "Session-Octets-Limit";
     OCTETS_DIRECTION = std(228), "Octets-Direction";
+    CISCO_AVPAIR = Self::Vendor(CISCO, 1), "Cisco-AVPair";
     MS_CHAP_RESPONSE = ms(1), "MS-CHAP-Response";
     MS_CHAP_ERROR = ms(2), "MS-CHAP-Error";
     MS_MPPE_ENCRYPTION_POLICY = ms(7), "MS-MPPE-Encryption-Policy";

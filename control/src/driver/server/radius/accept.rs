@@ -7,6 +7,7 @@ use super::super::traffic::names_rates;
 use super::requests::{FRAMED, PPP};
 use crate::crypto::key_derivation::KeyMaterial;
 use crate::proto::auth::{AuthMethod, AuthRequest, MsChapProof};
+use crate::proto::link::MppeLimit;
 use crate::proto::radius::{Change, change_of};
 use crate::wire::radius::{Kind, Packet, reveal_password, reveal_salted};
 
@@ -14,6 +15,13 @@ use crate::wire::radius::{Kind, Packet, reveal_password, reveal_salted};
 const CLIENT_CHOOSES: Ipv4Addr = Ipv4Addr::BROADCAST;
 /// The same, that lets us choose.
 const WE_CHOOSE: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 254);
+/// `MS-MPPE-Encryption-Policy` that requires MPPE (RFC 2548 2.4.4).
+const ENCRYPTION_REQUIRED: u32 = 2;
+/// Bits of `MS-MPPE-Encryption-Types`: L and S of RFC 2548 2.4.5, and that of 56-bit keys, which
+/// servers of Windows add.
+const TYPE_40: u32 = 0x2;
+const TYPE_128: u32 = 0x4;
+const TYPE_56: u32 = 0x8;
 /// Words for the peer are cut here: they go into one CHAP packet.
 const MESSAGE_CHARS_MAX: usize = 200;
 
@@ -67,6 +75,7 @@ impl Answer<'_> {
                 packet.address(Kind::MS_PRIMARY_NBNS_SERVER),
                 packet.address(Kind::MS_SECONDARY_NBNS_SERVER),
             ],
+            mppe: mppe_limit(packet),
             ..SessionAttributes::default()
         };
         apply(&mut attributes, change_of(packet));
@@ -163,6 +172,18 @@ impl Answer<'_> {
     }
 }
 
+/// RFC 2548 2.4.4 and 2.4.5. Without Types, those of the configuration may be used.
+fn mppe_limit(packet: Packet<'_>) -> MppeLimit {
+    let types = packet.number(Kind::MS_MPPE_ENCRYPTION_TYPES);
+    let denies = |bit| types.is_some_and(|types| types & bit == 0);
+    MppeLimit {
+        require: packet.number(Kind::MS_MPPE_ENCRYPTION_POLICY) == Some(ENCRYPTION_REQUIRED),
+        deny_40: denies(TYPE_40),
+        deny_56: denies(TYPE_56),
+        deny_128: denies(TYPE_128),
+    }
+}
+
 /// Changes what a change is about.
 pub(super) fn apply(attributes: &mut SessionAttributes, change: Change) {
     fn put<T>(place: &mut Option<T>, new: Option<T>) {
@@ -183,6 +204,7 @@ pub(super) fn apply(attributes: &mut SessionAttributes, change: Change) {
         attributes.rate_limit = None;
         (attributes.wispr_up_bps, attributes.wispr_down_bps) = (None, None);
         attributes.filter_id = None;
+        attributes.cisco_rates = change.cisco_rates;
     }
     put(&mut attributes.filter_id, change.filter_id);
     put(&mut attributes.rate_limit, change.rate_limit);
@@ -352,6 +374,41 @@ mod tests {
         assert!(with(0x41, &text).is_err());
         assert!(with(0x42, "S=AA").is_err());
         assert!(accepted(AuthMethod::MsChapV2, |_| {}).is_err());
+    }
+
+    /// RFC 2548 2.4.4: 1 is allowed, 2 required. 2.4.5: bit 1 is 40-bit keys, bit 2 128-bit ones.
+    /// Windows' usual policy names all strengths by 14.
+    #[test]
+    fn policy_and_types_of_mppe_are_those_of_rfc_2548() {
+        let limit = |policy: Option<u32>, types: Option<u32>| {
+            let fill = |list: &mut AttributeList| {
+                if let Some(policy) = policy {
+                    list.number(Kind::Vendor(311, 7), policy);
+                }
+                if let Some(types) = types {
+                    list.number(Kind::Vendor(311, 8), types);
+                }
+            };
+            let limit = accepted(AuthMethod::Pap, fill).unwrap().attributes.mppe;
+            limit.to_string()
+        };
+        for (policy, types, due) in [
+            (None, None, "allowed (128 or 56 or 40 bit)"),
+            (Some(1), None, "allowed (128 or 56 or 40 bit)"),
+            (Some(2), None, "required (128 or 56 or 40 bit)"),
+            (Some(1), Some(0), "allowed (no strength)"),
+            (Some(1), Some(2), "allowed (40 bit)"),
+            (Some(2), Some(4), "required (128 bit)"),
+            (Some(2), Some(6), "required (128 or 40 bit)"),
+            (Some(2), Some(14), "required (128 or 56 or 40 bit)"),
+            (None, Some(4), "allowed (128 bit)"),
+        ] {
+            assert_eq!(
+                limit(policy, types),
+                format!("MPPE is {due}"),
+                "{policy:?} {types:?}"
+            );
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::super::traffic::is_senseless;
 use super::super::{Action, Event, Server, ServerError, Session};
 use super::accept::{Accepted, Answer, apply};
 use super::requests::{Account, Facts, SHUTTING_DOWN, count, terminate_cause};
-use super::{Call, Pending, Radius, RadiusEvent, RadiusInput, local_address, unix_s};
+use super::{Call, Pending, Radius, RadiusEvent, RadiusInput, unix_s};
 use crate::proto::auth::{AuthMethod, AuthRequest, Secret, Verdict};
 use crate::proto::ending::Ending;
 use crate::proto::radius::{Change, Order, RecordKind, SessionKey};
@@ -50,7 +50,8 @@ impl Server {
         let radius = self.radius.as_mut()?;
         let peer = &self.sessions.get(&call_id)?.peer;
         let call = radius.call(call_id);
-        call.called = call.called.or_else(|| local_address(peer.parse().ok()?));
+        let seen = self.observer.session(call_id);
+        call.called = call.called.or_else(|| seen?.called);
         let facts = Facts {
             call_id,
             calling: peer,
@@ -184,6 +185,10 @@ impl Server {
             proof,
             message,
         } = accepted;
+        let mppe = self.config.link.mppe;
+        if attributes.mppe.narrow(mppe) != mppe {
+            self.say(call_id, &format!("RADIUS: {}", attributes.mppe));
+        }
         // A netmask that has our own address in it, or others of the pool, is only decoration.
         let (locals, pools) = (self.config.own_addresses(), &self.config.pools);
         let is_ours = |route: &SessionRoute| {

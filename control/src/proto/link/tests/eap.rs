@@ -204,6 +204,7 @@ fn by_server(response: &[u8]) -> Verdict {
                 proof: None,
                 message: String::new(),
                 addresses: callee_addresses(),
+                mppe: MppeLimit::default(),
             }
         }
         other => panic!("{other:?}"),

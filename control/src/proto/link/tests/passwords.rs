@@ -104,6 +104,7 @@ fn the_new_password_takes_the_old_ones_place_and_makes_the_keys() {
         proof,
         message: "Access granted".into(),
         addresses: callee_addresses(),
+        mppe: MppeLimit::default(),
     };
     let now = pair.now;
     pair.ends[CALLEE]

@@ -93,6 +93,7 @@ fn a_server_that_does_not_know_the_password_is_found_out() {
         }),
         message: "Welcome".into(),
         addresses: callee_addresses(),
+        mppe: MppeLimit::default(),
     };
     let now = pair.now;
     pair.ends[CALLEE]
