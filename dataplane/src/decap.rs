@@ -1,4 +1,5 @@
-//! The way in: GRE packets become IP packets for TUN, or PPP frames for control.
+//! The way in: GRE packets (RFC 2637 4) become IP packets for TUN, out of MPPE (RFC 3078) or plain,
+//! or PPP frames (RFC 1661) for control.
 //!
 //! Four passes over a batch. *Sort*: outer headers, session, sequence number; what is in order
 //! goes on, what is early waits with its session. *Derive*: PPP and MPPE headers, keys in series.
@@ -13,7 +14,7 @@ use crate::mppe::decryptor::{Decryptor, Derived, Refusal};
 use crate::mppe::rc4::{self, Rc4};
 use crate::mppe::rekey::Step;
 use crate::offload::mss;
-use crate::prefix_table::covers;
+use crate::prefix::covers;
 use crate::program::{CallId, NetworkSpec, TunId};
 use crate::sequence::Place;
 use crate::session::{Session, SessionTable};

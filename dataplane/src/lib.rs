@@ -26,8 +26,8 @@
 //! # Rules
 //!
 //! *Threads*: a worker owns its ring, arena, GRE socket, TUN queues and sessions; nothing is shared
-//! but the two bounded queues of [`mailbox`], the counters, which only the worker writes, and, where
-//! it is asked for, the queues of key streams that a thread of idle time prepares
+//! but the two bounded queues of [`mailbox`], the counters, which only the worker writes, and,
+//! where it is asked for, the queues of key streams that a thread of idle time prepares
 //! ([`mppe::look_ahead`]). No thread ever waits for another one's data. A session may be split by
 //! direction ([`program::Role`]): then two workers have a half each, and the halves share no more
 //! than two workers do.
@@ -35,8 +35,9 @@
 //! *Memory*: everything is allocated before the first packet, and nothing for one; the bounds are
 //! in [`limits`].
 //!
-//! *Purity*: `decap`, `encap`, `offload`, `sequence`, `mppe` and `wire` read no clock and do no input or
-//! output. What does stands behind [`io::Io`]: `uring` in earnest, [`sim_io`] in the simulator.
+//! *Purity*: `decap`, `encap`, `offload`, `sequence`, `mppe` and `wire` read no clock and do no
+//! input or output. What does stands behind [`io::Io`]: `uring` in earnest, [`sim_io`] in the
+//! simulator.
 //!
 //! *Unsafe code* is in `uring`, `sys` and `mppe::rc4` alone.
 
@@ -53,6 +54,7 @@ pub mod limits;
 pub mod mailbox;
 pub mod mppe;
 pub mod offload;
+pub mod prefix;
 mod prefix_table;
 pub mod program;
 mod punt_budget;

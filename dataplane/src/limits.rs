@@ -161,8 +161,8 @@ pub const KEPT_SLOTS: u16 = HELD_PACKETS_MAX as u16;
 pub const TUNS_MAX: usize = 4096;
 
 /// How often a worker looks whether its TUN devices are still there. A read reports a deletion at
-/// once, but for a race in Linux: `tun_detach_all` wakes the reader before it takes the device away,
-/// and a multishot read that looks in between finds nothing wrong and sleeps on.
+/// once, but for a race in Linux: `tun_detach_all` wakes the reader before it takes the device
+/// away, and a multishot read that looks in between finds nothing wrong and sleeps on.
 pub const TUN_CHECK_MS: u64 = 1000;
 
 /// Room in the notice queue that punted frames leave for notices that must not be lost.

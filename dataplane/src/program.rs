@@ -345,6 +345,7 @@ impl Command {
             receive: Some(receive),
             send: Some(send),
         };
+        let alike = |half: &dyn Fn() -> Self| both(half(), half());
         match self {
             Self::Install(spec) => {
                 let half = |role| {
@@ -374,61 +375,37 @@ impl Command {
             Self::SetPeerCallId {
                 call_id,
                 peer_call_id,
-            } => {
-                let half = || Self::SetPeerCallId {
-                    call_id,
-                    peer_call_id,
-                };
-                both(half(), half())
-            }
-            Self::OpenNetwork { call_id, network } => {
-                let receive = Self::OpenNetwork {
-                    call_id,
-                    network: network.clone(),
-                };
-                both(receive, Self::OpenNetwork { call_id, network })
-            }
-            Self::CloseNetwork { call_id } => {
-                let half = || Self::CloseNetwork { call_id };
-                both(half(), half())
-            }
-            Self::SetIpv6 { call_id, ipv6 } => {
-                let half = || Self::SetIpv6 { call_id, ipv6 };
-                both(half(), half())
-            }
-            Self::SetRoutes { call_id, networks } => {
-                let receive = Self::SetRoutes {
-                    call_id,
-                    networks: networks.clone(),
-                };
-                both(receive, Self::SetRoutes { call_id, networks })
-            }
+            } => alike(&|| Self::SetPeerCallId {
+                call_id,
+                peer_call_id,
+            }),
+            Self::OpenNetwork { call_id, network } => alike(&|| Self::OpenNetwork {
+                call_id,
+                network: network.clone(),
+            }),
+            Self::CloseNetwork { call_id } => alike(&|| Self::CloseNetwork { call_id }),
+            Self::SetIpv6 { call_id, ipv6 } => alike(&|| Self::SetIpv6 { call_id, ipv6 }),
+            Self::SetRoutes { call_id, networks } => alike(&|| Self::SetRoutes {
+                call_id,
+                networks: networks.clone(),
+            }),
             // Segment sizes are told in both directions.
-            Self::ClampMss { call_id, mtu } => {
-                let half = || Self::ClampMss { call_id, mtu };
-                both(half(), half())
-            }
+            Self::ClampMss { call_id, mtu } => alike(&|| Self::ClampMss { call_id, mtu }),
             // Each half keeps its own rate, and both the quotas.
-            Self::SetLimits { call_id, limits } => {
-                let half = || Self::SetLimits {
-                    call_id,
-                    limits: limits.clone(),
-                };
-                both(half(), half())
-            }
+            Self::SetLimits { call_id, limits } => alike(&|| Self::SetLimits {
+                call_id,
+                limits: limits.clone(),
+            }),
             // Acknowledgments take the same way as data.
             Self::SetNextHop { call_id, next_hop } => {
-                let half = || Self::SetNextHop { call_id, next_hop };
-                both(half(), half())
+                alike(&|| Self::SetNextHop { call_id, next_hop })
             }
             // Each half copies its own direction.
             Self::Capture { call_id, tap } => {
                 let half = |tap| Self::Capture { call_id, tap };
                 both(half(Arc::clone(&tap)), half(tap))
             }
-            Self::EndCapture { call_id } => {
-                both(Self::EndCapture { call_id }, Self::EndCapture { call_id })
-            }
+            Self::EndCapture { call_id } => alike(&|| Self::EndCapture { call_id }),
             Self::Import { call_id, snapshot } => {
                 let (receive, send) = snapshot.halves();
                 let half = |snapshot| Self::Import {
@@ -437,11 +414,9 @@ impl Command {
                 };
                 both(half(receive), half(send))
             }
-            Self::Remove { call_id } => both(Self::Remove { call_id }, Self::Remove { call_id }),
-            Self::DetachTun { tun } => both(Self::DetachTun { tun }, Self::DetachTun { tun }),
-            Self::RouteBySource { tun } => {
-                both(Self::RouteBySource { tun }, Self::RouteBySource { tun })
-            }
+            Self::Remove { call_id } => alike(&|| Self::Remove { call_id }),
+            Self::DetachTun { tun } => alike(&|| Self::DetachTun { tun }),
+            Self::RouteBySource { tun } => alike(&|| Self::RouteBySource { tun }),
             send @ (Self::Inject { .. } | Self::SetSendKey { .. } | Self::ResetSendKey { .. }) => {
                 Halves {
                     send: Some(send),

@@ -1,8 +1,9 @@
 //! A session on its way to another process: what its worker knows of it and the peer relies on.
 //!
 //! What control has programmed (addresses, options, next hop) is programmed again by the other
-//! process; this is the rest, which changes with every packet. Times are left behind: clocks differ,
-//! and whatever was waited for is waited for once more. It holds keys: it is wiped when dropped.
+//! process; this is the rest, which changes with every packet. Times are left behind: clocks
+//! differ, and whatever was waited for is waited for once more. It holds keys: it is wiped when
+//! dropped.
 
 use std::fmt;
 

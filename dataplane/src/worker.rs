@@ -9,11 +9,12 @@
 //! packet, except that a punted frame is copied, and those are rare and bounded.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::capture::Taps;
+use crate::capture::{Tap, Taps};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::decap::{Batch, Decided, Verdict, decap, release_expired};
 use crate::encap::{Outgoing, acknowledge, encap, encap_control};
@@ -22,9 +23,9 @@ use crate::io::{Arrivals, Io, IoCounters, IoError};
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::mppe::look_ahead::Workshop;
-use crate::program::{CallId, Command, Notice, SessionSpec, TunId};
+use crate::program::{CallId, Command, MppeSpec, NetworkSpec, Notice, SessionSpec, TunId};
 use crate::punt_budget::PuntBudgets;
-use crate::session::{SessionNotice, SessionTable};
+use crate::session::{Session, SessionNotice, SessionTable};
 use crate::snapshot::SessionSnapshot;
 use crate::wire::ipv6;
 
@@ -226,41 +227,20 @@ impl<I: Io> Worker<I> {
                 peer_call_id,
             } => self.with_session(call_id, |s| s.set_peer_call_id(peer_call_id)),
             Command::Inject { call_id, frame } => return self.inject(call_id, frame),
-            Command::SetReceiveKey { call_id, mppe } => {
-                let session = self.sessions.receiver_mut(call_id);
-                let is_set = session.map(|it| it.set_receive_key(mppe.as_ref()));
-                is_set.is_some() && self.look_ahead(call_id)
-            }
-            Command::SetSendKey { call_id, mppe } => {
-                let session = self.sessions.sender_mut(call_id);
-                let is_set = session.map(|it| it.set_send_key(mppe.as_ref()));
-                is_set.is_some() && self.look_ahead(call_id)
-            }
+            Command::SetReceiveKey { call_id, mppe } => self.set_receive_key(call_id, mppe),
+            Command::SetSendKey { call_id, mppe } => self.set_send_key(call_id, mppe),
             Command::ResetSendKey { call_id } => {
                 let session = self.sessions.sender_mut(call_id);
-                session.map(|it| it.reset_send_key()).is_some()
+                session.map(Session::reset_send_key).is_some()
             }
-            Command::OpenNetwork { call_id, network } => {
-                let shared = self.tun(network.tun).filter(|tun| tun.owner.is_none());
-                let key = shared.map(|tun| match tun.by_source {
-                    true => network.local,
-                    false => network.peer,
-                });
-                self.sessions.open_network_by(call_id, network, key)
-            }
+            Command::OpenNetwork { call_id, network } => self.open_network(call_id, network),
             Command::CloseNetwork { call_id } => self.sessions.close_network(call_id),
             Command::SetIpv6 { call_id, ipv6 } => {
-                let session = self.sessions.get(call_id);
-                let tun = session.and_then(|session| Some(session.network()?.tun));
-                let tun = tun.and_then(|tun| self.tun(tun));
-                let is_shared = tun.is_some_and(|tun| tun.owner.is_none());
+                let is_shared = self.shares_its_tun(call_id);
                 self.sessions.set_ipv6(call_id, ipv6, is_shared)
             }
             Command::SetRoutes { call_id, networks } => {
-                let session = self.sessions.get(call_id);
-                let tun = session.and_then(|session| Some(session.network()?.tun));
-                let tun = tun.and_then(|tun| self.tun(tun));
-                let is_shared = tun.is_some_and(|tun| tun.owner.is_none());
+                let is_shared = self.shares_its_tun(call_id);
                 self.sessions.set_networks(call_id, networks, is_shared)
             }
             Command::SetNextHop { call_id, next_hop } => {
@@ -271,13 +251,7 @@ impl<I: Io> Worker<I> {
                 let now_ms = self.now_ms;
                 self.with_session(call_id, |s| s.set_limits(&limits, now_ms))
             }
-            Command::Capture { call_id, tap } => match self.sessions.get(call_id) {
-                Some(_) => self.taps.open(call_id, tap),
-                None => {
-                    tap.end();
-                    false
-                }
-            },
+            Command::Capture { call_id, tap } => self.capture(call_id, tap),
             Command::EndCapture { call_id } => {
                 self.taps.forget_closed(call_id);
                 true
@@ -289,42 +263,14 @@ impl<I: Io> Worker<I> {
                 features,
                 owner,
                 role,
-            } => {
-                let is_attached = self.io.attach(tun, fd, features, role);
-                if is_attached && let Err(index) = self.position(tun) {
-                    let by_source = false;
-                    let id = tun;
-                    self.tuns.insert(
-                        index,
-                        Tun {
-                            id,
-                            owner,
-                            by_source,
-                        },
-                    );
-                }
-                is_attached
-            }
-            Command::RouteBySource { tun } => match self.position(tun) {
-                Ok(index) => {
-                    self.tuns[index].by_source = true;
-                    true
-                }
-                Err(_) => false,
-            },
-            Command::DetachTun { tun } => {
-                self.io.detach(tun);
-                self.forget_tun(tun)
-            }
+            } => self.io.attach(tun, fd, features, role) && self.note_tun(tun, owner),
+            Command::RouteBySource { tun } => self.route_by_source(tun),
+            Command::DetachTun { tun } => self.detach_tun(tun),
             Command::AttachPacketSocket { fd } => {
                 self.io.attach_packet_socket(fd);
                 true
             }
-            Command::AttachXdpSocket { fd, interface } => {
-                let attached = self.io.attach_xdp_socket(fd, interface);
-                self.tell_of_xdp(interface, attached.map_err(|error| error.to_string()));
-                true
-            }
+            Command::AttachXdpSocket { fd, interface } => self.attach_xdp_socket(fd, interface),
             Command::DetachXdpSocket { interface } => {
                 self.io.detach_xdp_socket(interface);
                 true
@@ -332,21 +278,12 @@ impl<I: Io> Worker<I> {
             Command::Import { call_id, snapshot } => {
                 self.import(call_id, &snapshot) && self.look_ahead(call_id)
             }
-            Command::Collect => {
-                let is_done = self.io.collect(self.index, self.sessions.worker_count());
-                self.notify(Notice::Collecting);
-                is_done
-            }
+            Command::Collect => self.collect(),
             Command::Export { is_last } => {
                 self.export = Some(is_last);
                 true
             }
-            Command::Resume { lead } => {
-                self.sessions.skip(lead);
-                self.io.resume();
-                self.is_held = false;
-                true
-            }
+            Command::Resume { lead } => self.resume(lead),
             Command::Stop => {
                 self.is_stopping = true;
                 true
@@ -358,11 +295,86 @@ impl<I: Io> Worker<I> {
         None
     }
 
-    fn with_session(
-        &mut self,
-        call_id: CallId,
-        change: impl FnOnce(&mut crate::session::Session),
-    ) -> bool {
+    fn set_receive_key(&mut self, call_id: CallId, mppe: Option<MppeSpec>) -> bool {
+        let session = self.sessions.receiver_mut(call_id);
+        let is_set = session.map(|it| it.set_receive_key(mppe.as_ref()));
+        is_set.is_some() && self.look_ahead(call_id)
+    }
+
+    fn set_send_key(&mut self, call_id: CallId, mppe: Option<MppeSpec>) -> bool {
+        let session = self.sessions.sender_mut(call_id);
+        let is_set = session.map(|it| it.set_send_key(mppe.as_ref()));
+        is_set.is_some() && self.look_ahead(call_id)
+    }
+
+    fn open_network(&mut self, call_id: CallId, network: NetworkSpec) -> bool {
+        let shared = self.tun(network.tun).filter(|tun| tun.owner.is_none());
+        let key = shared.map(|tun| match tun.by_source {
+            true => network.local,
+            false => network.peer,
+        });
+        self.sessions.open_network_by(call_id, network, key)
+    }
+
+    /// Whether packets out of the TUN device of this session have to be told from others'.
+    fn shares_its_tun(&self, call_id: CallId) -> bool {
+        let session = self.sessions.get(call_id);
+        let tun = session.and_then(|session| Some(session.network()?.tun));
+        let tun = tun.and_then(|tun| self.tun(tun));
+        tun.is_some_and(|tun| tun.owner.is_none())
+    }
+
+    fn capture(&mut self, call_id: CallId, tap: Arc<Tap>) -> bool {
+        if self.sessions.get(call_id).is_none() {
+            tap.end();
+            return false;
+        }
+        self.taps.open(call_id, tap)
+    }
+
+    fn note_tun(&mut self, id: TunId, owner: Option<CallId>) -> bool {
+        if let Err(index) = self.position(id) {
+            let by_source = false;
+            let tun = Tun {
+                id,
+                owner,
+                by_source,
+            };
+            self.tuns.insert(index, tun);
+        }
+        true
+    }
+
+    fn route_by_source(&mut self, tun: TunId) -> bool {
+        let tun = self.tuns.iter_mut().find(|it| it.id == tun);
+        tun.map(|it| it.by_source = true).is_some()
+    }
+
+    fn detach_tun(&mut self, tun: TunId) -> bool {
+        self.io.detach(tun);
+        self.forget_tun(tun)
+    }
+
+    fn attach_xdp_socket(&mut self, fd: OwnedFd, interface: u32) -> bool {
+        let attached = self.io.attach_xdp_socket(fd, interface);
+        self.tell_of_xdp(interface, attached.map_err(|error| error.to_string()));
+        true
+    }
+
+    fn collect(&mut self) -> bool {
+        let is_done = self.io.collect(self.index, self.sessions.worker_count());
+        self.notify(Notice::Collecting);
+        is_done
+    }
+
+    fn resume(&mut self, lead: u32) -> bool {
+        self.sessions.skip(lead);
+        self.io.resume();
+        self.is_held = false;
+        true
+    }
+
+    fn with_session(&mut self, call_id: CallId, change: impl FnOnce(&mut Session)) -> bool {
         self.sessions.get_mut(call_id).map(change).is_some()
     }
 

@@ -1,6 +1,7 @@
 //! What one packet costs to send, by the kind of socket: the comparison behind the choice of
 //! `--fast-path auto`. Nothing but sending is measured, with the way through the cable, which is
-//! work of the sending core: the other end drops each packet, as it is for another Ethernet address.
+//! work of the sending core: the other end drops each packet, as it is for another Ethernet
+//! address.
 
 use std::fmt::Write;
 use std::fs::File;

@@ -41,15 +41,33 @@ pub fn obstacle() -> Option<String> {
 /// On CI, when end-to-end tests cannot run.
 #[must_use]
 pub fn ready() -> bool {
-    let Some(obstacle) = obstacle() else {
-        return true;
-    };
+    obstacle().is_none_or(|obstacle| skip(&obstacle))
+}
+
+/// Prints why a test is skipped, and is false.
+///
+/// # Panics
+/// On CI, where nothing is skipped.
+pub(crate) fn skip(obstacle: &str) -> bool {
     assert!(
         std::env::var_os("CI").is_none(),
         "nothing is skipped on CI, but {obstacle}"
     );
     println!("skipped: {obstacle}");
     false
+}
+
+/// Looks again and again whether something has come true.
+///
+/// # Panics
+/// When it has not within `seconds`, with `what` was waited for.
+#[track_caller]
+pub fn wait_until(what: &str, seconds: u64, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The `pptp-fast` binary, built once for this test run.

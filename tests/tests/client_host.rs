@@ -3,10 +3,10 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use sim::lab::{Lab, Running, Side, ready};
+use sim::lab::{Lab, Running, Side, ready, wait_until};
 use sim::tunnel::{HOWTO_OPTIONS, SERVER_OPTIONS, assert_pings, configure, serve, take_down, text};
 
 /// The server's address beyond the gateway 10.77.0.1.
@@ -76,17 +76,9 @@ fn kill(lab: &Lab) {
         .expect("the lab holds together");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("the lab holds together"));
     nix::sys::signal::kill(pid, Signal::SIGKILL).expect("the lab holds together");
-    wait_until("the interface is gone", || {
+    wait_until("the interface is gone", 10, || {
         lab.interfaces(Side::Client).len() == 2
     });
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 10 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Files below a directory, with what would tell one from another.
@@ -211,11 +203,11 @@ fn the_way_to_the_server_is_led_out_of_the_tunnel_again() {
     let before = Host::of(&lab);
     lab.write_script("ppp/ip-up", "#!/bin/sh\nip route add 10.88.0.0/16 dev $1\n");
     up(&lab, &[]);
-    wait_until("the server has a route of its own", || {
+    wait_until("the server has a route of its own", 10, || {
         ask(&lab, "route get 10.88.0.1").contains("dev outer")
     });
     // What was sent in between went round in the tunnel.
-    wait_until("packets pass", || {
+    wait_until("packets pass", 10, || {
         sim::tunnel::pings(&lab, Side::Client, PEER).is_ok()
     });
     take_down(&lab);
@@ -261,7 +253,7 @@ fn a_kill_switch_outlives_a_lost_tunnel() {
     assert_pings(&lab, Side::Client, PEER);
     assert!(!can_ping(&lab, "10.77.0.1"));
     server.signal(Signal::SIGKILL);
-    wait_until("the process has ended", || {
+    wait_until("the process has ended", 10, || {
         lab.interfaces(Side::Client).len() == 2
     });
     assert!(!can_ping(&lab, "10.77.0.1"), "it let packets out");
@@ -269,7 +261,8 @@ fn a_kill_switch_outlives_a_lost_tunnel() {
     assert_eq!(Host::of(&lab), before);
 }
 
-/// Two tunnels with kill switches: each lets its own through, and the last one keeps the way closed.
+/// Two tunnels with kill switches: each lets its own through, and the last one keeps the way
+/// closed.
 #[test]
 fn kill_switches_of_two_tunnels_hold_together() {
     let Some((lab, mut server)) = far_tunnel("", "") else {
@@ -369,8 +362,8 @@ fn the_peers_name_servers_come_and_go_with_the_tunnel() {
         ours.ends_with("search example.net\nnameserver 192.168.254.230\n"),
         "{ours}"
     );
-    wait_until("ip-up has told", || told.exists());
-    wait_until("ip-up has told all", || {
+    wait_until("ip-up has told", 10, || told.exists());
+    wait_until("ip-up has told all", 10, || {
         std::fs::read_to_string(&told).unwrap_or_default()
             == format!("{PEER} 1 nameserver {PEER}\n")
     });
@@ -497,8 +490,8 @@ fn the_howtos_own_scripts_work_unchanged() {
     let before = Host::of(&lab);
     up(&lab, &[]);
     let log = lab.dir.path().join("log/pptpd.log");
-    wait_until("ip-up.local has logged", || log.exists());
-    wait_until("ip-up.local has logged all", || {
+    wait_until("ip-up.local has logged", 10, || log.exists());
+    wait_until("ip-up.local has logged all", 10, || {
         let line = std::fs::read_to_string(&log).unwrap_or_default();
         line.ends_with(" UP ppp0 10.88.0.1 0 192.168.254.231 192.168.254.230 192.168.2.0\n")
     });
@@ -559,7 +552,7 @@ fn all_scripts_run_in_pppds_order() {
         "{told}"
     );
     let told = lab.dir.path().join("ppp/told-server");
-    wait_until("the server's scripts have told", || {
+    wait_until("the server's scripts have told", 10, || {
         std::fs::read_to_string(&told).unwrap_or_default()
             == "auth-up mia root mia\nauth-down mia root mia\n"
     });
@@ -601,7 +594,7 @@ fn an_interface_may_be_renamed_by_a_script() {
         let log = up(&lab, &["--kill-switch"]);
         assert!(log.contains("is active on office0"), "{script}: {log}");
         assert_pings(&lab, Side::Client, PEER);
-        wait_until("ip-up has been told", || {
+        wait_until("ip-up has been told", 10, || {
             std::fs::read_to_string(&told).unwrap_or_default() == "office0 office0\n"
         });
         take_down(&lab);

@@ -2,11 +2,11 @@
 //! life leaves nothing behind.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sim::lab::{Lab, Running, Side, ready};
+use sim::lab::{Lab, Running, Side, ready, wait_until};
 use sim::tunnel::{
     HOWTO_OPTIONS, SERVER_OPTIONS, assert_bare, assert_pings, configure, serve, started, take_down,
     text,
@@ -25,19 +25,11 @@ fn status(lab: &Lab) -> Value {
 
 fn wait_for_state(lab: &Lab, state: &str) -> Value {
     let mut last = Value::Null;
-    wait_until(&format!("the state is {state}"), || {
+    wait_until(&format!("the state is {state}"), 20, || {
         last = status(lab);
         last["state"] == state
     });
     last
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn up_and_stay(lab: &Lab, more: &[&str]) -> Running {
@@ -155,7 +147,8 @@ fn a_persistent_tunnel_outlives_many_servers() {
     assert_eq!(lab.interfaces(Side::Client).len(), 2);
 }
 
-/// While a tunnel reconnects, `status` says so, why, and when; HUP ends the pause, `down` all of it.
+/// While a tunnel reconnects, `status` says so, why, and when; HUP ends the pause, `down` all of
+/// it.
 #[test]
 fn status_tells_of_a_tunnel_that_reconnects() {
     let options = format!("{HOWTO_OPTIONS}persist\nholdoff 60\n");
@@ -344,9 +337,11 @@ fn user_signals_change_the_log_and_end_nothing() {
     let read = || std::fs::read_to_string(&log).unwrap_or_default();
     assert!(!read().contains("sent [LCP"), "{}", read());
     client.signal(Signal::SIGUSR1);
-    wait_until("an echo is logged", || read().contains("sent [LCP EchoReq"));
+    wait_until("an echo is logged", 20, || {
+        read().contains("sent [LCP EchoReq")
+    });
     client.signal(Signal::SIGUSR2);
-    wait_until("a reset is logged", || {
+    wait_until("a reset is logged", 20, || {
         read().contains("sent [CCP ResetReq")
     });
     assert_pings(&lab, Side::Client, PEER);

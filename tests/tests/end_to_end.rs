@@ -245,6 +245,20 @@ fn eap_brings_the_tunnel_up_encrypted() {
     assert_bare(&lab, Side::Client);
 }
 
+/// The how-to's tunnel described by flags alone, and more words.
+fn flags<'a>(password_file: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let words = [
+        "up",
+        "--server",
+        SERVER,
+        "--user",
+        "mia",
+        "--remotename",
+        "zidler",
+    ];
+    [&words[..], &["--password-file", password_file], more].concat()
+}
+
 /// `--json` prints exactly one object, and TERM in the foreground ends the tunnel with pppd's 5.
 #[test]
 fn a_tunnel_by_flags_prints_one_object_and_ends_on_a_signal() {
@@ -252,22 +266,7 @@ fn a_tunnel_by_flags_prints_one_object_and_ends_on_a_signal() {
         return;
     };
     let password = lab.write("password", "mia123\n").display().to_string();
-    let mut client = lab.start(
-        Side::Client,
-        &[
-            "up",
-            "--server",
-            SERVER,
-            "--user",
-            "mia",
-            "--remotename",
-            "zidler",
-            "--password-file",
-            &password,
-            "--json",
-            "-f",
-        ],
-    );
+    let mut client = lab.start(Side::Client, &flags(&password, &["--json", "-f"]));
     let line = client.wait_for("{", 15);
     let object: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(object["local_ip"], "192.168.254.231");
@@ -285,20 +284,7 @@ fn a_wrong_password_is_named_with_the_servers_words() {
         return;
     };
     let password = lab.write("password", "wrong\n").display().to_string();
-    let up = lab.run(
-        Side::Client,
-        &[
-            "up",
-            "--server",
-            SERVER,
-            "--user",
-            "mia",
-            "--remotename",
-            "zidler",
-            "--password-file",
-            &password,
-        ],
-    );
+    let up = lab.run(Side::Client, &flags(&password, &[]));
     let log = text(&up);
     assert_eq!(up.status.code(), Some(19), "{log}");
     assert!(log.contains("E=691"), "{log}");

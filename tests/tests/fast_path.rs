@@ -189,8 +189,8 @@ fn tables(lab: &Lab, side: Side) -> usize {
         .expect("no panic")
 }
 
-/// IP output and input see one packet for each inner ping, and with the raw socket the GRE packet as
-/// well.
+/// IP output and input see one packet for each inner ping, and with the raw socket the GRE packet
+/// as well.
 #[test]
 fn packets_pass_the_ip_stack_by_only_where_it_is_asked_for() {
     if !ready() {

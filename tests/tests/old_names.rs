@@ -6,6 +6,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use sim::lab::{Lab, Running, SERVER, Side, binary, ready};
+use sim::tunnel::serve;
 
 /// A lab whose server knows mia, with links for the old names beside its files.
 fn started() -> Option<(Lab, Running)> {
@@ -26,8 +27,7 @@ fn started() -> Option<(Lab, Running)> {
     );
     let conf = lab.write("pptpd.conf", &conf).display().to_string();
     lab.write("resolv.conf", "nameserver 192.0.2.1\n");
-    let mut server = lab.start(Side::Server, &["serve", "--config", &conf]);
-    server.wait_for("Listening for PPTP", 10);
+    let server = serve(&lab, &conf);
     Some((lab, server))
 }
 

@@ -1,12 +1,12 @@
-//! What an operator does with a running server: look, end sessions, drain, reload, measure, capture;
-//! and who may do it.
+//! What an operator does with a running server: look, end sessions, drain, reload, measure,
+//! capture; and who may do it.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Group;
@@ -15,8 +15,8 @@ use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::Value;
-use sim::lab::{Lab, Running, Side, binary, ready};
-use sim::tunnel::text;
+use sim::lab::{Lab, Running, Side, binary, ready, wait_until};
+use sim::tunnel::{serve, text};
 
 const SERVER_INNER: &str = "10.50.0.1";
 const METRICS: &str = "10.77.0.1:9723";
@@ -53,11 +53,7 @@ fn started(more: &str) -> Option<(Lab, Running)> {
     // Of clients, also of one that the server does not know.
     lab.write("ppp/chap-secrets", &client_secrets);
     let config = lab.write("server.toml", &format!("{CONFIG}{more}"));
-    let mut server = lab.start(
-        Side::Server,
-        &["serve", "--config", &config.display().to_string()],
-    );
-    server.wait_for("Listening for PPTP", 10);
+    let server = serve(&lab, &config.display().to_string());
     Some((lab, server))
 }
 
@@ -106,15 +102,6 @@ fn column(lab: &Lab, words: &str, name: &str) -> Vec<String> {
                 .map_or_else(|| cell.to_string(), str::to_owned)
         })
         .collect()
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(15);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 15 s: {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 #[test]
@@ -174,14 +161,16 @@ fn sessions_are_listed_chosen_and_ended() {
     let words = bob.wait_for("Terminated by the administrator", 10);
     assert!(words.contains("rcvd [LCP TermReq"), "{words}");
     bob.wait(10);
-    wait_until("bob is gone", || {
+    wait_until("bob is gone", 15, || {
         column(&lab, "--order username", "username") == ["ann", "mia"]
     });
     say(&lab, "sessions terminate --match username ^a --hard");
     // At once, without waiting for the client.
     assert_eq!(column(&lab, "", "username"), ["mia"]);
     say(&lab, "sessions terminate --all");
-    wait_until("nobody is left", || column(&lab, "", "username").is_empty());
+    wait_until("nobody is left", 15, || {
+        column(&lab, "", "username").is_empty()
+    });
     assert_eq!(json(&lab, "pool --json")["pools"][0]["used"], 0);
 }
 
@@ -386,7 +375,7 @@ fn a_capture_has_every_packet_of_the_session_both_ways() {
         capture(Side::Server, &["sessions", "capture", "mia"], &at_server),
         capture(Side::Client, &["capture", "mia"], &at_client),
     ];
-    wait_until("the captures have begun", || {
+    wait_until("the captures have begun", 15, || {
         at_server.exists() && at_client.exists()
     });
     std::thread::sleep(Duration::from_millis(300));
@@ -440,7 +429,7 @@ fn a_capture_that_is_interrupted_or_loses_its_session_is_a_whole_file() {
         let _ = std::fs::remove_file(&path);
         let file = path.display().to_string();
         let capture = lab.start(Side::Server, &["sessions", "capture", "mia", "-w", &file]);
-        wait_until("it has begun", || {
+        wait_until("it has begun", 15, || {
             std::fs::metadata(&path).is_ok_and(|it| it.len() > 0)
         });
         capture

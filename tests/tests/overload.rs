@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use sim::lab::{Lab, Side, ready};
+use sim::tunnel::serve;
 
 const SERVER_IP: &str = "192.168.254.230";
 const CLIENT_IP: &str = "192.168.254.231";
@@ -40,8 +41,7 @@ fn a_flooded_tunnel_stands_and_says_what_it_dropped() {
         options.display()
     );
     let conf = lab.write("pptpd.conf", &conf).display().to_string();
-    let mut server = lab.start(Side::Server, &["serve", "--config", &conf]);
-    server.wait_for("Listening for PPTP", 10);
+    let mut server = serve(&lab, &conf);
     let mut client = lab.start(Side::Client, &["up", "test", "--foreground"]);
     client.wait_for(" is active on ", 10);
 

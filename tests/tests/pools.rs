@@ -1,13 +1,12 @@
-//! What an operator of many tunnels asks of addresses, interfaces and secrets: pools that outlive the
-//! server, an interface a session, another network namespace, a VRF, and files read again.
+//! What an operator of many tunnels asks of addresses, interfaces and secrets: pools that outlive
+//! the server, an interface a session, another network namespace, a VRF, and files read again.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sim::lab::{Lab, Running, SERVER, Side, ready};
-use sim::tunnel::{assert_bare, assert_pings, pings, text};
+use sim::lab::{Lab, Running, SERVER, Side, ready, wait_until};
+use sim::tunnel::{assert_bare, assert_pings, pings, serve, text};
 
 /// Our end of every tunnel.
 const LOCAL: &str = "10.9.0.1";
@@ -24,12 +23,6 @@ fn pool(ranges: &str) -> String {
 
 fn write_secrets(lab: &Lab, text: &str) {
     lab.write("ppp/chap-secrets", text);
-}
-
-fn serve(lab: &Lab, conf: &str) -> Running {
-    let mut server = lab.start(Side::Server, &["serve", "--config", conf]);
-    server.wait_for("Listening for PPTP", 10);
-    server
 }
 
 /// Starts a client of this user, whose password is the name and 123.
@@ -84,14 +77,6 @@ impl Tunnel {
     fn hang_up(mut self) {
         self.client.signal(Signal::SIGTERM);
         self.client.wait(20);
-    }
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 10 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -237,7 +222,7 @@ fn each_session_can_have_an_interface_of_its_own() {
         text(&status)
     );
     mia.hang_up();
-    wait_until("ppp0 is gone", || {
+    wait_until("ppp0 is gone", 10, || {
         !lab.interfaces(Side::Server).contains(&"ppp0".into())
     });
     // Both ways, now that one tunnel alone leads to the server's end.
@@ -248,7 +233,7 @@ fn each_session_can_have_an_interface_of_its_own() {
     eve.assert_carries(&lab);
     let lines = || std::fs::read_to_string(&told).unwrap_or_default();
     let due = format!("ppp0 {LOCAL} {mias}\nppp1 {LOCAL} {bobs}\nppp0 {LOCAL} {mias}\n");
-    wait_until("scripts were told", || lines().starts_with(&due));
+    wait_until("scripts were told", 10, || lines().starts_with(&due));
     server.signal(Signal::SIGTERM);
     server.wait(10);
     assert_bare(&lab, Side::Server);
@@ -285,7 +270,8 @@ fn too_many_interfaces_are_refused_before_the_first_session() {
     assert!(printed.contains("at most 4096 sessions"), "{printed}");
 }
 
-/// `netns`: TUN, address and route are in another namespace than TCP and GRE, and so do scripts run.
+/// `netns`: TUN, address and route are in another namespace than TCP and GRE, and so do scripts
+/// run.
 #[test]
 fn tunnels_can_end_in_another_network_namespace() {
     if !ready() {
@@ -326,7 +312,7 @@ fn tunnels_can_end_in_another_network_namespace() {
         mia.assert_carries(&lab);
         let ping = ["netns", "exec", &inner.0, "ping", "-c1", "-W2", &address];
         assert!(Command::new("ip").args(ping).status().unwrap().success());
-        wait_until("the script ran there", || {
+        wait_until("the script ran there", 10, || {
             std::fs::read_to_string(&told)
                 .unwrap_or_default()
                 .contains(device)

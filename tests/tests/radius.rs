@@ -175,8 +175,8 @@ fn a_session_is_as_radius_wants_it_and_is_accounted_for() {
 }
 
 /// What freeradius says of encryption binds a session whose server only prefers it: tom's has to
-/// have the 128 bits of its module for MS-CHAP, amy's may have 40 or none. The address that a client
-/// called is the one that it called, not the one that the routes would choose.
+/// have the 128 bits of its module for MS-CHAP, amy's may have 40 or none. The address that a
+/// client called is the one that it called, not the one that the routes would choose.
 #[test]
 fn freeradius_says_whether_and_how_a_session_is_encrypted() {
     if !freeradius_ready() {
@@ -220,8 +220,9 @@ fn freeradius_says_whether_and_how_a_session_is_encrypted() {
     assert_pings(&lab, Side::Client, "192.168.254.230");
 }
 
-/// `single_session` is about the users of freeradius as well: the first of two sessions is accounted
-/// for, and its script runs, before the second has its place; or the second is turned away.
+/// `single_session` is about the users of freeradius as well: the first of two sessions is
+/// accounted for, and its script runs, before the second has its place; or the second is turned
+/// away.
 #[test]
 fn a_users_second_session_replaces_the_first_or_is_refused() {
     if !freeradius_ready() {

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use sim::lab::{Lab, Running, Side, binary, ready};
+use sim::lab::{Lab, Running, Side, binary, ready, wait_until};
 use sim::tunnel::{
     HOWTO_OPTIONS, SERVER_OPTIONS, assert_bare, assert_pings, configure, serve, take_down,
 };
@@ -217,14 +217,6 @@ fn helpers(lab: &Lab) -> Vec<String> {
         .collect()
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// A script that leaves what it may do in a file, and says that it was there.
 fn write_curious_script(lab: &Lab, name: &str) {
     let dir = lab.dir.path().display();
@@ -237,7 +229,7 @@ fn write_curious_script(lab: &Lab, name: &str) {
 
 fn assert_may_do_everything(lab: &Lab, script: &str) {
     let path = lab.dir.path().join(format!("{script}.status"));
-    wait_until(script, || path.exists());
+    wait_until(script, 20, || path.exists());
     let status = fs::read_to_string(&path).expect("it is there");
     let own = fs::read_to_string("/proc/self/status").expect("/proc");
     let of = |status: &str, set: &str| {
@@ -298,7 +290,7 @@ fn a_client_keeps_the_network_only_and_its_scripts_everything() {
             .filter(|line| line.ends_with(" ppp0"))
             .count()
     };
-    wait_until("it is up again", || of_client() == 2);
+    wait_until("it is up again", 20, || of_client() == 2);
     assert_may_do_everything(&lab, "ip-down");
     assert_pings(&lab, Side::Client, PEER);
     assert_only_the_network_and_memory(client.id());
@@ -309,10 +301,14 @@ fn a_client_keeps_the_network_only_and_its_scripts_everything() {
     assert_eq!(resolv_conf(), "nameserver 192.0.2.53\n");
     assert!(!has_pid_file());
     assert_bare(&lab, Side::Client);
-    wait_until("the client's helper has gone", || helpers(&lab).len() == 1);
+    wait_until("the client's helper has gone", 20, || {
+        helpers(&lab).len() == 1
+    });
     server.signal(Signal::SIGKILL);
     server.wait(10);
-    wait_until("the server's helper has gone", || helpers(&lab).is_empty());
+    wait_until("the server's helper has gone", 20, || {
+        helpers(&lab).is_empty()
+    });
 }
 
 /// Like a client, a server; HUP and the scripts of its sessions work without what it gave up.
@@ -341,7 +337,7 @@ fn a_server_keeps_the_network_only_and_its_scripts_everything() {
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(10).0, 0);
     assert_bare(&lab, Side::Server);
-    wait_until("the helper has gone", || helpers(&lab).is_empty());
+    wait_until("the helper has gone", 20, || helpers(&lab).is_empty());
 }
 
 /// Where there is nothing to give up, as in a container, there is no helper, either.

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use sim::freeradius::{FreeRadius, SECRET, freeradius_ready, radclient, value};
 use sim::lab::{Lab, Running, SERVER, Side, binary, ready};
-use sim::tunnel::{SERVER_OPTIONS, assert_bare, assert_pings, text};
+use sim::tunnel::{SERVER_OPTIONS, assert_bare, assert_pings, serve, text};
 
 /// The server's address in every tunnel.
 const SERVER_INNER: &str = "192.168.254.230";
@@ -47,12 +47,6 @@ fn configured(server_options: &str, client_options: &str) -> (Lab, String) {
     );
     let conf = lab.write("pptpd.conf", &conf).display().to_string();
     (lab, conf)
-}
-
-fn serve(lab: &Lab, conf: &str) -> Running {
-    let mut server = lab.start(Side::Server, &["serve", "--config", conf]);
-    server.wait_for("Listening for PPTP", 10);
-    server
 }
 
 fn dial(lab: &Lab) {
@@ -458,8 +452,8 @@ fn rows(lab: &Lab) -> Vec<Value> {
     rows.unwrap_or_else(|| panic!("no sessions in {listed}"))
 }
 
-/// RADIUS servers do not notice the change: the session's accounting goes on, orders are obeyed, the
-/// network behind the client stays routed to it, and its route goes when it ends.
+/// RADIUS servers do not notice the change: the session's accounting goes on, orders are obeyed,
+/// the network behind the client stays routed to it, and its route goes when it ends.
 #[test]
 fn accounting_goes_on_where_it_was() {
     if !freeradius_ready() {

@@ -11,8 +11,8 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use sim::freeradius::{FreeRadius, SECRET, freeradius_ready, radclient, value};
-use sim::lab::{Lab, Running, Side, binary, ready};
-use sim::tunnel::{assert_pings, pings, text};
+use sim::lab::{Lab, Running, Side, binary, ready, wait_until};
+use sim::tunnel::{assert_pings, pings, serve, text};
 
 /// The server's end of every tunnel.
 const LOCAL: &str = "10.50.0.1";
@@ -56,12 +56,6 @@ fn configure(lab: &Lab, rates: &str, proxy_arp: bool, more: &str) -> String {
     let config = CONFIG.replace("@PROXY_ARP@", &proxy_arp.to_string());
     let config = lab.write("server.toml", &format!("{config}{more}"));
     config.display().to_string()
-}
-
-fn serve(lab: &Lab, config: &str) -> Running {
-    let mut server = lab.start(Side::Server, &["serve", "--config", config]);
-    server.wait_for("Listening for PPTP", 10);
-    server
 }
 
 fn end(mut server: Running) {
@@ -173,15 +167,6 @@ fn rate_limit(lab: &Lab) -> String {
     let listed = json(lab, "sessions list --json --columns rate-limit");
     let cell = &listed["sessions"][0]["rate-limit"];
     cell.as_str().unwrap_or_default().to_owned()
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 10 s: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 const PORT: u16 = 4_000;
@@ -412,18 +397,20 @@ fn arp_is_answered_for_clients_as_long_as_they_are_there() {
     up(&lab, "mia");
     server.wait_for("found interface lan0 for proxy arp", 5);
     lab.ip(Side::Client, "route replace 10.50.0.0/24 dev ppp0");
-    wait_until("the neighbour finds the client", || neighbour.pings(MIA));
+    wait_until("the neighbour finds the client", 10, || {
+        neighbour.pings(MIA)
+    });
     assert!(proxies().contains(MIA), "{}", proxies());
     down(&lab, "mia");
-    wait_until("it is forgotten", || !proxies().contains(MIA));
+    wait_until("it is forgotten", 10, || !proxies().contains(MIA));
     up(&lab, "mia");
-    wait_until("it is there again", || proxies().contains(MIA));
+    wait_until("it is there again", 10, || proxies().contains(MIA));
     server.signal(Signal::SIGKILL);
     server.wait(10);
     assert!(proxies().contains(MIA), "nobody could remove it");
     let _ = lab.run(Side::Client, &["down", "mia-77"]);
     let mut server = serve(&lab, &config);
-    wait_until("the next start removes it", || !proxies().contains(MIA));
+    wait_until("the next start removes it", 10, || !proxies().contains(MIA));
     up(&lab, "mia");
     server.wait_for("found interface lan0 for proxy arp", 5);
     end(server);
@@ -469,7 +456,9 @@ fn clients_leave_with_the_servers_address_and_nothing_of_it_remains() {
     assert!(tables().contains("pptp-fast-"), "{}", tables());
     server.signal(Signal::SIGKILL);
     server.wait(10);
-    wait_until("the kernel has deleted the table", || tables() == others);
+    wait_until("the kernel has deleted the table", 10, || {
+        tables() == others
+    });
     // The switch has no owner; the next start knows that it was off, whatever is asked of it.
     assert_eq!(forwarding().trim(), "1");
     let config = configure(&lab, "", false, "");

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use crate::proto::backoff::BackoffConfig;
 use crate::proto::sources::{Access, SourceList};
 
+use super::within::{Seconds, Within};
+
 /// `[access]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -68,7 +70,7 @@ impl BackoffSection {
     pub(super) fn config(&self) -> BackoffConfig {
         let defaults = BackoffConfig::default();
         let count = |given: Option<Count>, default| given.map_or(default, |count| count.0);
-        let ms = |given: Option<Seconds>, default| given.map_or(default, |s| u64::from(s.0) * 1000);
+        let ms = |given: Option<Seconds>, default| given.map_or(default, Seconds::ms);
         BackoffConfig {
             peer_failures_max: count(self.peer_failures_max, defaults.peer_failures_max),
             user_failures_max: count(self.user_failures_max, defaults.user_failures_max),
@@ -79,8 +81,7 @@ impl BackoffSection {
     }
 }
 
-type Count = super::server_toml::Within<0, 1_000_000>;
-type Seconds = super::server_toml::Within<1, 86_400>;
+type Count = Within<0, 1_000_000>;
 
 #[cfg(test)]
 mod tests {

@@ -286,7 +286,8 @@ fn missing_secret(dir: &Path, config: &ClientConfig) -> Option<String> {
         return None;
     }
     Some(format!(
-        "{} has no secret of {client} and {server}. Add it: pptp-fast secret add '{client}' '{server}'",
+        "{} has no secret of {client} and {server}. Add it: pptp-fast secret add '{client}' \
+         '{server}'",
         dir.join("chap-secrets").display()
     ))
 }

@@ -3,8 +3,8 @@
 use clap::ValueEnum;
 use serde::Deserialize;
 
-/// How GRE packets leave and arrive. Firewalls, queueing disciplines and packet captures of this host
-/// do not see what the fast path sends, so it must be asked for.
+/// How GRE packets leave and arrive. Firewalls, queueing disciplines and packet captures of this
+/// host do not see what the fast path sends, so it must be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum FastPathMode {

@@ -7,18 +7,24 @@
 //! peers          /etc/ppp/peers/NAME: is there a tunnel, which server, which routes
 //! route          pptp-command's `# Route:` lines
 //! secrets        chap-secrets and pap-secrets
+//! nt_hashes      NT hashes in place of passwords, as others write them
+//! fast_path      whether GRE may go past the IP stack
 //! network_manager  NetworkManager's connections of its PPTP plugin, in pppd's words
 //! check          what becomes of every option of a configuration
 //! client         ClientConfig: what `up` needs
 //! pptpd_conf     pptpd.conf and its options file -> ServerConfig
 //! server_toml    our own server file           -> ServerConfig
+//! within         its numbers: each has bounds, which an error names
 //! access         its sections on who may connect, and how often log-ins may fail
+//! pools          its sections on addresses and their leases -> PoolConfig, LeasesConfig
 //! traffic        its section on traffic        -> TrafficConfig
 //! rates          rate limits in everyone's grammar -> RateLimit
 //! radius         its section on RADIUS         -> RadiusConfig
 //! radius_client  radiusclient.conf, servers    -> RadiusConfig
 //! server         ServerConfig: what `serve` needs
 //! operation      how a server is watched and operated
+//! source         every file is read here: whole, bounded, and forgotten
+//! error          what can be wrong, with its place, and with what to do about it
 //! edit           the same files, changed: atomically, and without touching what others wrote
 //! address_spec   192.168.0.1-254 and friends   -> AddressRanges
 //! ```
@@ -50,6 +56,7 @@ pub mod server;
 pub mod server_toml;
 mod source;
 pub mod traffic;
+mod within;
 pub mod words;
 
 pub use crate::proto::pool::AddressRanges;

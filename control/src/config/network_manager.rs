@@ -5,6 +5,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use dataplane::prefix::mask;
 use zeroize::Zeroizing;
 
 use super::check::{Finding, Verdict};
@@ -288,15 +289,15 @@ fn of_connection(key: &str) -> &'static str {
     }
 }
 
-/// `NETWORK/PREFIX[,GATEWAY[,METRIC]]` in route(8)'s words. A gateway behind the tunnel is of no use:
-/// there is one other end.
+/// `NETWORK/PREFIX[,GATEWAY[,METRIC]]` in route(8)'s words. A gateway behind the tunnel is of no
+/// use: there is one other end.
 fn route(value: &str) -> Result<String, String> {
     let wrong = || format!("'{}' is no route such as 10.0.0.0/8", shown(value));
     let mut fields = value.split(',').map(str::trim);
     let target = fields.next().unwrap_or_default();
     let (network, prefix) = target.split_once('/').unwrap_or((target, "32"));
     let network: Ipv4Addr = network.parse().map_err(|_| wrong())?;
-    let prefix: u32 = prefix.parse().map_err(|_| wrong())?;
+    let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
     let metric = fields.nth(1).filter(|metric| !metric.is_empty());
     let metric = match metric.map(str::parse::<u32>) {
         Some(Ok(metric)) if metric > 0 => format!(" metric {metric}"),
@@ -304,12 +305,10 @@ fn route(value: &str) -> Result<String, String> {
         _ => String::new(),
     };
     // What stands behind the prefix is no part of the network.
-    let mask = match prefix {
-        0 => 0,
-        1..=32 => u32::MAX << (32 - prefix),
-        _ => return Err(wrong()),
-    };
-    let network = Ipv4Addr::from(u32::from(network) & mask);
+    if prefix > 32 {
+        return Err(wrong());
+    }
+    let network = Ipv4Addr::from_bits(network.to_bits() & mask(prefix));
     Ok(format!("add -net {network}/{prefix}{metric} TUNNEL_DEV"))
 }
 

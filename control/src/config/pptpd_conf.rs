@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::proto::auth::AuthMethods;
 use crate::proto::backoff::BackoffConfig;
+use crate::proto::link::LinkConfig;
 use crate::proto::pool::AddressRanges;
 
 use super::address_spec::parse_list;
@@ -214,18 +215,8 @@ impl PptpdConf {
         let secrets = Arc::new(read_secrets(dir, &options)?);
         // A server checks others against its files; a password of its own has no use.
         options.password = None;
-        let mut link = link_config(dir, &options, host_name, &mut warnings)?;
+        let mut link = server_link(dir, &options, host_name, &mut warnings)?;
         link.secrets = Arc::<super::FileSecrets>::clone(&secrets);
-        // A server that proves itself to a stranger would answer his challenges.
-        link.allow = AuthMethods::NONE;
-        link.lcp.lcp_timeout_ms = PHASE_TIMEOUT_MS;
-        link.lcp.network_timeout_ms = PHASE_TIMEOUT_MS;
-        if options.auth.is_none() {
-            link.require = AuthMethods::ALL;
-        }
-        if link.require == AuthMethods::NONE {
-            warnings.push("noauth: anyone may connect, without name or password".to_owned());
-        }
         let pool = AddressRanges::new(self.remote.iter().map(|&address| (address, address)))
             .map_err(|error| ConfigError::Conflict(format!("remoteip: {error}")))?;
         let in_ms = |seconds: u32| (seconds > 0).then(|| u64::from(seconds) * 1000);
@@ -282,6 +273,27 @@ impl PptpdConf {
             welcome: WELCOME.to_owned(),
         })
     }
+}
+
+/// What pppd's options ask of a link, as it is at a server.
+fn server_link(
+    dir: &Path,
+    options: &PppdOptions,
+    host_name: &str,
+    warnings: &mut Vec<String>,
+) -> Result<LinkConfig, ConfigError> {
+    let mut link = link_config(dir, options, host_name, warnings)?;
+    // A server that proves itself to a stranger would answer his challenges.
+    link.allow = AuthMethods::NONE;
+    link.lcp.lcp_timeout_ms = PHASE_TIMEOUT_MS;
+    link.lcp.network_timeout_ms = PHASE_TIMEOUT_MS;
+    if options.auth.is_none() {
+        link.require = AuthMethods::ALL;
+    }
+    if link.require == AuthMethods::NONE {
+        warnings.push("noauth: anyone may connect, without name or password".to_owned());
+    }
+    Ok(link)
 }
 
 fn parse_listen(value: &str) -> Result<SocketAddrV4, String> {

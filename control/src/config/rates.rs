@@ -308,8 +308,8 @@ mod tests {
     }
 
     /// "From the point of view of the router (so rx is client upload, and tx is client download).
-    /// All rates should be numbers with optional 'k' (1,000s) or 'M' (1,000,000s). If tx-rate is not
-    /// specified, rx-rate is as tx-rate too."
+    /// All rates should be numbers with optional 'k' (1,000s) or 'M' (1,000,000s). If tx-rate is
+    /// not specified, rx-rate is as tx-rate too."
     #[test]
     fn rates_are_read_as_routeros_reads_them() {
         let read = |text| RateLimit::parse_mikrotik(text).map(both);

@@ -1,6 +1,7 @@
 //! chap-secrets and pap-secrets (pppd(8), AUTHENTICATION): `client server secret [addresses]`.
 //!
-//! The fifth column may be a rate limit, as in accel-ppp: `mia * secret * 2000/512`. In place of a password there may be its NT hash; see `nt_hashes`.
+//! The fifth column may be a rate limit, as in accel-ppp: `mia * secret * 2000/512`. In place of a
+//! password there may be its NT hash; see `nt_hashes`.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -8,6 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use dataplane::prefix::covers;
 
 use crate::proto::auth::{Secret, Secrets};
 
@@ -35,16 +38,12 @@ pub enum AddressRule {
 impl AddressRule {
     /// Whether the rule says something about `address`, and what.
     fn verdict(self, address: Ipv4Addr) -> Option<bool> {
-        let within = |network: Ipv4Addr, prefix: u8| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-            (u32::from(address) ^ u32::from(network)) & mask == 0
-        };
         match self {
             Self::Any => Some(true),
             Self::None => Some(false),
             Self::One(one) => (one == address).then_some(true),
-            Self::Network(network, prefix) => within(network, prefix).then_some(true),
-            Self::Not(network, prefix) => within(network, prefix).then_some(false),
+            Self::Network(network, prefix) => covers((network, prefix), address).then_some(true),
+            Self::Not(network, prefix) => covers((network, prefix), address).then_some(false),
         }
     }
 
@@ -323,7 +322,8 @@ impl FileSecrets {
         })
     }
 
-    /// From now on a secret of 32 hexadecimal digits is an NT hash, as with accel-ppp's `encrypted`.
+    /// From now on a secret of 32 hexadecimal digits is an NT hash, as with accel-ppp's
+    /// `encrypted`.
     pub fn take_digits_for_hashes(&mut self) {
         for table in [&mut self.chap, &mut self.pap] {
             for entry in &mut table.entries {

@@ -21,6 +21,7 @@ use super::secrets::FileSecrets;
 use super::server::{
     LISTEN_ANY, Limits, PHASE_TIMEOUT_MS, ServerConfig, SingleSession, Timeouts, WELCOME,
 };
+use super::within::{Seconds, Within};
 use super::{PPTP_PORT, radius, source, traffic};
 
 /// A complete file with every key and its meaning.
@@ -239,42 +240,8 @@ impl TryFrom<u8> for Strength {
     }
 }
 
-/// A whole number within bounds, which the error names.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "i64")]
-pub(super) struct Within<const LOW: u32, const HIGH: u32>(pub(super) u32);
-
-impl<const LOW: u32, const HIGH: u32> TryFrom<i64> for Within<LOW, HIGH> {
-    type Error = String;
-
-    fn try_from(number: i64) -> Result<Self, String> {
-        u32::try_from(number)
-            .ok()
-            .filter(|number| (LOW..=HIGH).contains(number))
-            .map(Self)
-            .ok_or_else(|| format!("{number} is not between {LOW} and {HIGH}"))
-    }
-}
-
-impl<const LOW: u32, const HIGH: u32> Within<LOW, HIGH> {
-    fn u16(self) -> u16 {
-        u16::try_from(self.0).unwrap_or(u16::MAX)
-    }
-
-    fn ms(self) -> u64 {
-        u64::from(self.0) * 1000
-    }
-
-    /// 0 stands for no limit.
-    fn limit_ms(self) -> Option<u64> {
-        (self.0 > 0).then(|| self.ms())
-    }
-}
-
 /// Packets of IPv4 that every host must take, up to what the data plane holds.
 type PacketSize = Within<576, { INFORMATION_BYTES_MAX as u32 }>;
-/// A time of at most a day that matters to the protocol.
-type Seconds = Within<1, 86_400>;
 /// A limit in seconds, up to a year; 0 is none.
 type SecondsOrNone = Within<0, 31_536_000>;
 
@@ -446,9 +413,6 @@ impl File {
         let radius = self.radius.config(dir)?;
         link.eap_pass_through = radius.is_some();
         let (local, pools) = self.pool.config()?;
-        let defaults = Timeouts::default();
-        let ms = |given: Option<Seconds>, default| given.map_or(default, Seconds::ms);
-        let times = self.timeouts;
         Ok(ServerConfig {
             listen: self.listen.sockets(),
             link,
@@ -462,28 +426,16 @@ impl File {
                 .workers
                 .and_then(|count| NonZeroUsize::new(count.0 as usize)),
             split_directions: self.dataplane.split_directions,
-            interface_prefix: self.dataplane.interface_prefix.map_or_else(
-                || self.dataplane.interface.prefix().to_owned(),
-                |prefix| prefix.0,
-            ),
+            interface_prefix: match self.dataplane.interface_prefix {
+                Some(prefix) => prefix.0,
+                None => self.dataplane.interface.prefix().to_owned(),
+            },
             interface_per_session: self.dataplane.interface == Interface::PerSession,
             fast_path: self.dataplane.fast_path,
             look_ahead: self.dataplane.look_ahead,
             limits: self.limits.into(),
-            timeouts: Timeouts {
-                first_message_ms: ms(times.first_message_s, defaults.first_message_ms),
-                first_call_ms: ms(times.first_call_s, defaults.first_call_ms),
-                echo_interval_ms: ms(times.echo_interval_s, defaults.echo_interval_ms),
-                echo_wait_ms: ms(times.echo_wait_s, defaults.echo_wait_ms),
-                idle_ms: times.idle_s.and_then(SecondsOrNone::limit_ms),
-                session_ms: times.session_s.and_then(SecondsOrNone::limit_ms),
-                shutdown_ms: ms(times.shutdown_s, defaults.shutdown_ms),
-            },
-            single_session: match self.auth.single_session {
-                Single::Allow => SingleSession::Allow,
-                Single::Replace => SingleSession::Replace,
-                Single::Deny => SingleSession::Deny,
-            },
+            timeouts: self.timeouts.config(),
+            single_session: self.auth.single_session.config(),
             access: self.access.config(),
             backoff: self.log_in_backoff.config(),
             radius,
@@ -495,11 +447,6 @@ impl File {
             vrf: self.listen.vrf,
             interface_vrf: self.dataplane.vrf,
             netns: self.dataplane.netns,
-            log: LogConfig {
-                fd: self.log.file.is_none().then_some(2),
-                file: self.log.file,
-                debug: self.log.debug,
-            },
             operation: OperationConfig {
                 admin_group: self
                     .process
@@ -509,6 +456,7 @@ impl File {
                 log_format: self.log.format,
                 source: None,
             },
+            log: self.log.config(),
             warnings,
             welcome: self.auth.welcome.unwrap_or_else(|| WELCOME.to_owned()),
         })
@@ -582,6 +530,43 @@ impl File {
             lcp_timeout_ms: self.timeouts.lcp_s.map_or(PHASE_TIMEOUT_MS, Within::ms),
             network_timeout_ms: self.timeouts.network_s.map_or(PHASE_TIMEOUT_MS, Within::ms),
             ..defaults
+        }
+    }
+}
+
+impl Single {
+    const fn config(self) -> SingleSession {
+        match self {
+            Self::Allow => SingleSession::Allow,
+            Self::Replace => SingleSession::Replace,
+            Self::Deny => SingleSession::Deny,
+        }
+    }
+}
+
+impl TimeoutsSection {
+    fn config(&self) -> Timeouts {
+        let defaults = Timeouts::default();
+        let ms = |given: Option<Seconds>, default| given.map_or(default, Seconds::ms);
+        Timeouts {
+            first_message_ms: ms(self.first_message_s, defaults.first_message_ms),
+            first_call_ms: ms(self.first_call_s, defaults.first_call_ms),
+            echo_interval_ms: ms(self.echo_interval_s, defaults.echo_interval_ms),
+            echo_wait_ms: ms(self.echo_wait_s, defaults.echo_wait_ms),
+            idle_ms: self.idle_s.and_then(SecondsOrNone::limit_ms),
+            session_ms: self.session_s.and_then(SecondsOrNone::limit_ms),
+            shutdown_ms: ms(self.shutdown_s, defaults.shutdown_ms),
+        }
+    }
+}
+
+impl Log {
+    /// Standard error is where lines go that have no file.
+    fn config(self) -> LogConfig {
+        LogConfig {
+            fd: self.file.is_none().then_some(2),
+            file: self.file,
+            debug: self.debug,
         }
     }
 }

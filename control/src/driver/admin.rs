@@ -2,8 +2,8 @@
 //! socket of `run_files`, again and again on one connection.
 //!
 //! Everything is bounded: clients at a time, the length of a request, the time that a silent client
-//! is kept, and what one answer holds. A capture alone is different: after its answer the connection
-//! belongs to a thread, which sends pcapng on it.
+//! is kept, and what one answer holds. A capture alone is different: after its answer the
+//! connection belongs to a thread, which sends pcapng on it.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

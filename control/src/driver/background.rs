@@ -51,9 +51,9 @@ pub fn run_in_background() -> std::io::Result<ExitCode> {
         .map_or(ExitCode::FAILURE, Into::into))
 }
 
-/// Goes to the background, on the same terminal or log, as a child of process 1. In the process that
-/// was called, and in the one between them: its exit status, 0 when the last one is ready, 1 when it
-/// has ended and said why. `None` in the last one, which does the work.
+/// Goes to the background, on the same terminal or log, as a child of process 1. In the process
+/// that was called, and in the one between them: its exit status, 0 when the last one is ready, 1
+/// when it has ended and said why. `None` in the last one, which does the work.
 ///
 /// systemd supervises only its own children, and looks when it hears of a new main process: the
 /// parent must have gone by then.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::SessionCounters;
-use dataplane::impairment::Impairment;
 use dataplane::program::{CallId, Command, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 use thiserror::Error;
@@ -23,8 +22,6 @@ use super::netlink::{Netlink, Way};
 use super::privileges;
 use super::scripts::{Script, Scripts};
 use super::service;
-use super::transport::TransportConfig;
-use super::workers::WorkersConfig;
 use crate::config::client::ClientConfig;
 use crate::proto::Action;
 use crate::proto::ending::Ending;
@@ -68,7 +65,8 @@ pub enum ClientError {
     Host(#[from] HostError),
     /// The name of the server has no address.
     #[error(
-        "cannot find the address of the server {server}: {cause}. Check the name, or give the address in numbers"
+        "cannot find the address of the server {server}: {cause}. Check the name, or give the \
+         address in numbers"
     )]
     Resolve {
         /// As it was given.
@@ -78,7 +76,8 @@ pub enum ClientError {
     },
     /// Nothing may leave but through the tunnel, and the kernel does not see to that.
     #[error(
-        "no kill switch, so no tunnel: {0}. It needs nf_tables in the kernel (modprobe nf_tables) and CAP_NET_ADMIN"
+        "no kill switch, so no tunnel: {0}. It needs nf_tables in the kernel (modprobe nf_tables) \
+         and CAP_NET_ADMIN"
     )]
     KillSwitch(std::io::Error),
 }
@@ -234,23 +233,8 @@ impl<'a> Client<'a> {
         let trace = setup::trace_to(log.clone(), Rc::clone(&debug));
         let engine = Engine::start(
             setup::endpoint_config(config),
-            TransportConfig {
-                local: config.pptp.local_bind,
-                mark: config.pptp.mark,
-            },
-            WorkersConfig {
-                count: config.workers,
-                // More than one worker is of use to a single tunnel only so.
-                split_directions: true,
-                local: config.pptp.local_bind,
-                mark: config.pptp.mark,
-                dont_fragment: false,
-                sessions_max: 1,
-                fast_path: config.fast_path(),
-                look_ahead: config.look_ahead,
-                impairment: Impairment::default(),
-                is_held: false,
-            },
+            setup::transport_config(config),
+            setup::workers_config(config),
             Some(trace),
         )
         .map_err(HostError::from)?;

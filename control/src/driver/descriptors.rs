@@ -23,8 +23,8 @@ pub struct DescriptorsError {
     possible: u64,
 }
 
-/// Raises the limit as far as it goes, beyond the hard limit where root may, and says whether it is enough for so many sessions with so
-/// many descriptors each.
+/// Raises the limit as far as it goes, beyond the hard limit where root may, and says whether it is
+/// enough for so many sessions with so many descriptors each.
 ///
 /// # Errors
 /// It is not.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dataplane::impairment::Impairment;
 use dataplane::offload::TunFeatures;
-use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
+use dataplane::program::{CallId, Command, Role, TunId};
 use thiserror::Error;
 use tokio::net::UnixDatagram;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -413,17 +413,7 @@ impl<'a> Examination<'a> {
         let Some(fd) = self.tun.take() else {
             return;
         };
-        let network = NetworkSpec {
-            tun: TUN,
-            local: network.local,
-            peer: network.remote,
-            compress_protocol: network.compress_protocol,
-            compress_address_control: network.compress_address_control,
-            require_encryption: network.require_encryption,
-            check_source: false,
-        };
-        let open = Command::OpenNetwork { call_id, network };
-        self.engine.command(call_id, open);
+        self.engine.open_network(call_id, TUN, network, false);
         let attach = Command::AttachTun {
             tun: TUN,
             fd: Arc::new(fd),

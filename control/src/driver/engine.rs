@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dataplane::counters::SessionCounters;
 use dataplane::handle::StartError;
-use dataplane::program::{CallId, Command, Notice, Role, SessionSpec};
+use dataplane::program::{CallId, Command, NetworkSpec, Notice, Role, SessionSpec, TunId};
 use dataplane::sys::packet_socket;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
@@ -24,7 +24,7 @@ use crate::config::fast_path::FastPathMode;
 use crate::proto::auth::Verdict;
 use crate::proto::ending::Ending;
 use crate::proto::endpoint::{CallStatus, ControlCounters, Endpoint, EndpointConfig, Limits};
-use crate::proto::link::LinkConfig;
+use crate::proto::link::{LinkConfig, Network};
 use crate::proto::refusal::{Refusal, RefusalCounts};
 use crate::proto::sources::Access;
 use crate::proto::{Action, ConnectionId, Event};
@@ -483,6 +483,27 @@ impl Engine {
     pub(crate) fn command(&mut self, call_id: CallId, command: Command) {
         self.workers.send(call_id, command);
         self.queue_full = !self.workers.flush();
+    }
+
+    /// Has the workers of the call let IP through, to and from this TUN device. With `check_source`
+    /// they drop what the peer sends from another address than its own.
+    pub(crate) fn open_network(
+        &mut self,
+        call_id: CallId,
+        tun: TunId,
+        network: &Network,
+        check_source: bool,
+    ) {
+        let network = NetworkSpec {
+            tun,
+            local: network.local,
+            peer: network.remote,
+            compress_protocol: network.compress_protocol,
+            compress_address_control: network.compress_address_control,
+            require_encryption: network.require_encryption,
+            check_source,
+        };
+        self.command(call_id, Command::OpenNetwork { call_id, network });
     }
 
     /// Waits until the last words to the peers have gone out, or `limit` has passed; then ends the

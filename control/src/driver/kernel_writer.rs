@@ -3,7 +3,8 @@
 //!
 //! Orders are carried out in the order in which they were given. Those that have come while the
 //! thread was busy go to the kernel together (`batch`): the more sessions come and go, the fewer
-//! system calls each of them costs. A session that has to wait for its route is told when it stands.
+//! system calls each of them costs. A session that has to wait for its route is told when it
+//! stands.
 //!
 //! The thread lives in the network namespace where the tunnels end, which need not be that of the
 //! control connections.

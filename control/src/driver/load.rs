@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::impairment::Impairment;
-use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
+use dataplane::program::{CallId, Command, Role, TunId};
 use dataplane::sys::tun::{self, TunDevice};
 
 use super::drops::{self, Drops};
@@ -348,21 +348,8 @@ impl Load {
     }
 
     async fn network_up(&mut self, call_id: CallId, network: Network) {
-        let spec = NetworkSpec {
-            tun: TUN,
-            local: network.local,
-            peer: network.remote,
-            compress_protocol: network.compress_protocol,
-            compress_address_control: network.compress_address_control,
-            require_encryption: network.require_encryption,
-            // The server may route others' packets to us.
-            check_source: false,
-        };
-        let open = Command::OpenNetwork {
-            call_id,
-            network: spec,
-        };
-        self.engine.command(call_id, open);
+        // No check of sources: the server may route others' packets to us.
+        self.engine.open_network(call_id, TUN, &network, false);
         let server = network.remote;
         if self.routed.insert(server) {
             let entry = super::netlink::RouteEntry {

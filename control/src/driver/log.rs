@@ -27,7 +27,7 @@ struct Sinks {
     file: Option<File>,
     syslog: Option<UnixDatagram>,
     /// Lines are JSON objects.
-    objects: Option<json::Journal>,
+    objects: Option<json::Sessions>,
     journal: Option<Journal>,
 }
 
@@ -99,7 +99,7 @@ impl Log {
     /// Lines are JSON objects from now on: see `log/json.rs`.
     #[must_use]
     pub fn with_json(self) -> Self {
-        self.0.borrow_mut().objects = Some(json::Journal::default());
+        self.0.borrow_mut().objects = Some(json::Sessions::default());
         self
     }
 
@@ -110,15 +110,15 @@ impl Log {
 
     /// Takes note of what is known of a session, for lines about it.
     pub(crate) fn know(&self, call_id: u16, change: impl FnOnce(&mut Facts)) {
-        if let Some(journal) = &mut self.0.borrow_mut().objects {
-            change(journal.sessions.entry(call_id).or_default());
+        if let Some(sessions) = &mut self.0.borrow_mut().objects {
+            change(sessions.facts.entry(call_id).or_default());
         }
     }
 
     /// Forgets a session.
     pub(crate) fn forget(&self, call_id: u16) {
-        if let Some(journal) = &mut self.0.borrow_mut().objects {
-            journal.sessions.remove(&call_id);
+        if let Some(sessions) = &mut self.0.borrow_mut().objects {
+            sessions.facts.remove(&call_id);
         }
     }
 
@@ -178,8 +178,8 @@ impl Log {
         details: Map<String, Value>,
     ) -> bool {
         let entry_of = |sinks: &Sinks| {
-            let journal = sinks.objects.as_ref()?;
-            Some(journal.entry(call_id, event, message, details))
+            let sessions = sinks.objects.as_ref()?;
+            Some(sessions.entry(call_id, event, message, details))
         };
         let entry = entry_of(&self.0.borrow());
         if let Some(entry) = &entry {

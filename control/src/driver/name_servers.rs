@@ -1,10 +1,10 @@
 //! The host's name servers as long as a tunnel stands: those that a person has set up for that time
 //! (`resolv.conf.pptp`, as pptp-command has it), else those that the peer names (`usepeerdns`).
 //!
-//! A person's are a file, which takes the place of /etc/resolv.conf. Of the peer's, systemd-resolved
-//! or resolvconf is told where one of them runs the host's resolver; elsewhere /etc/resolv.conf
-//! itself is replaced. Whatever was there before waits beside it, and is put back when the last
-//! tunnel that has to do with it has gone. Nobody else writes there.
+//! A person's are a file, which takes the place of /etc/resolv.conf. Of the peer's,
+//! systemd-resolved or resolvconf is told where one of them runs the host's resolver; elsewhere
+//! /etc/resolv.conf itself is replaced. Whatever was there before waits beside it, and is put back
+//! when the last tunnel that has to do with it has gone. Nobody else writes there.
 
 use std::io;
 use std::net::Ipv4Addr;

@@ -3,9 +3,9 @@
 //!
 //! Root's process keeps CAP_NET_ADMIN and CAP_NET_RAW, in all of its threads, and can get nothing
 //! back by executing a program; workers keep CAP_IPC_LOCK, too, where AF_XDP sockets may be wanted
-//! and the limit of locked memory cannot be raised. Scripts are promised the rest, so another process runs them (see
-//! `programs`). It stays user 0: it writes what root owns, as pid files and /etc/resolv.conf, and
-//! no longer what others own.
+//! and the limit of locked memory cannot be raised. Scripts are promised the rest, so another
+//! process runs them (see `programs`). It stays user 0: it writes what root owns, as pid files and
+//! /etc/resolv.conf, and no longer what others own.
 
 use std::path::Path;
 use std::sync::OnceLock;

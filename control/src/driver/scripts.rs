@@ -185,8 +185,8 @@ impl Scripts {
         let _ = service::beat_during(tokio::time::timeout(limit, self.turn.lock())).await;
     }
 
-    /// Before the process ends: scripts may go on for `limit`, or as long as they want, and are then
-    /// asked to end, one after the other (pppd's child-timeout).
+    /// Before the process ends: scripts may go on for `limit`, or as long as they want, and are
+    /// then asked to end, one after the other (pppd's child-timeout).
     pub(crate) async fn end(&self, limit: Option<Duration>, log: &Log) {
         tokio::task::yield_now().await;
         let Some(limit) = limit else {

@@ -128,7 +128,8 @@ pub enum ServerError {
     Radius(std::io::Error),
     /// The operator: the address cannot be listened on.
     #[error(
-        "cannot listen on {address}: {cause}. Another PPTP server may be running (ss -ltnp 'sport = 1723'), or the address is not of this machine"
+        "cannot listen on {address}: {cause}. Another PPTP server may be running (ss -ltnp 'sport \
+         = 1723'), or the address is not of this machine"
     )]
     Listen {
         /// Address and port.

@@ -1,4 +1,6 @@
-//! What authentication needs from outside the state machines: secrets, and what they prove.
+//! What authentication (RFC 1661 3.5) needs from outside the state machines: secrets, and what they
+//! prove. `Authenticated` is made only where somebody has proved who it is, and only it holds what
+//! MPPE's keys are derived from (RFC 3079).
 
 use std::fmt;
 
@@ -57,7 +59,8 @@ impl Secret {
         }
     }
 
-    /// Whether nothing but MS-CHAP, and a PAP password that a peer presents, can be held against it.
+    /// Whether nothing but MS-CHAP, and a PAP password that a peer presents, can be held against
+    /// it.
     #[must_use]
     pub const fn is_nt_hash(&self) -> bool {
         self.nt_hash.is_some()
@@ -380,8 +383,8 @@ fn verify_mschap_v1(request: &AuthRequest, password: NtSecret<'_>) -> Result<MsC
     })
 }
 
-/// That one end has proved to the other who it is. Only the CHAP and PAP machines make one, from
-/// an exchange that succeeded, and session keys come from nothing else.
+/// That one end has proved to the other who it is. Only the PAP, CHAP and EAP machines make one,
+/// from an exchange that succeeded, and session keys come from nothing else.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Authenticated {
     pub(super) method: AuthMethod,

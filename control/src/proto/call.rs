@@ -458,7 +458,8 @@ impl Call {
             return;
         }
         let line = format!(
-            "still no answer over GRE (IP protocol 47) from {}: a firewall or NAT on the way may drop it",
+            "still no answer over GRE (IP protocol 47) from {}: a firewall or NAT on the way may \
+             drop it",
             self.peer
         );
         self.report(Report::Line(line));

@@ -14,7 +14,8 @@ pub enum Ending {
     PeerRequest(String),
     /// No TCP connection to port 1723.
     #[error(
-        "cannot reach the PPTP server at {server}: {cause}. Check the address, that TCP port 1723 is open, and that a PPTP server listens there"
+        "cannot reach the PPTP server at {server}: {cause}. Check the address, that TCP port 1723 \
+         is open, and that a PPTP server listens there"
     )]
     Unreachable {
         /// Address and port.
@@ -41,7 +42,9 @@ pub enum Ending {
     ControlTimeout(&'static str),
     /// TCP is up, the call is established, but no GRE packet has come.
     #[error(
-        "the call is up over TCP, but nothing came back over GRE (IP protocol 47): a firewall or NAT between here and {server} most likely drops it. Let protocol 47 through both ways, or load the NAT's PPTP helper (nf_conntrack_pptp)"
+        "the call is up over TCP, but nothing came back over GRE (IP protocol 47): a firewall or \
+         NAT between here and {server} most likely drops it. Let protocol 47 through both ways, \
+         or load the NAT's PPTP helper (nf_conntrack_pptp)"
     )]
     GreSilent {
         /// Address.
@@ -82,7 +85,8 @@ pub enum Ending {
     PasswordNotChanged(String),
     /// There is no secret to answer the challenge with.
     #[error(
-        "no secret for client \"{client}\" and server \"{server}\" in {file}: add a line `{client} {server} PASSWORD *` there"
+        "no secret for client \"{client}\" and server \"{server}\" in {file}: add a line \
+         `{client} {server} PASSWORD *` there"
     )]
     NoSecret {
         /// Our name.

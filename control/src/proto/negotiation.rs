@@ -1,5 +1,5 @@
-//! What runs the automaton of RFC 1661 4 for LCP, CCP, IPCP and IPV6CP: identifiers, the restart timer and
-//! its counters (4.6), retransmission, and the packets of RFC 1661 5.1 to 5.6.
+//! What runs the automaton of RFC 1661 4 for LCP, CCP, IPCP and IPV6CP: identifiers, the restart
+//! timer and its counters (4.6), retransmission, and the packets of RFC 1661 5.1 to 5.6.
 //!
 //! Where RFC 1661 leaves a choice, it is made as pppd makes it: identifiers start at 1, a
 //! retransmitted Configure-Request keeps its identifier, an Ack, Nak or Reject counts once.

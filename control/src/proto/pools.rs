@@ -1,13 +1,14 @@
 //! Which client has which inner address: named pools, of which one may go on in the next, fixed
 //! addresses, and what is remembered of those who have gone.
 //!
-//! No address is given twice, whichever way it is given: one table of leases stands above all pools.
-//! A user that comes back gets the address that it had, while nobody else has needed it. After a
-//! restart that nobody prepared, addresses that were out rest: a client, or another server, may
-//! still take them for its own.
+//! No address is given twice, whichever way it is given: one table of leases stands above all
+//! pools. A user that comes back gets the address that it had, while nobody else has needed it.
+//! After a restart that nobody prepared, addresses that were out rest: a client, or another server,
+//! may still take them for its own.
 //!
-//! Sans I/O: the clock and the place where to start looking are arguments, and what must survive the
-//! process comes out as [`LeaseRecord`]s, which a later process hands back to [`Pools::restore`].
+//! Sans I/O: the clock and the place where to start looking are arguments, and what must survive
+//! the process comes out as [`LeaseRecord`]s, which a later process hands back to
+//! [`Pools::restore`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;

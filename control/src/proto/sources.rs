@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use dataplane::prefix::mask;
+
 /// Some of all IPv4 addresses, made of prefixes; looked up in logarithmic time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceList {
@@ -69,14 +71,6 @@ impl Access {
 /// The address that stands for everybody in the prefix of `peer` with `prefix_len` bits.
 pub(crate) const fn source_of(peer: Ipv4Addr, prefix_len: u8) -> Ipv4Addr {
     Ipv4Addr::from_bits(peer.to_bits() & mask(prefix_len))
-}
-
-const fn mask(prefix_len: u8) -> u32 {
-    match prefix_len {
-        0 => 0,
-        1..=31 => u32::MAX << (32 - prefix_len),
-        _ => u32::MAX,
-    }
 }
 
 #[cfg(test)]

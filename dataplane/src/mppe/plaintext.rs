@@ -1,4 +1,5 @@
-//! Whether what came out of the cipher is a packet.
+//! Whether what came out of the cipher is a packet: a PPP protocol, and what it carries (RFC 3078
+//! 3).
 //!
 //! MPPE authenticates nothing, so a forged packet decrypts to noise. Noise must not advance the
 //! keys: it is told from a packet by its PPP protocol and by the IP header behind it.

@@ -20,8 +20,8 @@ impl Sum {
         Self(self.0 + words.sum::<u64>() + u64::from(u32::from_ne_bytes(last)))
     }
 
-    /// With the pseudo-header added that stands in front of a TCP or UDP segment of `len` octets. `addresses` are
-    /// source and destination, as they stand in the IP header.
+    /// With the pseudo-header added that stands in front of a TCP or UDP segment of `len` octets.
+    /// `addresses` are source and destination, as they stand in the IP header.
     #[must_use]
     pub fn with_pseudo_header(self, addresses: &[u8], protocol: u8, len: usize) -> Self {
         // No segment of an IP packet without jumbo payload is longer than its length field tells.

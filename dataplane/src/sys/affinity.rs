@@ -32,7 +32,8 @@ pub fn pin_current_thread(cpu: usize) -> Result<(), AffinityError> {
         })
 }
 
-/// Processors that the calling thread may run on, counted from 0; none when the kernel does not say.
+/// Processors that the calling thread may run on, counted from 0; none when the kernel does not
+/// say.
 #[must_use]
 pub fn permitted_processors() -> Vec<usize> {
     processors_of(Pid::from_raw(0))

@@ -3,8 +3,8 @@
 //!
 //! The kernel copies each packet that a filter lets in into a frame of memory that it shares with
 //! the worker. There is no system call for a packet, and no wake-up while the worker looks by
-//! itself. The ring has two ends: the worker has [`PacketRing`], and control has its [`Gate`], which
-//! says what is let in. At first that is nothing.
+//! itself. The ring has two ends: the worker has [`PacketRing`], and control has its [`Gate`],
+//! which says what is let in. At first that is nothing.
 
 use std::io;
 use std::net::Ipv4Addr;

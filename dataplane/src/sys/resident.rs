@@ -1,6 +1,7 @@
-//! Memory that is there before the first packet: pages that exist from the start and are not swapped
-//! out (Linux `mlock(2)`). A page that a packet is the first to touch is found and cleared while it
-//! waits; on a virtual machine, whose host does the same once more, that takes milliseconds.
+//! Memory that is there before the first packet: pages that exist from the start and are not
+//! swapped out (Linux `mlock(2)`). A page that a packet is the first to touch is found and cleared
+//! while it waits; on a virtual machine, whose host does the same once more, that takes
+//! milliseconds.
 
 use std::ptr::NonNull;
 

@@ -84,8 +84,8 @@ pub struct TunDevice {
 }
 
 /// Opens one queue of a TUN device, non-blocking, without packet information, and with as much
-/// segmentation offload as the kernel takes. `name` is exact, or a pattern like `ppp%d`, for which the kernel puts in the
-/// lowest free number.
+/// segmentation offload as the kernel takes. `name` is exact, or a pattern like `ppp%d`, for which
+/// the kernel puts in the lowest free number.
 ///
 /// The device is made in the network namespace of the calling thread, is down, has no address, and
 /// lives as long as the queue is open. A busy name is tried again for a second, so this may block.

@@ -140,7 +140,8 @@ impl<const SLOT_BYTES: usize> Arena<SLOT_BYTES> {
     pub(super) fn ring_status(&self, slot: Slot) -> &AtomicU32 {
         assert!(self.is_of_ring(slot) && self.is_lent(slot), "{slot:?}");
         // SAFETY: the slot is the kernel's, so there is no reference into it; it is aligned far
-        // better than a word, lives as long as the arena, and both sides access the word atomically.
+        // better than a word, lives as long as the arena, and both sides access the word
+        // atomically.
         unsafe { AtomicU32::from_ptr(self.address(slot).as_ptr().cast()) }
     }
 

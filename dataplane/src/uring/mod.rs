@@ -25,10 +25,12 @@ mod outer;
 mod reads;
 mod ring;
 mod runs;
+mod sends;
 mod setup;
 mod standstill;
 mod tap;
 mod token;
+mod wait;
 mod xdp;
 
 use std::mem::ManuallyDrop;
@@ -38,7 +40,6 @@ use std::time::Instant;
 
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{cqueue, opcode};
-use nix::errno::Errno;
 
 use self::arena::Arena;
 use self::buffers::BufferRing;
@@ -76,18 +77,6 @@ const BUSY_PACKETS: usize = 8;
 
 /// GRE packets in one turn below which it is not busy any more.
 const QUIET_PACKETS: usize = 4;
-
-/// GRE packets of which a busy worker does not wait for more.
-const GATHER_PACKETS: usize = 32;
-
-/// How long a busy worker waits for packets to come together: what it costs in delay at most.
-const GATHER_NS: u64 = 200_000;
-
-/// How often in this time it looks into the packet ring.
-const GATHER_SLICES: u64 = 4;
-
-/// Sweeps at once: the kernel ends one after some 32 packets.
-const SWEEPS: usize = 2;
 
 /// Rounds, of `CLOSE_ROUND_NS` each at most, in which what is in flight must end when a worker
 /// closes.
@@ -281,118 +270,6 @@ impl Uring {
         unsafe { self.ring.push(entry, Token::Read { device }) };
     }
 
-    fn enter(&mut self, deadline_ms: Option<u64>, arrivals: &mut Arrivals) -> Result<(), IoError> {
-        let now_ms = self.now_ms();
-        let check_ms = (!self.devices.is_empty()).then_some(self.check_ms);
-        // Neither a driver that takes something again nor one that is done with it ends the wait.
-        let retry_ms = (self.xdp.lent() > 0).then_some(now_ms + limits::XDP_RETRY_MS);
-        let waits = deadline_ms.into_iter().chain(check_ms).chain(retry_ms);
-        let deadline_ms = waits.min();
-        let has_work = self.memory.reads.has_work() || self.has_waiting(1);
-        let (want, timeout_ns) = match deadline_ms {
-            _ if has_work && !self.is_busy => (1, Some(0)),
-            _ if self.memory.reads.has_work() => (1, Some(0)),
-            Some(deadline_ms) if deadline_ms <= now_ms => (1, Some(0)),
-            _ if self.is_busy => return self.gather_packets(),
-            _ if !self.arm_tap(arrivals)? => return Ok(()),
-            Some(deadline_ms) => (1, Some((deadline_ms - now_ms).saturating_mul(1_000_000))),
-            None => (1, None),
-        };
-        self.ring.enter(want, timeout_ns).map_err(IoError::Ring)
-    }
-
-    fn has_waiting(&self, count: usize) -> bool {
-        self.tap.has_waiting(&self.memory.arena, count)
-    }
-
-    /// Lets the packet ring end the wait. False when it need not begin: something has come.
-    fn arm_tap(&mut self, arrivals: &mut Arrivals) -> Result<bool, IoError> {
-        let Some(fd) = self.tap.fd().filter(|_| !self.is_polling_tap) else {
-            return Ok(true);
-        };
-        if self.tap.has_outstanding() {
-            // The ring looks readable until its newest frame is back: this is what is being
-            // written, and mostly is at once.
-            self.ring.enter(0, Some(0)).map_err(IoError::Ring)?;
-            if self.reap(arrivals) {
-                return Ok(false);
-            }
-        }
-        let entry = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build();
-        // SAFETY: it touches no memory.
-        unsafe { self.ring.push(entry, Token::Tap) };
-        self.is_polling_tap = true;
-        Ok(true)
-    }
-
-    /// Sweeps up what has come, and unless that is much or something else has come as well, sleeps
-    /// for `GATHER_NS` and does it again.
-    ///
-    /// Nobody waits on the socket meanwhile: whoever delivers a packet, often in the time of the
-    /// peer's sender on the same machine, has nobody to wake.
-    fn gather_packets(&mut self) -> Result<(), IoError> {
-        if self.is_ring_busy {
-            return self.gather_in_ring();
-        }
-        if self.is_receiving {
-            self.cancel(CancelBuilder::user_data(Token::Receive.to_bits()));
-        }
-        let is_enough = self.sweep()?;
-        if is_enough {
-            return Ok(());
-        }
-        self.ring.enter(1, Some(GATHER_NS)).map_err(IoError::Ring)?;
-        self.sweep()?;
-        Ok(())
-    }
-
-    /// Receives what is there. True when that is no reason to wait for more.
-    fn sweep(&mut self) -> Result<bool, IoError> {
-        if self.memory.gre_buffers.has_available() {
-            for _ in 0..SWEEPS {
-                let group = self.memory.gre_buffers.group();
-                let entry = opcode::RecvMulti::new(Fd(self.gre.as_raw_fd()), group)
-                    .flags(libc::MSG_DONTWAIT)
-                    .build();
-                // SAFETY: it fills buffers of the group only, which the arena has lent.
-                unsafe { self.ring.push(entry, Token::Sweep) };
-            }
-        }
-        self.ring.enter(0, Some(0)).map_err(IoError::Ring)?;
-        let before = self.completed.len();
-        self.ring.collect(&mut self.completed);
-        let new = &self.completed[before..];
-        let token = |entry: &cqueue::Entry| Token::from_bits(entry.user_data());
-        let packets = new.iter().filter(|it| token(it) == Some(Token::Sweep));
-        let ends_wait = |it| matches!(token(it), Some(Token::Read { .. } | Token::Wake));
-        Ok(packets.count() >= GATHER_PACKETS || new.iter().any(ends_wait))
-    }
-
-    /// The same for packets that come through the packet ring: they complete nothing, so whatever
-    /// completes beside what is queued ends the wait.
-    fn gather_in_ring(&mut self) -> Result<(), IoError> {
-        let mut want = self.ring.queued() + 1;
-        for _ in 0..GATHER_SLICES {
-            let is_enough = self.has_waiting(GATHER_PACKETS);
-            let slice_ns = if is_enough {
-                0
-            } else {
-                GATHER_NS / GATHER_SLICES
-            };
-            self.ring
-                .enter(want, Some(slice_ns))
-                .map_err(IoError::Ring)?;
-            let before = self.completed.len();
-            self.ring.collect(&mut self.completed);
-            let new = self.completed.len() - before;
-            if is_enough || new >= want {
-                break;
-            }
-            want -= new;
-        }
-        Ok(())
-    }
-
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
@@ -500,125 +377,6 @@ impl Uring {
                 Err(if result < 0 { -result } else { libc::EAGAIN })
             }
         }
-    }
-
-    /// Hands over what waits for a next hop, and gives to the raw socket what is refused.
-    fn flush_direct(&mut self) {
-        self.flush_xdp();
-        let (mut waiting, sent) = self.direct.flush(&self.memory.arena);
-        self.counters.gre_sent.add(sent as u64);
-        self.counters.gre_sent_directly.add(sent as u64);
-        for (index, packet) in waiting.drain(..).enumerate() {
-            if index < sent {
-                self.release(packet.frame.slot);
-            } else {
-                self.send_raw(packet.without_header(), packet.route);
-            }
-        }
-        self.direct.recycle(waiting);
-    }
-
-    /// What an interface that has failed had not taken is lost, as if it had been on its wire.
-    fn flush_xdp(&mut self) {
-        if self.xdp.lent() == 0 {
-            return;
-        }
-        let now_ms = self.now_ms();
-        if let Some(flushed) = self.xdp.flush(now_ms) {
-            self.counters.gre_sent.add(flushed.sent as u64);
-            self.counters.gre_sent_by_xdp.add(flushed.sent as u64);
-            self.counters.send_failed.add(flushed.dropped as u64);
-            self.xdp_lost.extend(flushed.failure);
-        }
-        self.reap_xdp(now_ms);
-    }
-
-    fn reap_xdp(&mut self, now_ms: u64) {
-        if self.xdp.lent() == 0 {
-            return;
-        }
-        let mut done = std::mem::take(&mut self.xdp_done);
-        self.xdp.reap(now_ms, |slot| done.push(slot));
-        for slot in done.drain(..) {
-            self.memory.arena.take_back(slot);
-            self.release(slot);
-        }
-        self.xdp_done = done;
-    }
-
-    /// Queues a packet for the raw socket, behind those that the ring has still to send.
-    fn send_raw(&mut self, frame: Frame, route: Route) {
-        if self.sends > 0 {
-            self.send_by_ring(frame, route);
-            return;
-        }
-        self.outgoing.push((frame, route));
-        if self.outgoing.len() == limits::DIRECT_PACKETS {
-            self.flush_raw();
-        }
-    }
-
-    /// Hands over what waits for the raw socket.
-    fn flush_raw(&mut self) {
-        let mut outgoing = std::mem::take(&mut self.outgoing);
-        let mut rest = &outgoing[..];
-        for &(frame, route) in rest {
-            self.address(frame, route);
-        }
-        while !rest.is_empty() {
-            let slots = rest.iter().map(|(frame, _)| frame.slot);
-            let (sent, errno) = self.memory.outbox.send(self.gre.as_fd(), slots);
-            self.counters.gre_sent.add(sent as u64);
-            let is_full = sent == 0 && matches!(errno, Errno::EAGAIN | Errno::ENOBUFS);
-            let done = if is_full { 0 } else { sent.max(1) };
-            // Whatever the network refuses is lost as any packet may be; the tunnel goes on.
-            self.counters.send_failed.add((done - sent) as u64);
-            for (frame, _) in &rest[..done] {
-                self.memory.arena.take_back(frame.slot);
-                self.release(frame.slot);
-            }
-            rest = &rest[done..];
-            if is_full {
-                break;
-            }
-        }
-        for &(frame, route) in rest {
-            self.memory.arena.take_back(frame.slot);
-            self.send_by_ring(frame, route);
-        }
-        outgoing.clear();
-        self.outgoing = outgoing;
-    }
-
-    /// Lends the packet, and writes its message.
-    fn address(&mut self, frame: Frame, route: Route) -> *const libc::msghdr {
-        let packet = self.memory.arena.lend_packet(frame);
-        let (outbox, len) = (&mut self.memory.outbox, frame.len());
-        outbox.address(frame.slot, packet, len, route.peer, route.local)
-    }
-
-    /// Sends through the raw socket as soon as it has room.
-    fn send_by_ring(&mut self, frame: Frame, route: Route) {
-        let slot = frame.slot;
-        let message = self.address(frame, route);
-        let entry = opcode::SendMsg::new(Fd(self.gre.as_raw_fd()), message).build();
-        self.sends += 1;
-        // SAFETY: packet and message are those of a slot that the arena has lent until the
-        // operation has completed.
-        unsafe { self.ring.push(entry, Token::Send { slot }) };
-    }
-
-    fn sent(&mut self, slot: Slot, result: i32) {
-        self.sends -= 1;
-        // Whatever the network refuses is lost as any packet may be; the tunnel goes on.
-        let outcome = if result < 0 {
-            &self.counters.send_failed
-        } else {
-            &self.counters.gre_sent
-        };
-        outcome.add(1);
-        self.memory.arena.take_back(slot);
-        self.release(slot);
     }
 
     /// A write of `count` packets has completed.

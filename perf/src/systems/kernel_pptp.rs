@@ -4,8 +4,8 @@
 
 use anyhow::{Context, Result};
 
-use super::{Place, READY_LIMIT, System, Tunnel};
-use crate::namespaces::{End, INNER_CLIENT, INNER_SERVER, Namespaces, TUNNEL_MTU};
+use super::{Place, READY_LIMIT, System, Tunnel, set_addresses};
+use crate::namespaces::{INNER_SERVER, Namespaces};
 use crate::process;
 
 const MODULES: [&str; 2] = ["pptp", "ppp_mppe"];
@@ -50,20 +50,7 @@ impl System for KernelPptp {
             .start(&mut keep, &place.log("kernel-pptp"))?
             .wait_for("up", READY_LIMIT)
             .context("both ends of the kernel's PPTP")?;
-        set_address(
-            &namespaces.server,
-            &format!("{INNER_SERVER} peer {INNER_CLIENT}"),
-        )?;
-        set_address(
-            &namespaces.client,
-            &format!("{INNER_CLIENT} peer {INNER_SERVER}"),
-        )?;
+        set_addresses(namespaces, "ppp0")?;
         Ok(tunnel)
     }
-}
-
-fn set_address(end: &End, addresses: &str) -> Result<()> {
-    end.ip(&format!("address add {addresses} dev ppp0"))?;
-    end.ip(&format!("link set ppp0 mtu {TUNNEL_MTU} up"))?;
-    Ok(())
 }

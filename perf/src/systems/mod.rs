@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::namespaces::{End, Namespaces};
+use crate::namespaces::{End, INNER_CLIENT, INNER_SERVER, Namespaces, TUNNEL_MTU};
 use crate::process::{self, Process};
 
 mod bare;
@@ -134,6 +134,18 @@ fn words(command: &Command) -> String {
         .chain(words[own + 1..].iter().map(AsRef::as_ref))
         .collect();
     process::from_here(&all.join(" "))
+}
+
+/// Gives both ends' `interface` their addresses inside the tunnel and its MTU, and sets them up.
+fn set_addresses(namespaces: &Namespaces, interface: &str) -> Result<()> {
+    for (end, own, peer) in [
+        (&namespaces.server, INNER_SERVER, INNER_CLIENT),
+        (&namespaces.client, INNER_CLIENT, INNER_SERVER),
+    ] {
+        end.ip(&format!("address add {own} peer {peer} dev {interface}"))?;
+        end.ip(&format!("link set {interface} mtu {TUNNEL_MTU} up"))?;
+    }
+    Ok(())
 }
 
 /// Writes a file that only its owner can read.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Place, READY_LIMIT, System, Tunnel, write_secret};
-use crate::namespaces::{CLIENT, End, INNER_CLIENT, INNER_SERVER, Namespaces, SERVER, TUNNEL_MTU};
+use super::{Place, READY_LIMIT, System, Tunnel, set_addresses, write_secret};
+use crate::namespaces::{CLIENT, End, INNER_CLIENT, INNER_SERVER, Namespaces, SERVER};
 use crate::process;
 
 const PORT: u16 = 51820;
@@ -95,14 +95,7 @@ impl System for WireGuard {
             ),
         )?;
 
-        set_address(
-            &namespaces.server,
-            &format!("{INNER_SERVER} peer {INNER_CLIENT}"),
-        )?;
-        set_address(
-            &namespaces.client,
-            &format!("{INNER_CLIENT} peer {INNER_SERVER}"),
-        )?;
+        set_addresses(namespaces, INTERFACE)?;
         Ok(tunnel)
     }
 }
@@ -127,12 +120,6 @@ fn set(end: &End, place: &Place, words: &str) -> Result<()> {
         .args(["set", INTERFACE])
         .args(words.split_whitespace());
     process::quick(&mut command)?;
-    Ok(())
-}
-
-fn set_address(end: &End, addresses: &str) -> Result<()> {
-    end.ip(&format!("address add {addresses} dev {INTERFACE}"))?;
-    end.ip(&format!("link set {INTERFACE} mtu {TUNNEL_MTU} up"))?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use serde_json::Value;
 use sim::lab::{Lab, Running, Side, ready};
-use sim::tunnel::text;
+use sim::tunnel::{serve, text};
 
 use attacker::{Attacker, CHAP, Caller, LCP, connect, source};
 
@@ -36,8 +36,8 @@ const FORGED_BEAT: Duration = Duration::from_millis(1);
 
 /// What the attacks may cost at their height and for good. At the height there are no more than 64
 /// connections and 24 calls of strangers, a few kilobytes each; what stays are the tables of
-/// back-off (at most 2 x 8192 + 16384 entries of some hundred octets, of which this test fills few),
-/// and what the allocator keeps of the peak for each of its threads.
+/// back-off (at most 2 x 8192 + 16384 entries of some hundred octets, of which this test fills
+/// few), and what the allocator keeps of the peak for each of its threads.
 const MEMORY_BYTES_MAX: u64 = 12 << 20;
 /// 64 first lines and as many counts a minute, 600 lines about calls in ten seconds; the attacks
 /// take twenty.
@@ -92,7 +92,7 @@ fn a_tunnel_carries_everything_while_strangers_do_their_worst() {
     }
     let lab = Lab::new();
     let attacker = Attacker::new(&lab);
-    let mut server = serve(&lab);
+    let mut server = start_server(&lab);
     let mut client = dial(&lab);
     let sampler = Sampler::start(server.id());
     let stream = Stream::start(&lab);
@@ -155,12 +155,10 @@ fn a_tunnel_carries_everything_while_strangers_do_their_worst() {
     }
 }
 
-fn serve(lab: &Lab) -> Running {
+fn start_server(lab: &Lab) -> Running {
     lab.write("ppp/server-secrets", "mia * mia123 *\neve * eve123 *\n");
     let config = lab.write("server.toml", CONFIG).display().to_string();
-    let mut server = lab.start(Side::Server, &["serve", "--config", &config]);
-    server.wait_for("Listening for PPTP", 10);
-    server
+    serve(lab, &config)
 }
 
 fn dial(lab: &Lab) -> Running {

@@ -5,10 +5,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::pty::openpty;
-use sim::lab::{Lab, Side, ready};
+use sim::lab::{Lab, Side, ready, wait_until};
 use sim::tunnel::{assert_bare, assert_pings, configure, take_down, text};
 
 mod server;
@@ -35,14 +34,6 @@ fn expired() -> Option<(Lab, Server)> {
     };
     let server = Server::start(&lab, account);
     Some((lab, server))
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[track_caller]
@@ -77,10 +68,12 @@ fn a_new_password_from_a_file_takes_the_old_ones_place_for_good() {
     assert_eq!(server.seen(), (1, 0, 1));
     assert_eq!(server.password(), NEW);
     server.hang_up();
-    wait_until("it has logged in again, with the right password", || {
-        server.seen() == (2, 0, 1)
-    });
-    wait_until("packets pass again", || {
+    wait_until(
+        "it has logged in again, with the right password",
+        20,
+        || server.seen() == (2, 0, 1),
+    );
+    wait_until("packets pass again", 20, || {
         sim::tunnel::pings(&lab, Side::Client, PEER).is_ok()
     });
     take_down(&lab);

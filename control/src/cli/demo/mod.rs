@@ -200,7 +200,7 @@ async fn run_tunnel<T>(
     netlink
         .add_veth(CLIENT_LINK, SERVER_LINK, server.process.id())
         .await?;
-    configure(&netlink, CLIENT_LINK, CLIENT_OUTER).await?;
+    namespaces::configure(&netlink, CLIENT_LINK, (CLIENT_OUTER, OUTER_PREFIX_LEN)).await?;
     server.tell("go")?;
     server.expect("ready")?;
 
@@ -292,17 +292,6 @@ pub(super) async fn in_thread<T: Send + 'static>(
         .with_context(|| format!("cannot {what}"))
 }
 
-async fn configure(netlink: &Netlink, link: &str, address: Ipv4Addr) -> anyhow::Result<()> {
-    let (loopback, _) = netlink.link("lo").await?;
-    netlink.set_up(loopback, None).await?;
-    let (index, _) = netlink.link(link).await?;
-    netlink
-        .add_address(index, address, None, OUTER_PREFIX_LEN)
-        .await?;
-    netlink.set_up(index, None).await?;
-    Ok(())
-}
-
 /// The server's process, told what to do line by line; it ends when its standard input closes.
 struct ServerProcess {
     process: Child,
@@ -389,7 +378,7 @@ fn run_server(data_plane: DataPlaneArguments) -> anyhow::Result<ExitCode> {
 
 async fn serve(data_plane: DataPlaneArguments) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
-    configure(&netlink, SERVER_LINK, SERVER_OUTER).await?;
+    namespaces::configure(&netlink, SERVER_LINK, (SERVER_OUTER, OUTER_PREFIX_LEN)).await?;
     let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
     let (ready, is_ready) = oneshot::channel();
     let mut config = configuration::server()?;

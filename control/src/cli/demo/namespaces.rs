@@ -1,10 +1,14 @@
 //! Two network namespaces that live and die with two processes: nothing is left behind, however
 //! the demonstration ends.
 
+use std::net::Ipv4Addr;
+
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 use thiserror::Error;
+
+use crate::driver::netlink::{Netlink, NetlinkError};
 
 /// Why there is no namespace.
 #[derive(Debug, Error)]
@@ -42,4 +46,19 @@ pub(in crate::cli) fn enter() -> Result<(), NamespaceError> {
     map("setgroups", "deny".to_owned())?;
     map("uid_map", format!("0 {user} 1"))?;
     map("gid_map", format!("0 {group} 1"))
+}
+
+/// Sets up what is in the new namespace: the loopback interface, and `link` with its address.
+pub(in crate::cli) async fn configure(
+    netlink: &Netlink,
+    link: &str,
+    (address, prefix_len): (Ipv4Addr, u8),
+) -> Result<(), NetlinkError> {
+    let (loopback, _) = netlink.link("lo").await?;
+    netlink.set_up(loopback, None).await?;
+    let (index, _) = netlink.link(link).await?;
+    netlink
+        .add_address(index, address, None, prefix_len)
+        .await?;
+    netlink.set_up(index, None).await
 }

@@ -108,8 +108,8 @@ impl ResolvConf {
             folder.link_over(&real, &target)?;
             return folder.link_over(&name(&self.active), &self.real);
         }
-        // The very same file, so that putting it back leaves no difference. What is real already has
-        // the same text, or none.
+        // The very same file, so that putting it back leaves no difference. What is real already
+        // has the same text, or none.
         let is_linked = self.active.is_file()
             && (!self.real.exists() || folder.remove(&real).is_ok())
             && fs::hard_link(&self.active, &self.real).is_ok();

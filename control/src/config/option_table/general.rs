@@ -173,7 +173,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
                     .to_owned(),
             ),
             _ => Err(format!(
-                "plugin '{}' cannot be loaded: only pptp.so and radius.so are built in; remove the line",
+                "plugin '{}' cannot be loaded: only pptp.so and radius.so are built in; remove \
+                 the line",
                 short(v.text)
             )),
         }

@@ -183,8 +183,8 @@ pub fn find(name: &str) -> Option<&'static OptionSpec> {
     rows().find(|row| row.name == name && !row.wild)
 }
 
-/// The row of a word that is its own argument: `local:remote`, a speed, a device. What may be a part
-/// of a password must not be looked up as the name of a host.
+/// The row of a word that is its own argument: `local:remote`, a speed, a device. What may be a
+/// part of a password must not be looked up as the name of a host.
 #[must_use]
 pub fn find_wild(word: &str, may_be_secret: bool) -> Option<&'static OptionSpec> {
     if network::is_pair(word, may_be_secret) {

@@ -2,8 +2,8 @@
 //! and to their servers.
 //!
 //! It is a table of nf_tables with drop policies, so it outlives the process that made it: a kill
-//! switch that goes with the process is none. Since a packet must be let through by every chain that
-//! looks at it, tunnels have one table together. It is made anew, in one transaction, from the
+//! switch that goes with the process is none. Since a packet must be let through by every chain
+//! that looks at it, tunnels have one table together. It is made anew, in one transaction, from the
 //! records of all of them whenever one comes or goes. A tunnel goes from it when it was ended by
 //! request, or never stood. What a lost tunnel or a killed process leaves there, `down` or the next
 //! `up` of the same tunnel takes away.

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use dataplane::program::{CallId, Command, NetworkSpec, Role};
+use dataplane::program::{CallId, Command, Role};
 
 use super::super::ipv6;
 use super::super::name_servers;
@@ -34,20 +34,7 @@ pub(super) struct Standing {
 impl Client<'_> {
     /// Lets packets through; what is to be done when that fails.
     pub(super) async fn network_up(&mut self, call_id: CallId, network: &Network) -> Vec<Action> {
-        let spec = NetworkSpec {
-            tun: TUN,
-            local: network.local,
-            peer: network.remote,
-            compress_protocol: network.compress_protocol,
-            compress_address_control: network.compress_address_control,
-            require_encryption: network.require_encryption,
-            check_source: false,
-        };
-        let open = Command::OpenNetwork {
-            call_id,
-            network: spec,
-        };
-        self.engine.command(call_id, open);
+        self.engine.open_network(call_id, TUN, network, false);
         // The packet that has called for the link waits in the device: it is read only now.
         self.attach(call_id);
         // Connections that this host only forwards do not know the interface's MTU.

@@ -3,9 +3,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use dataplane::impairment::Impairment;
+
 use super::super::engine::{Direction, Trace};
 use super::super::log::Log;
 use super::super::scripts::Scripts;
+use super::super::transport::TransportConfig;
+use super::super::workers::WorkersConfig;
 use crate::config::client::{ClientConfig, InterfaceConfig};
 use crate::proto::endpoint::{EndpointConfig, Timers};
 use crate::wire::log as packet_log;
@@ -21,6 +25,29 @@ pub(super) fn endpoint_config(config: &ClientConfig) -> EndpointConfig {
             ..Timers::default()
         },
         ..EndpointConfig::default()
+    }
+}
+
+pub(super) const fn transport_config(config: &ClientConfig) -> TransportConfig {
+    TransportConfig {
+        local: config.pptp.local_bind,
+        mark: config.pptp.mark,
+    }
+}
+
+pub(super) fn workers_config(config: &ClientConfig) -> WorkersConfig {
+    WorkersConfig {
+        count: config.workers,
+        // More than one worker is of use to a single tunnel only so.
+        split_directions: true,
+        local: config.pptp.local_bind,
+        mark: config.pptp.mark,
+        dont_fragment: false,
+        sessions_max: 1,
+        fast_path: config.fast_path(),
+        look_ahead: config.look_ahead,
+        impairment: Impairment::default(),
+        is_held: false,
     }
 }
 

@@ -1,5 +1,5 @@
-//! A server that has to prove who it is, too (`auth`, `require-*`): what it presents is held against
-//! the secrets of this end, as pppd does it.
+//! A server that has to prove who it is, too (`auth`, `require-*`): what it presents is held
+//! against the secrets of this end, as pppd does it.
 
 use dataplane::program::CallId;
 

@@ -135,8 +135,8 @@ impl Engine {
         self.pass_next_hops_on();
     }
 
-    /// What the endpoint has established and `is_carried` agrees to, the time that its times are of, and the number of the
-    /// next connection.
+    /// What the endpoint has established and `is_carried` agrees to, the time that its times are
+    /// of, and the number of the next connection.
     pub(crate) fn snapshot(
         &self,
         is_carried: impl Fn(CallId) -> bool,

@@ -2,8 +2,8 @@
 //! ring: a judgement of facts, which reads nothing itself.
 //!
 //! Packet and AF_XDP sockets pass the host's IP output and input by. So they may be used only where
-//! the IP stack would do nothing but send the packet on, or give it to us: no firewall, no IPsec, no
-//! policy routing, no shaping, no filters.
+//! the IP stack would do nothing but send the packet on, or give it to us: no firewall, no IPsec,
+//! no policy routing, no shaping, no filters.
 
 use std::net::Ipv4Addr;
 
@@ -172,8 +172,8 @@ pub(super) fn decide(facts: Facts<'_>) -> Decision {
 
 /// Where packets of the peer may be taken in before the IP stack has seen them, with the name of
 /// the interface: the one that packets leave through, and their source address. What forbids to
-/// pass IP output by forbids to pass IP input by as well; the next hop does not matter. Packets that
-/// come another way come through the raw socket.
+/// pass IP output by forbids to pass IP input by as well; the next hop does not matter. Packets
+/// that come another way come through the raw socket.
 pub(super) fn place(facts: Facts<'_>) -> Result<(Place, String), Reason> {
     let (route, link) = way(facts)?;
     let place = Place {

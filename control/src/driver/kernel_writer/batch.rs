@@ -1,7 +1,7 @@
 //! Many netlink requests in one send, and the acknowledgment of each (netlink(7)).
 //!
-//! The kernel carries requests out while they are being sent, one after the other, and goes on after
-//! one that it refuses. When `send` returns, every answer is there to be read.
+//! The kernel carries requests out while they are being sent, one after the other, and goes on
+//! after one that it refuses. When `send` returns, every answer is there to be read.
 
 use std::io;
 

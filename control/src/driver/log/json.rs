@@ -26,10 +26,10 @@ pub(crate) struct Facts {
     pub address: Option<String>,
 }
 
-/// The sessions that lines may be about.
+/// The sessions that lines may be about, by Call ID.
 #[derive(Debug, Default)]
-pub(super) struct Journal {
-    pub(super) sessions: HashMap<u16, Facts>,
+pub(super) struct Sessions {
+    pub(super) facts: HashMap<u16, Facts>,
 }
 
 #[derive(Serialize)]
@@ -44,7 +44,7 @@ struct Entry<'a> {
     details: Map<String, Value>,
 }
 
-impl Journal {
+impl Sessions {
     /// One object, without the end of the line.
     pub(super) fn entry(
         &self,
@@ -56,7 +56,7 @@ impl Journal {
         let entry = Entry {
             time: rfc3339(SystemTime::now()),
             event,
-            facts: call_id.and_then(|call_id| self.sessions.get(&call_id)),
+            facts: call_id.and_then(|call_id| self.facts.get(&call_id)),
             message,
             details,
         };
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_entry_has_the_facts_of_its_session() {
-        let mut journal = Journal::default();
+        let mut sessions = Sessions::default();
         let facts = Facts {
             session: "00ff".to_owned(),
             call_id: 7,
@@ -119,15 +119,15 @@ mod tests {
             user: Some("m\"ia".to_owned()),
             address: None,
         };
-        journal.sessions.insert(7, facts);
-        let entry = journal.entry(Some(7), "line", Some("two\nlines"), Map::new());
+        sessions.facts.insert(7, facts);
+        let entry = sessions.entry(Some(7), "line", Some("two\nlines"), Map::new());
         assert!(!entry.contains('\n'));
         let entry: Value = serde_json::from_str(&entry).unwrap();
         assert_eq!(entry["user"], "m\"ia");
         assert_eq!(entry["message"], "two\nlines");
         assert_eq!(entry["event"], "line");
         assert!(entry.get("address").is_none());
-        let entry = journal.entry(Some(8), "line", None, Map::new());
+        let entry = sessions.entry(Some(8), "line", None, Map::new());
         assert!(!entry.contains("session"), "{entry}");
     }
 }

@@ -1,9 +1,10 @@
-//! IPv4 routes, of the main table if no other is named: where a packet goes, which default routes there are, and routes
-//! of our own that come and go.
+//! IPv4 routes, of the main table if no other is named: where a packet goes, which default routes
+//! there are, and routes of our own that come and go.
 
 use std::net::Ipv4Addr;
 use std::pin::pin;
 
+use dataplane::prefix;
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_core::{
@@ -42,10 +43,7 @@ impl RouteEntry {
     /// Whether packets for `host` match.
     #[must_use]
     pub fn covers(&self, host: Ipv4Addr) -> bool {
-        let mask = u32::MAX
-            .checked_shl(32 - u32::from(self.prefix_len.min(32)))
-            .unwrap_or(0);
-        u32::from(self.destination) & mask == u32::from(host) & mask
+        prefix::covers((self.destination, self.prefix_len), host)
     }
 
     fn message(&self) -> RouteMessage {

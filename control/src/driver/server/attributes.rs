@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use dataplane::prefix::mask;
 use dataplane::rate_limit::Quota;
 use serde::{Deserialize, Serialize};
 
@@ -40,13 +41,8 @@ impl SessionRoute {
     /// The network that `address` lies in.
     #[must_use]
     pub const fn around(address: Ipv4Addr, prefix_len: u8, metric: Option<u32>) -> Self {
-        let mask = match prefix_len {
-            0 => 0,
-            1..=31 => u32::MAX << (32 - prefix_len),
-            _ => u32::MAX,
-        };
         Self {
-            destination: Ipv4Addr::from_bits(address.to_bits() & mask),
+            destination: Ipv4Addr::from_bits(address.to_bits() & mask(prefix_len)),
             prefix_len: if prefix_len > 32 { 32 } else { prefix_len },
             metric,
         }

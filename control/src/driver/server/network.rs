@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use dataplane::limits::TUNS_MAX;
-use dataplane::program::{CallId, Command, NetworkSpec, Role, TunId};
+use dataplane::program::{CallId, Command, Role, TunId};
 
 use super::attributes::SessionRoute;
 use super::{Server, ServerError, Session, Standing};
@@ -377,20 +377,9 @@ impl Server {
 
     /// Has the worker let IP through.
     fn let_through(&mut self, call_id: CallId, network: &Network) {
-        let spec = NetworkSpec {
-            tun: self.tun_of(call_id),
-            local: network.local,
-            peer: network.remote,
-            compress_protocol: network.compress_protocol,
-            compress_address_control: network.compress_address_control,
-            require_encryption: network.require_encryption,
-            check_source: self.config.traffic.check_source,
-        };
-        let open = Command::OpenNetwork {
-            call_id,
-            network: spec,
-        };
-        self.engine.command(call_id, open);
+        let (tun, check_source) = (self.tun_of(call_id), self.config.traffic.check_source);
+        self.engine
+            .open_network(call_id, tun, network, check_source);
         let mtu = self.config.traffic.clamp_mss.then_some(network.mtu);
         self.engine
             .command(call_id, Command::ClampMss { call_id, mtu });

@@ -1,7 +1,8 @@
 //! How much of the log strangers can fill: one line for each source and reason, then a count when a
 //! minute has passed; and of calls that nobody has logged in with, the first lines only.
 //!
-//! Both tables have a fixed number of places. When they are full, what is left out is still counted.
+//! Both tables have a fixed number of places. When they are full, what is left out is still
+//! counted.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -1,4 +1,4 @@
-//! The end that has the other prove who it is.
+//! The end that has the other prove who it is: it asks, and asks again (RFC 3748 4.1).
 
 use bytes::Bytes;
 use rand::{Rng, RngExt};

@@ -1,4 +1,4 @@
-//! The end that proves who it is.
+//! The end that proves who it is: it only answers (RFC 3748 4.1).
 
 use bytes::Bytes;
 

@@ -240,13 +240,6 @@ pub(super) fn answer_until_it_ends() -> anyhow::Result<ExitCode> {
 }
 
 async fn configure() -> anyhow::Result<()> {
-    let netlink = Netlink::open()?;
-    let (loopback, _) = netlink.link("lo").await?;
-    netlink.set_up(loopback, None).await?;
-    let (index, _) = netlink.link(SERVER_LINK).await?;
-    netlink
-        .add_address(index, SERVER_OUTER, None, OUTER_PREFIX_LEN)
-        .await?;
-    netlink.set_up(index, None).await?;
-    Ok(())
+    let outer = (SERVER_OUTER, OUTER_PREFIX_LEN);
+    Ok(namespaces::configure(&Netlink::open()?, SERVER_LINK, outer).await?)
 }

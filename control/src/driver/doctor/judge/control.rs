@@ -36,12 +36,7 @@ impl Case<'_> {
         if let Some(rule) = self.obstacle(Stops::Tcp, Way::Out) {
             return failed(format!("the firewall of this host stops port {port}"))
                 .received(cause)
-                .because(format!(
-                    "a rule of this host {}: {}",
-                    rule.words(),
-                    rule.rule
-                ))
-                .command(&rule.command);
+                .because_of(rule);
         }
         let refusal = self.heard.refusal(About::Tcp);
         if let Some(error) = refusal.filter(|error| error.from != self.local) {
@@ -105,13 +100,7 @@ impl Case<'_> {
                         "nft insert rule inet filter input tcp dport {port} accept"
                     ));
                 match self.obstacle(Stops::Tcp, Way::In) {
-                    Some(rule) => finding
-                        .because(format!(
-                            "a rule of this host {}: {}",
-                            rule.words(),
-                            rule.rule
-                        ))
-                        .command(&rule.command),
+                    Some(rule) => finding.because_of(rule),
                     None => finding,
                 }
             }

@@ -49,13 +49,7 @@ impl Case<'_> {
                 self.send_refused
             ));
             return Some(match self.obstacle(Stops::Gre, Way::Out) {
-                Some(rule) => finding
-                    .because(format!(
-                        "a rule of this host {}: {}",
-                        rule.words(),
-                        rule.rule
-                    ))
-                    .command(&rule.command),
+                Some(rule) => finding.because_of(rule),
                 None => finding
                     .because(
                         "a rule of this host's firewall drops GRE (protocol 47) on its way out",
@@ -70,13 +64,7 @@ impl Case<'_> {
                 self.address, self.heard.gre_in
             ));
             return Some(match self.obstacle(Stops::Gre, Way::In) {
-                Some(rule) => finding
-                    .because(format!(
-                        "a rule of this host {}: {}",
-                        rule.words(),
-                        rule.rule
-                    ))
-                    .command(&rule.command),
+                Some(rule) => finding.because_of(rule),
                 None => finding
                     .because("a rule of this host's firewall drops GRE (protocol 47) on its way in")
                     .command("nft insert rule inet filter input meta l4proto gre accept")

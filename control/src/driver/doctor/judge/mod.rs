@@ -61,7 +61,7 @@ impl Case<'_> {
         all.find(|it| it.stops == stops && it.way == way)
     }
 
-    /// `ADDRESS` or, at another port than usual, `ADDRESS:PORT`.
+    /// `ADDRESS:PORT`.
     fn endpoint(&self) -> String {
         format!("{}:{}", self.address, self.config.port)
     }
@@ -83,6 +83,14 @@ impl Case<'_> {
             Some(file) => finding.advise(format!("put the line `{line}` into {file}")),
             None => finding.command(format!("{} {flag}", self.up())),
         }
+    }
+}
+
+impl Finding {
+    /// The cause is a rule of this host's own firewall, and the remedy a command.
+    fn because_of(self, rule: &Obstacle) -> Self {
+        let cause = format!("a rule of this host {}: {}", rule.words(), rule.rule);
+        self.because(cause).command(&rule.command)
     }
 }
 

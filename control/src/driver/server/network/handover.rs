@@ -1,6 +1,6 @@
-//! Ways of sessions on their way to another process: TUN devices and what is known of them. Devices,
-//! addresses and routes themselves stay as they are, for a device lives as long as one process has
-//! it open.
+//! Ways of sessions on their way to another process: TUN devices and what is known of them.
+//! Devices, addresses and routes themselves stay as they are, for a device lives as long as one
+//! process has it open.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
