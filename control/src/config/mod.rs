@@ -55,6 +55,7 @@ pub mod secrets;
 pub mod server;
 pub mod server_toml;
 mod source;
+mod toml_words;
 pub mod traffic;
 mod within;
 pub mod words;

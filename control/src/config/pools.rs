@@ -182,7 +182,10 @@ fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "neither a range in quotes, such as \"192.168.0.10-99\", nor a list of such"
+)]
 enum Specs {
     One(String),
     Many(Vec<String>),

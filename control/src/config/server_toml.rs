@@ -22,7 +22,7 @@ use super::server::{
     LISTEN_ANY, Limits, PHASE_TIMEOUT_MS, ServerConfig, SingleSession, Timeouts, WELCOME,
 };
 use super::within::{Seconds, Within};
-use super::{PPTP_PORT, radius, source, traffic};
+use super::{PPTP_PORT, radius, source, toml_words, traffic};
 
 /// A complete file with every key and its meaning.
 pub const EXAMPLE: &str = include_str!("example-server.toml");
@@ -67,7 +67,10 @@ pub fn parse(
     })?;
     let file: File = toml::from_str(content).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
-        problem(skipped + start, error.message().to_owned())
+        problem(
+            skipped + start,
+            toml_words::plain(error.message(), content, start),
+        )
     })?;
     file.into_server(dir, host_name)
 }
@@ -760,6 +763,10 @@ mod tests {
             (
                 "[ppp]\ndns = [\"1.1.1.1\", \"1.1.1.2\", \"1.1.1.3\"]\n",
                 "at most two",
+            ),
+            (
+                "[ppp]\nmtu = \"large\"\n",
+                "line 2: mtu: \"large\" is not a number",
             ),
             (
                 "[mppe]\nstrengths = [64]\n",
