@@ -86,11 +86,17 @@ mod tests {
             One,
         }
         for (text, due) in [
-            ("number = \"x, expected y\"", "number: \"x, expected y\" is not a number"),
+            (
+                "number = \"x, expected y\"",
+                "number: \"x, expected y\" is not a number",
+            ),
             ("  number=[1]", "number: a list is not a number"),
             ("count = -5", "count: -5 is not a number from 0 on"),
             ("count = 1.5", "count: 1.5 is not a number from 0 on"),
-            ("list = true", "list: true is not a list, such as [\"a\", \"b\"]"),
+            (
+                "list = true",
+                "list: true is not a list, such as [\"a\", \"b\"]",
+            ),
             ("list = [\"a\", 7]", "list: 7 is not text in quotes"),
             ("list = [\n  7]", "7 is not text in quotes"),
             ("flag = \"no\"", "flag: \"no\" is not true or false"),
