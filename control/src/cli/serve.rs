@@ -72,6 +72,10 @@ impl Serve {
         }
         let mut config = match ServerConfig::read(&self.config, &ppp_directory(), &host_name()) {
             Ok(config) => config,
+            Err(error) if !self.config.exists() => {
+                let next = "'pptp-fast serve --example' prints one to begin with";
+                return fail(format_args!("{error}; {next}"), error.exit_status());
+            }
             Err(error) => return fail(&error, error.exit_status()),
         };
         if let Some(mode) = self.fast_path {

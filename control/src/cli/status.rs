@@ -68,7 +68,10 @@ fn server() -> Option<ServerStatus> {
 
 fn show(tunnels: &[TunnelStatus], server: Option<&ServerStatus>) {
     if tunnels.is_empty() && server.is_none() {
-        print_line("No tunnel and no server is running. Start one with: pptp-fast up NAME");
+        print_line(
+            "No tunnel and no server is running. Start one with: pptp-fast up NAME, or: pptp-fast \
+             serve",
+        );
     }
     if !tunnels.is_empty() {
         show_tunnels("TUNNEL", tunnels);

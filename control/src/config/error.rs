@@ -187,7 +187,9 @@ fn did_you_mean(suggestion: &Option<String>) -> String {
 
 fn existing(tunnels: &[String]) -> String {
     if tunnels.is_empty() {
-        "There are no configured tunnels: write one, or name the server with --server".to_owned()
+        "There are no configured tunnels: add one with 'pptp-fast tunnel add NAME --server SERVER', \
+         or with 'up', name the server with --server"
+            .to_owned()
     } else {
         format!("There are: {}", tunnels.join(", "))
     }

@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_millis(100);
 #[command(after_help = "Examples:\n  pptp-fast top\n  pptp-fast top --interval 0.5")]
 pub(super) struct Top {
     /// Seconds between two looks.
-    #[arg(long, default_value_t = 1.0, value_parser = interval)]
+    #[arg(long, default_value_t = 1.0, value_parser = interval, allow_negative_numbers = true)]
     interval: f64,
 }
 
