@@ -11,6 +11,7 @@ use control::wire::pptp::messages::{
 };
 use control::wire::pptp::{Message, Text, next_message};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 use sim::lab::{Lab, SERVER, Side, binary, ready};
 use sim::tunnel::{
     HOWTO_OPTIONS, HOWTO_PEER, SERVER_OPTIONS, assert_bare, assert_pings, configure, pings, serve,
@@ -93,6 +94,8 @@ fn datagrams_arrive_one_by_one_as_they_were_sent() {
         let socket = UdpSocket::bind("192.168.254.230:7777").expect("a free port");
         let patience = Duration::from_secs(5);
         socket.set_read_timeout(Some(patience)).expect("a time");
+        // All of them may come before this thread runs.
+        setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20)).expect("room");
         opened.send(()).expect("someone waits");
         let mut buffer = [0; 2048];
         for number in 0..BURSTS * BURST {
