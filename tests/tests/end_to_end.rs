@@ -69,8 +69,6 @@ fn the_howto_tunnel_comes_up_carries_packets_and_goes() {
     assert_bare(&lab, Side::Server);
 }
 
-/// Scripts run as pppd runs them: `ip-up` with the how-to's `ipparam` as sixth argument and an
-/// environment of pppd's variables alone, `ip-down` when the tunnel has gone.
 /// Datagrams are joined on their way to the TUN device; whoever reads them does not see it.
 #[test]
 fn datagrams_arrive_one_by_one_as_they_were_sent() {
@@ -119,6 +117,8 @@ fn datagrams_arrive_one_by_one_as_they_were_sent() {
     take_down(&lab);
 }
 
+/// Scripts run as pppd runs them: `ip-up` with the how-to's `ipparam` as sixth argument and an
+/// environment of pppd's variables alone, `ip-down` when the tunnel has gone.
 #[test]
 fn scripts_are_told_of_the_network_as_it_comes_and_goes() {
     if !ready() {
